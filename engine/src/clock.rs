@@ -1,0 +1,36 @@
+//! The run's clock: one of the two files that may read ambient time.
+//!
+//! Contract: monotonic nanoseconds since the run began, and the wall clock at the start.
+//! Code that decides never reads it; it gets instants passed in or asks the journal.
+#![expect(clippy::disallowed_methods, reason = "this file owns the clock")]
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Monotonic time since the run began.
+#[derive(Debug, Clone, Copy)]
+pub struct RunClock {
+    began: Instant,
+    unix_ns: u64,
+}
+
+impl RunClock {
+    /// Starts a run's clock now.
+    pub fn start() -> Self {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        RunClock { began: Instant::now(), unix_ns: nanos(unix) }
+    }
+
+    /// Nanoseconds since the run began.
+    pub fn now_ns(&self) -> u64 {
+        nanos(self.began.elapsed())
+    }
+
+    /// Wall clock at the start of the run, nanoseconds since the Unix epoch.
+    pub fn unix_ns(&self) -> u64 {
+        self.unix_ns
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

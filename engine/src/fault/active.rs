@@ -1,0 +1,330 @@
+//! Which rules act now: counting, drawing, and the account of what fired.
+//!
+//! Contract: every consultation is counted; a match and its decision are journaled in one
+//! call. Rules are consulted in order of activation; the first that acts wins. A rule that
+//! matched and did not act (its modifiers said no) shields nothing.
+
+use super::rule::{Assumption, Effect, Modifiers, Rule, SyscallAction};
+use crate::journal::Journal;
+use crate::oracle::{Oracle, Question, Ratio};
+use faultbox_bundle_format::{Body, Decision, FaultCount, FaultWindow, RuleHit};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// A rule that acts on something.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Firing {
+    /// What it does.
+    pub effect: Effect,
+    /// For the journal.
+    pub hit: RuleHit,
+}
+
+/// What a rule is consulted about.
+pub struct Consultation<'a> {
+    /// `service.interface`.
+    pub interface: &'a str,
+    /// Who asks.
+    pub source: &'a str,
+    /// The stable key.
+    pub key: &'a str,
+    /// Whether it does work (rules without matchers apply to these only, `drop` to all).
+    pub works: bool,
+    /// Values of a field that matchers look at.
+    pub field: &'a dyn Fn(&str) -> Vec<String>,
+    /// Whether the asker is the service under test.
+    pub on_sut: bool,
+}
+
+#[derive(Default)]
+struct Account {
+    matched: BTreeMap<(String, u32, String), u64>,
+    draws: BTreeMap<(String, u32, String), u64>,
+    totals: BTreeMap<(String, u32), (u64, u64)>,
+}
+
+/// The faults of one cell and their account.
+pub struct ActiveFaults {
+    journal: Arc<Journal>,
+    oracle: Arc<dyn Oracle>,
+    active: RwLock<Option<(Arc<Assumption>, u64)>>,
+    account: Mutex<Account>,
+    generation: watch::Sender<u64>,
+    sut: String,
+}
+
+impl ActiveFaults {
+    /// No faults yet.
+    pub fn new(journal: Arc<Journal>, oracle: Arc<dyn Oracle>, sut: &str) -> Arc<Self> {
+        Arc::new(ActiveFaults {
+            journal,
+            oracle,
+            active: RwLock::new(None),
+            account: Mutex::new(Account::default()),
+            generation: watch::channel(0).0,
+            sut: sut.to_owned(),
+        })
+    }
+
+    /// Whether `service` is the one under test.
+    pub fn is_sut(&self, service: &str) -> bool {
+        self.sut == service
+    }
+
+    /// Makes an assumption active from now on.
+    pub fn activate(&self, assumption: Arc<Assumption>) {
+        self.note_window(&assumption, true);
+        let now = self.journal.clock().now_ns();
+        *self.active.write().unwrap_or_else(|p| p.into_inner()) = Some((assumption, now));
+        self.generation.send_modify(|g| *g += 1);
+    }
+
+    /// Ends whatever is active; pauses that it caused end now.
+    pub fn deactivate(&self) {
+        let ended = self.active.write().unwrap_or_else(|p| p.into_inner()).take();
+        self.generation.send_modify(|g| *g += 1);
+        if let Some((assumption, _)) = ended {
+            self.note_window(&assumption, false);
+        }
+    }
+
+    /// Changes when faults become active or inactive.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.generation.subscribe()
+    }
+
+    /// Whether every connection to the interface is to be refused for this asker: an active
+    /// `drop` without matchers or modifiers.
+    pub fn refuses(&self, interface: &str, source: &str) -> bool {
+        self.refusal(interface, source).is_some()
+    }
+
+    /// Notes that a connection (open or new) was cut because the interface refuses.
+    pub fn note_refusal(&self, interface: &str, source: &str) {
+        if let Some((name, index)) = self.refusal(interface, source) {
+            let key = "connection";
+            self.count(&name, index, source, key, &Modifiers::default(), None);
+        }
+    }
+
+    fn refusal(&self, interface: &str, source: &str) -> Option<(String, u32)> {
+        self.find(|assumption, _| {
+            rules_for(assumption, interface).find_map(|(index, rule)| {
+                let plain = rule.matchers.is_empty() && rule.modifiers == Modifiers::default();
+                let asked = rule.source.as_deref().is_none_or(|s| s == source);
+                (plain && asked && rule.effect == Effect::Drop).then(|| (assumption.name.clone(), index))
+            })
+        })
+    }
+
+    /// Asks the rules about a request. At most one acts.
+    pub fn consult(&self, about: &Consultation<'_>) -> Option<Firing> {
+        self.find(|assumption, since| {
+            for (index, rule) in rules_for(assumption, about.interface) {
+                if !matches(rule, about) {
+                    continue;
+                }
+                let age = self.journal.clock().now_ns().saturating_sub(since);
+                if self.count(&assumption.name, index, about.source, about.key, &rule.modifiers, Some(age)) {
+                    let hit =
+                        RuleHit { assumption: assumption.name.clone(), index, action: rule.words.clone() };
+                    return Some(Firing { effect: rule.effect.clone(), hit });
+                }
+            }
+            None
+        })
+        .filter(|firing| firing.effect != Effect::Allow)
+    }
+
+    /// Asks the rules about a syscall of `service`. `peer` is the service that a `connect`
+    /// goes to; `path` the resolved path of a file.
+    pub fn consult_syscall(
+        &self,
+        service: &str,
+        families: &[&str],
+        peer: Option<&str>,
+        path: Option<&str>,
+        regular_file: bool,
+        key: &str,
+    ) -> Option<(SyscallAction, RuleHit)> {
+        self.find(|assumption, since| {
+            let target = assumption.target.as_ref()?;
+            let first = assumption.rules.len() as u32;
+            for (offset, rule) in assumption.syscalls.iter().enumerate() {
+                let index = first + offset as u32;
+                if !families.contains(&rule.family.as_str()) {
+                    continue;
+                }
+                let aimed = if rule.family == "connect" && rule.inbound {
+                    peer == Some(target.service.as_str())
+                } else {
+                    service == target.service
+                };
+                let right_file = match (&rule.path, path) {
+                    (Some(pattern), Some(path)) => pattern.matches(path),
+                    (Some(_), None) => false,
+                    (None, _) => !FILE_FAMILIES.contains(&rule.family.as_str()) || regular_file,
+                };
+                if !aimed || !right_file {
+                    continue;
+                }
+                let age = self.journal.clock().now_ns().saturating_sub(since);
+                if self.count(&assumption.name, index, service, key, &rule.modifiers, Some(age)) {
+                    let hit =
+                        RuleHit { assumption: assumption.name.clone(), index, action: rule.words.clone() };
+                    return Some((rule.action, hit));
+                }
+            }
+            None
+        })
+    }
+
+    /// Services whose open inbound connections are to be reset when the fault begins.
+    pub fn resets_inbound(&self) -> Vec<String> {
+        let mut services = Vec::new();
+        if let Some((assumption, _)) = &*self.active.read().unwrap_or_else(|p| p.into_inner()) {
+            for part in assumption.flatten() {
+                let inbound = part.syscalls.iter().any(|r| {
+                    r.family == "connect" && r.inbound && matches!(r.action, SyscallAction::Deny(_))
+                });
+                if let (true, Some(target)) = (inbound, &part.target) {
+                    services.push(target.service.clone());
+                }
+            }
+        }
+        services
+    }
+
+    /// How often each rule of an assumption matched and fired.
+    pub fn account(&self, assumption: &Assumption) -> Vec<FaultCount> {
+        let account = self.account.lock().unwrap_or_else(|p| p.into_inner());
+        let mut counts = Vec::new();
+        for part in assumption.flatten() {
+            let target = part.target.as_ref().map(target_words).unwrap_or_default();
+            let words = part.rules.iter().map(|r| &r.words).chain(part.syscalls.iter().map(|r| &r.words));
+            for (index, rule) in words.enumerate() {
+                let index = index as u32;
+                let (matched, fired) =
+                    account.totals.get(&(part.name.clone(), index)).copied().unwrap_or_default();
+                counts.push(FaultCount {
+                    assumption: part.name.clone(),
+                    index,
+                    rule: rule.clone(),
+                    target: target.clone(),
+                    matched,
+                    fired,
+                });
+            }
+        }
+        counts
+    }
+
+    fn find<T>(&self, mut ask: impl FnMut(&Assumption, u64) -> Option<T>) -> Option<T> {
+        let active = self.active.read().unwrap_or_else(|p| p.into_inner());
+        let (assumption, since) = active.as_ref()?;
+        assumption.flatten().into_iter().find_map(|part| ask(part, *since))
+    }
+
+    /// Counts a match, draws where the rule has odds, journals the decision, says whether
+    /// the rule acts.
+    fn count(
+        &self,
+        assumption: &str,
+        index: u32,
+        source: &str,
+        key: &str,
+        modifiers: &Modifiers,
+        age_ns: Option<u64>,
+    ) -> bool {
+        let mut account = self.account.lock().unwrap_or_else(|p| p.into_inner());
+        let matched = bump(&mut account.matched, (assumption.to_owned(), index, source.to_owned())) + 1;
+        let draw = bump(&mut account.draws, (assumption.to_owned(), index, key.to_owned()));
+        let total = account.totals.entry((assumption.to_owned(), index)).or_default();
+        total.0 += 1;
+        let in_time = match (modifiers.for_time, age_ns) {
+            (Some(limit), Some(age)) => Duration::from_nanos(age) <= limit,
+            _ => true,
+        };
+        let counted = modifiers.nth.is_none_or(|n| matched == n)
+            && modifiers.after.is_none_or(|n| matched > n)
+            && modifiers.every.is_none_or(|n| n > 0 && matched % n == 0)
+            && modifiers.times.is_none_or(|n| total.1 < n);
+        let drawn = match modifiers.probability {
+            None => true,
+            Some(ratio) => self.admits(assumption, index, key, draw, ratio),
+        };
+        let fired = in_time && counted && drawn;
+        if fired {
+            total.1 += 1;
+        }
+        drop(account);
+        let decision = Decision {
+            assumption: assumption.to_owned(),
+            index,
+            key: key.to_owned(),
+            source: source.to_owned(),
+            matched,
+            draw,
+            fired,
+            on_sut: self.is_sut(source),
+        };
+        let stream = format!("{assumption}#{index}:{key}");
+        self.journal.note("faultbox", &stream, None, Body::Decision(decision));
+        fired
+    }
+
+    fn admits(&self, assumption: &str, index: u32, key: &str, draw: u64, ratio: Ratio) -> bool {
+        let cell = self.journal.cell_name();
+        self.oracle.admits(&Question { cell, assumption, index, key, draw, ratio })
+    }
+
+    fn note_window(&self, assumption: &Assumption, active: bool) {
+        let mut targets = Vec::new();
+        let mut rules = Vec::new();
+        for part in assumption.flatten() {
+            let target = part.target.as_ref().map(target_words).unwrap_or_default();
+            for words in part.rules.iter().map(|r| &r.words).chain(part.syscalls.iter().map(|r| &r.words)) {
+                targets.push(target.clone());
+                rules.push(words.clone());
+            }
+        }
+        let window = FaultWindow { assumption: assumption.name.clone(), active, targets, rules };
+        self.journal.note("faultbox", "faults", None, Body::FaultWindow(window));
+    }
+}
+
+/// Families whose rules mean regular files unless the rule says otherwise.
+const FILE_FAMILIES: &[&str] = &["write", "read", "fsync"];
+
+fn bump<K: Ord>(counters: &mut BTreeMap<K, u64>, key: K) -> u64 {
+    let counter = counters.entry(key).or_insert(0);
+    let before = *counter;
+    *counter += 1;
+    before
+}
+
+fn target_words(target: &super::rule::Target) -> String {
+    match &target.interface {
+        Some(interface) => format!("{}.{interface}", target.service),
+        None => target.service.clone(),
+    }
+}
+
+fn rules_for<'a>(assumption: &'a Assumption, interface: &str) -> impl Iterator<Item = (u32, &'a Rule)> {
+    let aimed = assumption.target.as_ref().is_some_and(|target| {
+        let (service, name) = interface.split_once('.').unwrap_or((interface, ""));
+        target.service == service && target.interface.as_deref().is_none_or(|i| i == name)
+    });
+    let rules = if aimed { assumption.rules.as_slice() } else { &[] };
+    rules.iter().enumerate().map(|(index, rule)| (index as u32, rule))
+}
+
+fn matches(rule: &Rule, about: &Consultation<'_>) -> bool {
+    let asked = rule.source.as_deref().is_none_or(|s| s == about.source);
+    let in_scope = !rule.matchers.is_empty() || about.works || rule.effect == Effect::Drop;
+    asked
+        && in_scope
+        && rule.matchers.iter().all(|m| (about.field)(&m.field).iter().any(|text| m.pattern.matches(text)))
+}

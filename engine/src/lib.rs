@@ -1,0 +1,26 @@
+//! The engine: everything that runs a cell, live or replayed.
+//!
+//! In reading order:
+//! - [`topology`], [`plan`]: what a spec comes to; [`spec`] makes it from Starlark;
+//! - [`journal`], [`event_sink`], [`oracle`], [`environment`]: the seams;
+//! - [`fault`]: rules and which of them act now; [`link`]: where protocols meet them;
+//! - [`protocol`]: one folder a wire protocol; [`mock`], [`standin`]: servers of our own;
+//! - [`supervisor`]: processes, namespaces and syscalls.
+
+pub mod addresses;
+pub mod clock;
+pub mod environment;
+pub mod event_sink;
+pub mod fault;
+pub mod journal;
+pub mod link;
+pub mod mock;
+pub mod oracle;
+pub mod plan;
+pub mod prng;
+pub mod protocol;
+pub mod spec;
+pub mod standin;
+pub mod step;
+pub mod supervisor;
+pub mod topology;

@@ -1,0 +1,355 @@
+//! `Link`: the seam between a protocol and everything else. One link per (asker, interface).
+//!
+//! Contract: a protocol decodes a request, hands it to the link, and does what the returned
+//! [`Pending`] says; the link consults the rules, journals the exchange with its answer, and
+//! counts what is open. A protocol needs no other access to the engine.
+//! Dropping a [`Pending`] without an answer notes the exchange as abandoned.
+
+use crate::fault::active::{ActiveFaults, Consultation, Firing};
+use crate::journal::Journal;
+use faultbox_bundle_format::{Body, Class, Exchange, Outcome, Payload, Phase, RuleHit, Value};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// A future that can be kept in a box.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A byte stream in both directions: TCP, or a pipe inside this process.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// An owned byte stream.
+pub type Stream = Box<dyn Io>;
+
+/// Opens connections to whoever really serves an interface.
+pub trait Dial: Send + Sync {
+    /// Opens one connection.
+    fn dial(&self) -> BoxFuture<'_, std::io::Result<Stream>>;
+}
+
+/// A decoded request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// What is asked, for people: `SELECT`, `GET /orders`, `Produce`.
+    pub operation: String,
+    /// The stable key: identifies what is asked without generated values, ports, ids or
+    /// literals that differ between runs (a SQL fingerprint, method and path template,
+    /// topic-partition).
+    pub key: String,
+    /// What rules can match on: (field, values).
+    pub fields: Vec<(&'static str, Vec<String>)>,
+    /// How it counts.
+    pub class: Class,
+    /// Whether rules without matchers apply to it (`Class::Work`, as a rule, but not
+    /// transaction control or PREPARE).
+    pub works: bool,
+    /// Whether it may change the state of who is asked.
+    pub mutating: bool,
+    /// Whether an identical request that follows at once is a retry that may collapse.
+    pub repeatable: bool,
+    /// All of it. What stands in [`Value::Volatile`] is neither compared nor matched.
+    pub body: Value,
+}
+
+/// What a conversation answers.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    /// This response; the protocol encodes it.
+    Reply(Value),
+    /// No answer and no end: the request stays open until the asker gives up.
+    Silence,
+    /// The connection is cut instead of an answer.
+    Cut,
+    /// Nothing is known about this request. For `Class::Ambient` and `Class::Control` the
+    /// protocol answers as an idle server would; for others it cuts the connection.
+    Unknown,
+    /// The request has no response (one-way), and none is sent.
+    Nothing,
+}
+
+/// Whoever answers requests on one connection: a mock, a stand-in, a bundle.
+pub trait Conversation: Send + Sync {
+    /// Answers one request, after whatever pause belongs to the answer.
+    fn answer<'a>(&'a self, request: &'a Request) -> BoxFuture<'a, (Answer, Option<RuleHit>)>;
+}
+
+/// Starts conversations.
+pub trait Responder: Send + Sync {
+    /// Begins the conversation of a new connection of `source`.
+    fn converse(&self, source: &str, connection: u64) -> Arc<dyn Conversation>;
+}
+
+/// What a protocol may have to know about an interface beyond its bytes.
+#[derive(Debug, Clone, Default)]
+pub struct InterfaceOptions {
+    /// Descriptors of a gRPC service, as an encoded `FileDescriptorSet`.
+    pub descriptors: Option<Arc<Vec<u8>>>,
+    /// The service's environment: credentials and the database's name.
+    pub env: BTreeMap<String, String>,
+}
+
+/// How many exchanges are open, for the end of a scenario.
+#[derive(Debug, Default)]
+pub struct OpenExchanges {
+    count: AtomicUsize,
+    changed: tokio::sync::Notify,
+}
+
+impl OpenExchanges {
+    /// Returns once no exchange that counts is open.
+    pub async fn idle(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.count.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+/// One asker's view of one interface.
+pub struct Link {
+    /// `service.interface`.
+    pub interface: String,
+    /// The protocol's registered name.
+    pub protocol: &'static str,
+    /// Who asks: a service's name or `test`.
+    pub source: String,
+    /// `host:port` at which the asker reaches this interface (what a broker advertises).
+    pub advertised: String,
+    /// More about the interface.
+    pub options: Arc<InterfaceOptions>,
+    journal: Arc<Journal>,
+    faults: Option<Arc<ActiveFaults>>,
+    open: Arc<OpenExchanges>,
+    connections: AtomicU64,
+}
+
+impl Link {
+    /// A link whose requests meet `faults` and are journaled.
+    pub fn new(
+        interface: &str,
+        protocol: &'static str,
+        source: &str,
+        advertised: &str,
+        options: Arc<InterfaceOptions>,
+        journal: Arc<Journal>,
+        faults: Option<Arc<ActiveFaults>>,
+        open: Arc<OpenExchanges>,
+    ) -> Arc<Self> {
+        Arc::new(Link {
+            interface: interface.to_owned(),
+            protocol,
+            source: source.to_owned(),
+            advertised: advertised.to_owned(),
+            options,
+            journal,
+            faults,
+            open,
+            connections: AtomicU64::new(0),
+        })
+    }
+
+    /// A link without rules or journal: what stands behind a proxy uses it.
+    pub fn unobserved(
+        interface: &str,
+        protocol: &'static str,
+        advertised: &str,
+        options: InterfaceOptions,
+    ) -> Arc<Self> {
+        Link::new(
+            interface,
+            protocol,
+            "",
+            advertised,
+            Arc::new(options),
+            Journal::null(),
+            None,
+            Arc::default(),
+        )
+    }
+
+    /// A number for a new connection.
+    pub fn next_connection(&self) -> u64 {
+        self.connections.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// The journal of the cell.
+    pub fn journal(&self) -> &Arc<Journal> {
+        &self.journal
+    }
+
+    /// A proxy got a request: asks the rules, opens the exchange.
+    pub fn ask(self: &Arc<Self>, connection: u64, request: Request) -> Pending {
+        let firing = self.faults.as_ref().and_then(|faults| {
+            faults.consult(&Consultation {
+                interface: &self.interface,
+                source: &self.source,
+                key: &request.key,
+                works: request.works,
+                on_sut: faults.is_sut(&self.source),
+                field: &|name| {
+                    let values = request.fields.iter().find(|(field, _)| *field == name);
+                    values.map(|(_, values)| values.clone()).unwrap_or_default()
+                },
+            })
+        });
+        self.open(connection, request, firing)
+    }
+
+    /// A server (mock, stand-in, replay) got a request: opens the exchange without rules.
+    pub fn receive(self: &Arc<Self>, connection: u64, request: Request) -> Pending {
+        self.open(connection, request, None)
+    }
+
+    /// Server side: asks the conversation and closes the exchange with its answer.
+    pub async fn converse(
+        self: &Arc<Self>,
+        connection: u64,
+        with: &dyn Conversation,
+        request: Request,
+    ) -> Answer {
+        let mut pending = self.receive(connection, request);
+        let (answer, hit) = with.answer(pending.request()).await;
+        pending.hit = hit;
+        match &answer {
+            Answer::Reply(response) => pending.answered(response),
+            Answer::Cut => pending.dropped(),
+            Answer::Nothing => pending.one_way(),
+            Answer::Unknown => pending.failed("not known here"),
+            Answer::Silence => {
+                // Held until the asker goes away: the caller's task is cancelled with it.
+                std::future::pending::<()>().await;
+            }
+        }
+        answer
+    }
+
+    fn open(self: &Arc<Self>, connection: u64, request: Request, firing: Option<Firing>) -> Pending {
+        let counted = request.class == Class::Work;
+        if counted {
+            self.open.count.fetch_add(1, Ordering::SeqCst);
+        }
+        let hit = firing.as_ref().map(|f| f.hit.clone());
+        Pending {
+            link: self.clone(),
+            connection,
+            firing,
+            hit,
+            phase: self.journal.phase(),
+            began_ns: self.journal.clock().now_ns(),
+            began_seq: self.journal.position(),
+            counted,
+            request: Some(request),
+        }
+    }
+
+    /// Waits, but no longer than the fault that asked for it is active.
+    pub async fn pause(&self, duration: Duration) {
+        let Some(faults) = &self.faults else {
+            return tokio::time::sleep(duration).await;
+        };
+        let mut changes = faults.changes();
+        tokio::select! {
+            () = tokio::time::sleep(duration) => {}
+            _ = changes.changed() => {}
+        }
+    }
+}
+
+/// An exchange that has begun.
+pub struct Pending {
+    link: Arc<Link>,
+    connection: u64,
+    firing: Option<Firing>,
+    hit: Option<RuleHit>,
+    phase: Phase,
+    began_ns: u64,
+    began_seq: u64,
+    counted: bool,
+    request: Option<Request>,
+}
+
+impl Pending {
+    /// The rule that acts on it, if any. The protocol carries it out.
+    pub fn firing(&self) -> Option<&Firing> {
+        self.firing.as_ref()
+    }
+
+    /// The request.
+    pub fn request(&self) -> &Request {
+        match &self.request {
+            Some(request) => request,
+            // Taken only by `close`, which consumes or drops `self`.
+            None => unreachable!("a pending exchange holds its request until it is closed"),
+        }
+    }
+
+    /// The asker got this response (as re-encodable [`Value`]).
+    pub fn answered(mut self, response: &Value) {
+        self.close(Outcome::Answered, Some(response));
+    }
+
+    /// As [`Pending::answered`], with the class decided by the response (an empty poll).
+    pub fn answered_as(mut self, class: Class, response: &Value) {
+        if let Some(request) = &mut self.request {
+            request.class = class;
+        }
+        self.close(Outcome::Answered, Some(response));
+    }
+
+    /// A rule cut the connection instead.
+    pub fn dropped(mut self) {
+        self.close(Outcome::Dropped, None);
+    }
+
+    /// Who was asked failed without an answer.
+    pub fn failed(mut self, why: &str) {
+        self.close(Outcome::Failed, Some(&Value::text(why).volatile()));
+    }
+
+    /// The request has no response.
+    pub fn one_way(mut self) {
+        self.close(Outcome::OneWay, None);
+    }
+
+    fn close(&mut self, outcome: Outcome, response: Option<&Value>) {
+        let Some(request) = self.request.take() else { return };
+        let link = &self.link;
+        let stream = format!("{}>{}:{}", link.source, link.interface, request.key);
+        let exchange = Exchange {
+            protocol: link.protocol.to_owned(),
+            source: link.source.clone(),
+            interface: link.interface.clone(),
+            connection: self.connection,
+            operation: request.operation,
+            key: request.key,
+            class: request.class,
+            mutating: request.mutating,
+            repeatable: request.repeatable,
+            request: Payload::of(&request.body),
+            outcome,
+            response: response.map(Payload::of),
+            rule: self.hit.take(),
+            began_ns: self.began_ns,
+            ended_ns: link.journal.clock().now_ns(),
+            began_seq: self.began_seq,
+        };
+        link.journal.note_in(self.phase, &link.source, &stream, None, Body::Exchange(exchange));
+        if self.counted && link.open.count.fetch_sub(1, Ordering::SeqCst) == 1 {
+            link.open.changed.notify_waiters();
+        }
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.close(Outcome::Abandoned, None);
+    }
+}

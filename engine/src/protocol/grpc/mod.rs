@@ -1,0 +1,4 @@
+//! The grpc protocol.
+
+/// The registry entry.
+pub static PROTOCOL: super::stub::Stub = super::stub::Stub("grpc");

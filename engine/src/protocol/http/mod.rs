@@ -1,0 +1,4 @@
+//! The http protocol.
+
+/// The registry entry.
+pub static PROTOCOL: super::stub::Stub = super::stub::Stub("http");

@@ -1,0 +1,4 @@
+//! The mysql protocol.
+
+/// The registry entry.
+pub static PROTOCOL: super::stub::Stub = super::stub::Stub("mysql");

@@ -1,0 +1,4 @@
+//! The redis protocol.
+
+/// The registry entry.
+pub static PROTOCOL: super::stub::Stub = super::stub::Stub("redis");

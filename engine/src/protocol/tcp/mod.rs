@@ -1,0 +1,4 @@
+//! The tcp protocol.
+
+/// The registry entry.
+pub static PROTOCOL: super::stub::Stub = super::stub::Stub("tcp");

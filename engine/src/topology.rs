@@ -1,0 +1,172 @@
+//! Topology: services, interfaces and what they depend on. Pure data, made by the spec.
+
+use crate::protocol::Protocol;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// All services of a spec, in order of declaration.
+#[derive(Debug, Clone, Default)]
+pub struct Topology {
+    /// The services.
+    pub services: Vec<Service>,
+}
+
+impl Topology {
+    /// A service by name.
+    pub fn service(&self, name: &str) -> Option<&Service> {
+        self.services.iter().find(|service| service.name == name)
+    }
+
+    /// The service under test: the one with a binary on which no other service depends.
+    pub fn sut(&self) -> Option<&Service> {
+        let depended = |name: &str| self.services.iter().any(|s| s.depends_on.iter().any(|d| d == name));
+        let mut binaries = self.services.iter().filter(|s| matches!(s.kind, ServiceKind::Binary { .. }));
+        binaries.find(|s| !depended(&s.name))
+    }
+
+    /// Services in an order in which each comes after what it depends on. Cycles are refused
+    /// at load.
+    pub fn start_order(&self) -> Vec<&Service> {
+        let mut order: Vec<&Service> = Vec::new();
+        while order.len() < self.services.len() {
+            let before = order.len();
+            for service in &self.services {
+                let started = |name: &str| order.iter().any(|s| s.name == name);
+                if !started(&service.name) && service.depends_on.iter().all(|d| started(d)) {
+                    order.push(service);
+                }
+            }
+            if order.len() == before {
+                break;
+            }
+        }
+        order
+    }
+}
+
+/// A service.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// Its name.
+    pub name: String,
+    /// What runs.
+    pub kind: ServiceKind,
+    /// Its interfaces.
+    pub interfaces: Vec<Interface>,
+    /// Its environment, as written (addresses already in place).
+    pub env: Vec<(String, String)>,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Names of what must be ready before it starts.
+    pub depends_on: Vec<String>,
+    /// How it says that it is ready.
+    pub healthcheck: Option<Healthcheck>,
+    /// Whether it has a `seed` callable (run once a cold start).
+    pub has_seed: bool,
+    /// What happens between cells to a reused service.
+    pub reset: Reset,
+    /// Whether it is kept between cells.
+    pub reuse: bool,
+    /// Volumes, `source:target`.
+    pub volumes: Vec<String>,
+    /// Pinned host ports, `interface -> port`.
+    pub ports: Vec<(String, u16)>,
+    /// Working directory, absolute.
+    pub cwd: Option<PathBuf>,
+    /// Whether syscall faults may be planned for it (`seccomp=`).
+    pub seccomp: bool,
+    /// `file:line` of its declaration.
+    pub location: String,
+}
+
+/// What runs.
+#[derive(Debug, Clone)]
+pub enum ServiceKind {
+    /// A local executable.
+    Binary {
+        /// As written in the spec.
+        written: String,
+        /// Absolute path.
+        path: PathBuf,
+    },
+    /// A container image.
+    Image(String),
+    /// An image built from a folder.
+    Build(PathBuf),
+    /// A server somewhere else.
+    Remote(String),
+    /// A mock inside Faultbox.
+    Mock(Arc<dyn crate::mock::Mock>),
+}
+
+/// What happens between cells to a reused service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reset {
+    /// Back to the state just after `seed`.
+    Default,
+    /// The spec's callable.
+    Callable,
+    /// `reset = None`: left as it is.
+    Leave,
+}
+
+/// An interface of a service.
+#[derive(Clone)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its protocol.
+    pub protocol: &'static dyn Protocol,
+    /// The declared port: where the service listens, in a network of its own.
+    pub port: u16,
+    /// `host:port` that the spec saw as `.addr`.
+    pub addr: String,
+}
+
+impl std::fmt::Debug for Interface {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}:{} at {}", self.name, self.protocol.name(), self.port, self.addr)
+    }
+}
+
+/// A health check. Addresses name the declared port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Healthcheck {
+    /// What is asked.
+    pub probe: Probe,
+    /// How long it may take in all.
+    pub timeout: Duration,
+    /// Pause between attempts.
+    pub interval: Duration,
+}
+
+/// What a health check asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probe {
+    /// The port answers; on a known protocol the server speaks.
+    Tcp {
+        /// Declared port.
+        port: u16,
+    },
+    /// An HTTP GET.
+    Http {
+        /// Declared port.
+        port: u16,
+        /// Path and query.
+        path: String,
+        /// Status that means ready.
+        expect_status: Option<u16>,
+        /// Text that the body must contain.
+        expect_body: Option<String>,
+    },
+    /// The protocol's own readiness on every interface (`ready()`, `kafka_ready(addr)`).
+    Protocol {
+        /// Declared port, `None` for every interface.
+        port: Option<u16>,
+    },
+    /// A command that exits with 0.
+    Exec(Vec<String>),
+    /// A line of output that matches this regular expression.
+    Log(String),
+}
