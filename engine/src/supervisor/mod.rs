@@ -23,10 +23,18 @@
 //! signal restarts a trapped call, which is then decided anew.
 
 mod calls;
+mod channel;
+mod filter;
 mod host;
 mod launcher;
+mod network;
+mod notify;
 mod policy;
+mod probe;
+mod remap;
 mod running;
+mod sys;
+mod target;
 
 pub use calls::{errno_by_name, errno_name, families, family_calls};
 pub use host::{HostFacts, probe_host};
