@@ -6,6 +6,7 @@
 //! - [`version`]: the file header, and the one function that decides readability;
 //! - [`frame`], [`index`]: the pieces of the container;
 //! - [`writer`], [`reader`]: the container as a whole;
+//! - [`redact`]: secrets become tokens;
 //! - [`check`]: semantic checks; [`limits`]: every bound; [`error`]: what can go wrong.
 #![forbid(unsafe_code)]
 
@@ -16,6 +17,7 @@ pub mod frame;
 pub mod index;
 pub mod limits;
 pub mod reader;
+pub mod redact;
 pub mod value;
 pub mod version;
 pub mod writer;
