@@ -14,6 +14,7 @@ pub mod check;
 pub mod error;
 pub mod event;
 pub mod frame;
+pub mod generated;
 pub mod index;
 pub mod limits;
 pub mod reader;
