@@ -397,6 +397,16 @@ impl Scanner {
     }
 }
 
+/// [`Scanner::template`] for a message of a run that began at `near_ns`.
+pub fn template(value: &Value, near_ns: u64) -> Value {
+    Scanner::new(near_ns).template(value)
+}
+
+/// [`Scanner::bind`] for a recorded message and a live one of a run that began at `now_ns`.
+pub fn bind(recorded: &Value, live: &Value, near_ns: u64, now_ns: u64) -> Option<Vec<(String, String)>> {
+    Scanner::new(near_ns).bind(recorded, &Scanner::new(now_ns), live)
+}
+
 /// The unnumbered hole for a generated value.
 pub fn placeholder(generated: &Generated) -> String {
     match generated.kind {
