@@ -5,10 +5,10 @@
 //! - [`value`]: the tree in which decoded messages are kept;
 //! - [`generated`]: ids and times that a run makes up, found and unified;
 //! - [`canonical`]: the canonical form of a cell and its digest;
-//! - [`redact`]: credentials become tokens;
 //! - [`version`]: the file header, and the one function that decides readability;
 //! - [`frame`], [`index`]: the pieces of the container;
 //! - [`writer`], [`reader`]: the container as a whole;
+//! - [`redact`]: secrets become tokens;
 //! - [`check`]: semantic checks; [`limits`]: every bound; [`error`]: what can go wrong.
 #![forbid(unsafe_code)]
 

@@ -12,7 +12,7 @@ use crate::event::{Body, Entry, Named, Payload};
 use regex::{Captures, Regex};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::{LazyLock, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 /// Shortest known value that is replaced wherever it stands.
 pub const KNOWN_MIN: usize = 8;
@@ -39,49 +39,41 @@ static PRIVATE_KEY: LazyLock<Regex> = LazyLock::new(|| {
 });
 
 /// Replaces credentials by tokens, and back.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Redactor {
-    salt: [u8; 16],
+    key: [u8; 32],
     /// (value, name), longest value first: those that are replaced wherever they stand.
     known: Vec<(String, String)>,
-    tags: Mutex<BTreeMap<String, String>>,
+    /// Tags that were made already: each takes many rounds.
+    tags: Arc<Mutex<BTreeMap<String, String>>>,
 }
 
 impl Redactor {
-    /// A redactor for a bundle with this salt ([`crate::Header::salt`]).
-    pub fn new(salt: [u8; 16]) -> Self {
-        Redactor { salt, known: Vec::new(), tags: Mutex::default() }
+    /// A redactor for a bundle with this salt ([`crate::Header::salt`]) that knows these (name, value)
+    /// secrets: what `secret(...)` gave, and [`Redactor::secrets_of_env`].
+    pub fn new(salt: &[u8; 16], known: impl IntoIterator<Item = (String, String)>) -> Self {
+        let usable = |(_, value): &(String, String)| value.len() >= KNOWN_MIN && !TOKEN.is_match(value);
+        let mut known: Vec<(String, String)> =
+            known.into_iter().filter(usable).map(|(name, value)| (value, clean(&name))).collect();
+        // The longest first, so that no value is taken for a part of another.
+        known.sort_by(|a, b| b.0.len().cmp(&a.0.len()).then(a.cmp(b)));
+        known.dedup_by(|a, b| a.0 == b.0);
+        let key = blake3::derive_key("faultbox bundle secret tokens 1", salt);
+        Redactor { key, known, tags: Arc::default() }
     }
 
-    /// Knows values by name: what `secret(...)` gave.
-    pub fn with_secrets(mut self, secrets: &[(String, String)]) -> Self {
-        for (name, value) in secrets {
-            self.learn(name, value);
-        }
-        self
-    }
-
-    /// Knows what looks like credentials in an environment: values of variables with telling
-    /// names, and passwords inside URLs.
-    pub fn with_env<'a>(mut self, env: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+    /// The secrets that an environment holds: credentials by name, passwords in URLs.
+    pub fn secrets_of_env<'a>(env: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<(String, String)> {
+        let mut secrets = Vec::new();
         for (name, value) in env {
             if is_credential(name, value) {
-                self.learn(name, value);
+                secrets.push((name.to_owned(), value.to_owned()));
             }
-            let password = URL_PASSWORD.captures(value).and_then(|found| found.get(2));
-            if let Some(password) = password {
-                self.learn("url-password", password.as_str());
+            if let Some(password) = URL_PASSWORD.captures(value).and_then(|found| found.get(2)) {
+                secrets.push((format!("{name}.password"), password.as_str().to_owned()));
             }
         }
-        self
-    }
-
-    fn learn(&mut self, name: &str, value: &str) {
-        let known = self.known.iter().any(|(other, _)| other == value);
-        if value.len() >= KNOWN_MIN && !known && !TOKEN.is_match(value) {
-            self.known.push((value.to_owned(), clean(name)));
-            self.known.sort_by(|a, b| b.0.len().cmp(&a.0.len()).then(a.cmp(b)));
-        }
+        secrets
     }
 
     /// The token of a value.
@@ -95,10 +87,9 @@ impl Redactor {
         if let Some(tag) = tags.get(value) {
             return tag.clone();
         }
-        let key = blake3::derive_key("faultbox bundle secret tokens 1", &self.salt);
-        let mut hash = blake3::keyed_hash(&key, value.as_bytes());
+        let mut hash = blake3::keyed_hash(&self.key, value.as_bytes());
         for _ in 1..ROUNDS {
-            hash = blake3::keyed_hash(&key, hash.as_bytes());
+            hash = blake3::keyed_hash(&self.key, hash.as_bytes());
         }
         let tag: String = hash.as_bytes()[..4].iter().map(|byte| format!("{byte:02x}")).collect();
         tags.insert(value.to_owned(), tag.clone());
@@ -131,10 +122,14 @@ impl Redactor {
     pub fn bytes(&self, bytes: &[u8]) -> Vec<u8> {
         match std::str::from_utf8(bytes) {
             Ok(text) => self.text(text).into_owned().into_bytes(),
-            Err(_) => self.known.iter().fold(bytes.to_vec(), |bytes, (value, name)| {
-                replace_bytes(bytes, value.as_bytes(), || self.token(name, value).into_bytes())
-            }),
+            Err(_) => self.known_only(bytes),
         }
+    }
+
+    fn known_only(&self, bytes: &[u8]) -> Vec<u8> {
+        self.known.iter().fold(bytes.to_vec(), |bytes, (value, name)| {
+            replace_bytes(bytes, value.as_bytes(), || self.token(name, value).into_bytes())
+        })
     }
 
     /// A message without credentials.
@@ -236,20 +231,19 @@ impl Redactor {
         }
     }
 
-    /// An entry without credentials.
-    pub fn entry(&self, mut entry: Entry) -> Entry {
+    /// Replaces the credentials of an entry.
+    pub fn entry(&self, entry: &mut Entry) {
         self.string(&mut entry.stream);
         match &mut entry.body {
             Body::RunStarted(run) => self.arguments(&mut run.command),
             Body::File(file) => {
                 // Executables and descriptors are kept as they are: a changed length breaks them.
-                if let (true, Some(content)) = (matches!(file.role.as_str(), "spec" | "loaded"), &mut file.content) {
-                    if let Payload::Inline(bytes) = content {
-                        let redacted = self.bytes(bytes);
-                        if redacted != *bytes {
-                            file.digest = *blake3::hash(&redacted).as_bytes();
-                            *bytes = redacted;
-                        }
+                let text = matches!(file.role.as_str(), "spec" | "loaded");
+                if let (true, Some(Payload::Inline(bytes))) = (text, &mut file.content) {
+                    let redacted = self.known_only(bytes);
+                    if redacted != *bytes {
+                        file.digest = *blake3::hash(&redacted).as_bytes();
+                        *bytes = redacted;
                     }
                 }
             }
@@ -275,7 +269,6 @@ impl Redactor {
             Body::Verdict(verdict) => self.string(&mut verdict.reason),
             _ => {}
         }
-        entry
     }
 
     fn string(&self, text: &mut String) {
@@ -357,7 +350,7 @@ fn is_plain_address(value: &str) -> bool {
 fn clean(name: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "_.-".contains(c) { c } else { '_' };
     let name: String = name.chars().take(80).map(plain).collect();
-    if name.is_empty() { "unnamed".to_owned() } else { name.to_ascii_lowercase() }
+    if name.is_empty() { "unnamed".to_owned() } else { name }
 }
 
 fn is_one_of(name: &str, names: &[&str]) -> bool {
@@ -384,4 +377,76 @@ fn replace_bytes(bytes: Vec<u8>, from: &[u8], to: impl Fn() -> Vec<u8>) -> Vec<u
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Named, Phase, ServiceStarted};
+
+    fn redactor() -> Redactor {
+        Redactor::new(&[7; 16], [
+            ("API".to_owned(), "correct horse".to_owned()), ("SHORT".to_owned(), "abc".to_owned())])
+    }
+
+    #[test]
+    fn known_values_go_wherever_they_stand_and_short_ones_do_not() {
+        let redactor = redactor();
+        let value = Value::map([("body", Value::text("say correct horse to abc"))]);
+        let redacted = redactor.value(&value);
+        let text = redacted.get("body").and_then(Value::as_text).unwrap_or_default().to_owned();
+        assert!(text.starts_with("say <secret API#") && text.ends_with("> to abc"), "{text}");
+        assert_eq!(redactor.value(&redacted), redacted);
+    }
+
+    #[test]
+    fn headers_keep_their_equality() {
+        let redactor = redactor();
+        let header = |text: &str| redactor.value(&Value::map([("Authorization", Value::text(text))]));
+        assert_eq!(header("Bearer a"), header("Bearer a"));
+        assert_ne!(header("Bearer a"), header("Bearer b"));
+        assert!(format!("{:?}", header("Bearer a")).contains("Bearer <secret authorization#"));
+    }
+
+    #[test]
+    fn environments_lose_credentials_and_url_passwords() {
+        let named = |name: &str, value: &str| Named { name: name.to_owned(), value: value.to_owned() };
+        let mut entry = Entry {
+            seq: 0,
+            at_ns: 0,
+            cell: 0,
+            phase: Phase::Run,
+            actor: String::new(),
+            stream: String::new(),
+            ordinal: 0,
+            cause: None,
+            body: Body::ServiceStarted(ServiceStarted {
+                service: "db".to_owned(),
+                pid: 1,
+                program: String::new(),
+                digest: None,
+                args: Vec::new(),
+                env: vec![
+                    named("MYSQL_ROOT_PASSWORD", "test"),
+                    named("DATABASE_URL", "mysql://root:test@127.0.0.1:3306/appdb"),
+                    named("PLAIN", "test"),
+                ],
+                isolated: true,
+            }),
+        };
+        redactor().entry(&mut entry);
+        let Body::ServiceStarted(started) = &entry.body else { panic!("another body") };
+        assert!(started.env[0].value.starts_with("<secret MYSQL_ROOT_PASSWORD#"));
+        assert!(started.env[1].value.starts_with("mysql://root:<secret url-password#"));
+        assert!(started.env[1].value.ends_with("@127.0.0.1:3306/appdb"));
+        assert_eq!(started.env[2].value, "test");
+    }
+
+    #[test]
+    fn private_keys_go() {
+        let text = "x -----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY----- y";
+        let redacted = redactor().value(&Value::text(text));
+        let redacted = redacted.as_text().unwrap_or_default().to_owned();
+        assert!(!redacted.contains("MIIE") && redacted.starts_with("x <secret private-key#") && redacted.ends_with(" y"));
+    }
 }

@@ -12,6 +12,7 @@ use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance, StreamConsumer};
 use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::metadata::MetadataTopic;
 use rdkafka::message::{Header, Message, OwnedHeaders};
 use rdkafka::producer::future_producer::DeliveryFuture;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
@@ -25,6 +26,9 @@ const TOPIC: &str = "orders.events";
 const GROUP: &str = "orders-api";
 /// How long a request waits for its event to be delivered.
 const PUBLISH_LIMIT: Duration = Duration::from_secs(1);
+const METADATA_ATTEMPTS: usize = 20;
+const METADATA_PAUSE: Duration = Duration::from_millis(50);
+const GOODBYE: Duration = Duration::from_millis(20);
 
 /// What happened to an order.
 #[derive(Debug, Clone)]
@@ -76,7 +80,6 @@ impl Bus {
             .set("allow.auto.create.topics", "true")
             .set("session.timeout.ms", "6000")
             .create_with_context(context("consumer", Arc::default()))?;
-        consumer.subscribe(&[TOPIC])?;
         Ok(Arc::new(Bus {
             producer,
             consumer: Arc::new(consumer),
@@ -88,17 +91,35 @@ impl Bus {
         }))
     }
 
-    /// Waits until the producer knows the topic and the consumer its part of it.
+    /// Waits until the producer knows the topic (asking for it creates it), joins the consumer group,
+    /// and waits for a part of the topic. The group is joined whether or not the bus answers.
     pub async fn warm(&self) {
-        let producer = self.producer.clone();
-        let metadata = tokio::task::spawn_blocking(move || {
-            producer.client().fetch_metadata(Some(TOPIC), Duration::from_secs(5)).map(|_| ())
-        });
-        if let Ok(Err(error)) = metadata.await {
-            log::warn("no event bus yet", json!({ "why": error.to_string() }));
+        for _ in 0..METADATA_ATTEMPTS {
+            let producer = self.producer.clone();
+            let asked = tokio::task::spawn_blocking(move || {
+                let metadata = producer.client().fetch_metadata(Some(TOPIC), PUBLISH_LIMIT)?;
+                let has_leader = |t: &MetadataTopic| !t.partitions().is_empty() && t.error().is_none();
+                Ok::<_, KafkaError>(metadata.topics().iter().all(has_leader))
+            });
+            match asked.await {
+                // A topic that has just been made may have no leader yet.
+                Ok(Ok(false)) => tokio::time::sleep(METADATA_PAUSE).await,
+                Ok(Ok(true)) | Err(_) => break,
+                Ok(Err(error)) => {
+                    log::warn("no event bus yet", json!({ "why": error.to_string() }));
+                    break;
+                }
+            }
         }
+        if let Err(error) = self.consumer.subscribe(&[TOPIC]) {
+            log::warn("no consumer", json!({ "why": error.to_string() }));
+        }
+        self.wait_assigned(true).await;
+    }
+
+    async fn wait_assigned(&self, wanted: bool) {
         // The sender lives as long as the consumer.
-        let _ = self.assigned.clone().wait_for(|assigned| *assigned).await;
+        let _ = self.assigned.clone().wait_for(|assigned| *assigned == wanted).await;
     }
 
     /// Publishes an event; whether it is known to have arrived.
@@ -152,8 +173,13 @@ impl Bus {
     }
 
     /// Leaves the consumer group, so that the next member need not wait for this one's session to end.
-    pub fn leave(&self) {
-        self.consumer.unsubscribe();
+    pub async fn leave(self: &Arc<Self>) {
+        let bus = self.clone();
+        // It fails only where the task cannot be run, and then there is nobody to tell.
+        let _ = tokio::task::spawn_blocking(move || bus.consumer.unsubscribe()).await;
+        self.wait_assigned(false).await;
+        // librdkafka says goodbye in the background and not when it has.
+        tokio::time::sleep(GOODBYE).await;
     }
 
     fn enqueue(&self, event: &Event) -> Result<DeliveryFuture, KafkaError> {
@@ -219,9 +245,15 @@ impl ClientContext for Context {
 
 impl ConsumerContext for Context {
     fn post_rebalance(&self, _consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        if let Rebalance::Assign(partitions) = rebalance {
-            self.down.store(false, Ordering::Relaxed);
-            self.assignment.send_replace(partitions.count() > 0);
+        match rebalance {
+            Rebalance::Assign(partitions) => {
+                self.down.store(false, Ordering::Relaxed);
+                self.assignment.send_replace(partitions.count() > 0);
+            }
+            Rebalance::Revoke(_) => {
+                self.assignment.send_replace(false);
+            }
+            Rebalance::Error(error) => self.failed(error),
         }
     }
 }

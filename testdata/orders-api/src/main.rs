@@ -79,9 +79,8 @@ async fn start() -> Result<(), StartError> {
         _ = interrupt.recv() => {}
     }
     stopping.notify_one();
-    let leaving = tokio::task::spawn_blocking(move || app.bus.leave());
     // What is not done by then is cut off.
-    let _ = tokio::time::timeout(STOP_LIMIT, async { tokio::join!(serving, leaving) }).await;
+    let _ = tokio::time::timeout(STOP_LIMIT, async { tokio::join!(serving, app.bus.leave()) }).await;
     log::info("stopped", json!({}));
     Ok(())
 }
