@@ -203,6 +203,11 @@ impl Link {
         self.open(connection, request, firing)
     }
 
+    /// A server got a request that it answers itself (session set-up): no rules, journaled.
+    pub fn receive(self: &Arc<Self>, connection: u64, request: Request) -> Pending {
+        self.open(connection, request, None)
+    }
+
     /// Server side: asks the conversation and closes the exchange with its answer. Rules are
     /// asked as well, so that decisions are counted and journaled, but what happens is what
     /// the conversation says: behind a proxy there are no rules, and a bundle has the outcome.

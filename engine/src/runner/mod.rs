@@ -25,6 +25,8 @@ use crate::prng::Key;
 use crate::protocol::Protocol;
 use crate::supervisor::{self, Exit, Isolation, Launch, Running};
 use crate::topology::{Service, ServiceKind};
+use faultbox_bundle_format::canonical::{self, Policy};
+use faultbox_bundle_format::redact::Redactor;
 use faultbox_bundle_format::{
     Blame, Body, CellStarted, Ending, Entry, FaultCount, Named, Output, Phase, ServiceExited, ServiceStarted, Verdict,
 };
@@ -52,6 +54,8 @@ pub struct RunContext {
     pub seed: u64,
     /// Numbers of entries.
     pub sequence: Arc<Sequence>,
+    /// Replaces secrets before anything is digested.
+    pub redactor: Redactor,
     /// Where entries go.
     pub sink: Arc<dyn EventSink>,
     /// Who makes choices.
@@ -327,15 +331,16 @@ fn note_start(cell: &CellContext) {
         expectation: planned.expectation.clone(),
     };
     cell.journal.note("faultbox", "cell", None, Body::CellStarted(started));
-    let services = cell.plan.topology.services.iter();
-    let addresses = services.flat_map(|service| {
-        let named = |i: &crate::topology::Interface| Named {
-            name: format!("@{}.{}", service.name, i.name),
-            value: i.addr.clone(),
-        };
-        service.interfaces.iter().map(named)
-    });
+    let addresses = cell.plan.topology.services.iter().flat_map(addresses_of);
     cell.journal.note("faultbox", "cell", None, Body::Addresses(addresses.collect()));
+}
+
+/// The addresses of a service's interfaces and what they stand for.
+pub fn addresses_of(service: &Service) -> impl Iterator<Item = Named> + '_ {
+    service
+        .interfaces
+        .iter()
+        .map(|i| Named { name: format!("@{}.{}", service.name, i.name), value: i.addr.clone() })
 }
 
 fn interrupted() -> SetupError {
@@ -577,7 +582,9 @@ fn verdict(
         cell_ns: cell.journal.clock().now_ns() - began_ns,
         digest: [0; 32],
     };
-    let digest = digest(&memory.entries(), &verdict, cell.journal.clock().unix_ns());
+    let mut entries = memory.entries();
+    entries.iter_mut().for_each(|entry| cell.run.redactor.entry(entry));
+    let unix_ns = cell.journal.clock().unix_ns();
+    let digest = canonical::of_cell_with(&entries, Some(&verdict), unix_ns, Policy::Default).digest;
     Verdict { digest, ..verdict }
 }
-fn digest(_: &[Entry], _: &Verdict, _: u64) -> [u8; 32] { [0; 32] }
