@@ -1,6 +1,9 @@
 //! Mocks: servers inside Faultbox whose answers the spec declares. They stand behind proxies
 //! like any other service.
 
+pub mod grpc;
+pub mod jwt;
+
 use crate::link::Responder;
 use faultbox_bundle_format::Value;
 use std::sync::Arc;
