@@ -8,6 +8,7 @@
 
 mod chapter;
 mod mistakes;
+mod mutations;
 mod replays;
 
 use serde_json::Value;
