@@ -3,6 +3,8 @@
 //! Start with `FORMAT.md`, the normative description. Then, in reading order:
 //! - [`event`]: the vocabulary of journal entries;
 //! - [`value`]: the tree in which decoded messages are kept;
+//! - [`generated`]: ids and times that a run makes up, found and unified;
+//! - [`canonical`]: the canonical form of a cell and its digest;
 //! - [`version`]: the file header, and the one function that decides readability;
 //! - [`frame`], [`index`]: the pieces of the container;
 //! - [`writer`], [`reader`]: the container as a whole;
@@ -10,10 +12,12 @@
 //! - [`check`]: semantic checks; [`limits`]: every bound; [`error`]: what can go wrong.
 #![forbid(unsafe_code)]
 
+pub mod canonical;
 pub mod check;
 pub mod error;
 pub mod event;
 pub mod frame;
+pub mod generated;
 pub mod index;
 pub mod limits;
 pub mod reader;

@@ -245,7 +245,7 @@ fn run_cases(words: &[&str]) -> ExitCode {
         ("the_helpers_death_is_noticed", Needs::Nothing, || Box::pin(the_helpers_death_is_noticed())),
     ];
     let filters: Vec<&&str> = words.iter().filter(|word| !word.starts_with('-')).collect();
-    let (mut passed, mut failed, mut filtered) = (0, Vec::new(), 0);
+    let (mut passed, mut failed, mut skipped, mut filtered) = (0, Vec::new(), 0, 0);
     for (name, needs, case) in cases {
         if !filters.is_empty() && !filters.iter().any(|filter| name.contains(**filter)) {
             filtered += 1;
@@ -260,7 +260,7 @@ fn run_cases(words: &[&str]) -> ExitCode {
         };
         if let Err(why) = lacking {
             println!("test {name} ... skipped: {why}");
-            filtered += 1;
+            skipped += 1;
             continue;
         }
         let held = std::panic::catch_unwind(|| {
@@ -276,7 +276,7 @@ fn run_cases(words: &[&str]) -> ExitCode {
         }
     }
     let verdict = if failed.is_empty() { "ok" } else { "FAILED" };
-    println!("\ntest result: {verdict}. {passed} passed; {} failed; 0 ignored; 0 measured; {filtered} filtered out\n", failed.len());
+    println!("\ntest result: {verdict}. {passed} passed; {} failed; {skipped} ignored; 0 measured; {filtered} filtered out\n", failed.len());
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(101) }
 }
 
@@ -510,12 +510,16 @@ async fn a_connect_is_denied_by_its_peer() {
 
 struct DelayFirst {
     changes: watch::Sender<u64>,
+    delayed: watch::Sender<bool>,
 }
 
 impl SyscallPolicy for DelayFirst {
     fn decide(&self, call: &SyscallCall<'_>) -> SyscallDecision {
         match names(call, "first") {
-            true => SyscallDecision::Delay(Duration::from_secs(3600)),
+            true => {
+                self.delayed.send_replace(true);
+                SyscallDecision::Delay(Duration::from_secs(3600))
+            }
             false => SyscallDecision::Delay(Duration::from_millis(1)),
         }
     }
@@ -527,19 +531,22 @@ impl SyscallPolicy for DelayFirst {
 async fn a_delay_holds_up_only_its_caller() {
     let dir = tempfile::tempdir().unwrap();
     let (first, second) = (dir.path().join("first"), dir.path().join("second"));
-    let policy = Arc::new(DelayFirst { changes: watch::channel(0).0 });
+    let policy = Arc::new(DelayFirst { changes: watch::channel(0).0, delayed: watch::channel(false).0 });
     let guest = ["pair", text(&first), text(&second)];
     let mut running = launch(trapping(&guest, &["pwrite64", "open"]), policy.clone()).await.unwrap();
     let mut lines = Lines::of(&mut running);
     assert_eq!(lines.next().await, format!("{} ok", second.display()));
+    policy.delayed.subscribe().wait_for(|delayed| *delayed).await.unwrap();
     assert_eq!(running.exit(), None);
     policy.changes.send_replace(1);
     assert_eq!(lines.next().await, format!("{} ok", first.display()));
     assert_eq!(running.exited().await, Exit::Code(0));
     // Being stopped ends a delay too.
     std::fs::remove_file(&first).unwrap();
-    let mut running = launch(trapping(&guest, &["open"]), policy).await.unwrap();
+    policy.delayed.send_replace(false);
+    let mut running = launch(trapping(&guest, &["open"]), policy.clone()).await.unwrap();
     assert_eq!(Lines::of(&mut running).next().await, format!("{} ok", second.display()));
+    policy.delayed.subscribe().wait_for(|delayed| *delayed).await.unwrap();
     running.stop(Duration::from_secs(20)).await;
 }
 

@@ -6,6 +6,7 @@
 //! Method: `faultbox` and `orders-api` from the same build directory; bundles in a temporary
 //! folder; documents of `--format json` are compared, never timings.
 
+mod architecture;
 mod chapter;
 mod mistakes;
 mod mutations;

@@ -228,6 +228,19 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_decode(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..140)) {
+            // The families that matter come up often.
+            for family in [1_u8, 2, 10] {
+                let mut bytes = bytes.clone();
+                bytes.iter_mut().zip([family, 0]).for_each(|(place, byte)| *place = byte);
+                decode_address(&bytes);
+            }
+            decode_address(&bytes);
+        }
+    }
+
     #[test]
     fn our_own_descriptors_and_paths() {
         let us = std::process::id();
