@@ -37,3 +37,5 @@ pub use writer::BundleWriter;
 
 #[cfg(test)]
 mod container_tests;
+#[cfg(test)]
+mod canonical_tests;

@@ -31,10 +31,10 @@ const HANDSHAKE_FIELDS: &[&str] = &["password", "passwd", "auth_response", "sasl
 static TOKEN: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"<secret [A-Za-z0-9_.-]{1,80}#[0-9a-f]{4,32}>").expect("well formed"));
 static URL_PASSWORD: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(r"([A-Za-z][A-Za-z0-9+.-]{1,20}://[^\s/:@<>]{0,128}):([^\s/@]{1,256})@").expect("well formed")
+    Regex::new(r"([A-Za-z][A-Za-z0-9+.-]+://[^\s/:@<>]*):(<secret [^>]*>|[^\s/@]+)@").expect("well formed")
 });
 static PRIVATE_KEY: LazyLock<Regex> = LazyLock::new(|| {
-    let body = r"-----BEGIN ([A-Z ]{0,30})PRIVATE KEY-----[A-Za-z0-9+/=\s\\:,.-]{1,20000}?-----END [A-Z ]{0,30}PRIVATE KEY-----";
+    let body = r"(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----";
     Regex::new(body).expect("well formed")
 });
 
@@ -180,6 +180,7 @@ impl Redactor {
 
     /// `Bearer abc` keeps its scheme.
     fn credential(&self, name: &str, text: &str) -> String {
+        let name = &name.to_ascii_lowercase();
         match text.split_once(' ') {
             Some((scheme, rest)) if !scheme.starts_with('<') && scheme.len() <= 20 => {
                 format!("{scheme} {}", self.whole(name, rest.trim_start()))
