@@ -293,6 +293,21 @@ impl Pending {
         }
     }
 
+    /// The request turned out to be this: what streamed by after the rules were asked.
+    pub fn revise(&mut self, body: Value) {
+        if let Some(request) = &mut self.request {
+            request.body = body;
+        }
+    }
+
+    /// The exchange no longer holds up the end of the scenario, though more may follow (an
+    /// answer without a recognisable end).
+    pub fn settled(&mut self) {
+        if std::mem::take(&mut self.counted) && self.link.open.count.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.link.open.changed.notify_waiters();
+        }
+    }
+
     /// The asker got this response (as re-encodable [`Value`]).
     pub fn answered(mut self, response: &Value) {
         self.close(Outcome::Answered, Some(response));
@@ -344,9 +359,7 @@ impl Pending {
             began_seq: self.began_seq,
         };
         link.journal.note_in(self.phase, &link.source, &stream, None, Body::Exchange(exchange));
-        if self.counted && link.open.count.fetch_sub(1, Ordering::SeqCst) == 1 {
-            link.open.changed.notify_waiters();
-        }
+        self.settled();
     }
 }
 

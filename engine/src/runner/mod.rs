@@ -499,7 +499,7 @@ async fn scenario(cell: &Arc<CellContext>, locals: &[Local]) -> (Judgement, u64)
     cell.faults.deactivate();
     let mut crashed = None;
     for local in locals {
-        if has_exited(&local.running).await {
+        if local.running.exit().is_some() {
             crashed = Some(local);
         }
     }
@@ -521,7 +521,7 @@ fn crash(service: &str) -> Judgement {
 async fn stop(cell: &Arc<CellContext>, locals: Vec<Local>) -> bool {
     let mut crashed = false;
     for local in locals.into_iter().rev() {
-        let unasked = has_exited(&local.running).await;
+        let unasked = local.running.exit().is_some();
         crashed |= unasked;
         let exit = local.running.stop(GRACE).await;
         local.output.drained().await;
@@ -536,10 +536,6 @@ async fn stop(cell: &Arc<CellContext>, locals: Vec<Local>) -> bool {
     crashed
 }
 
-/// Whether the process has ended by now.
-pub(crate) async fn has_exited(running: &Running) -> bool {
-    tokio::time::timeout(Duration::ZERO, running.exited()).await.is_ok()
-}
 
 fn exit_words(exit: Exit) -> String {
     match exit {
