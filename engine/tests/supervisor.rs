@@ -61,6 +61,11 @@ fn run_guest(words: &[&str]) {
         ["files", dir] => files(Path::new(dir)),
         ["flood"] => flood(),
         ["environment"] => environment(),
+        ["resolve", address] => {
+            // It asks as librdkafka and others do, with AI_ADDRCONFIG.
+            let getent = Command::new("getent").args(["ahostsv4", address]).output().unwrap();
+            println!("{address} {}", String::from_utf8_lossy(&getent.stdout).contains(address));
+        }
         ["hold", socket, children] => hold(socket, children.parse().unwrap()),
         ["orphan", socket] => {
             // Its parent ends at once, so that it has none of its own.
@@ -239,6 +244,7 @@ fn run_cases(words: &[&str]) -> ExitCode {
         ("one_port_in_two_namespaces", Needs::Namespace, || Box::pin(one_port_in_two_namespaces())),
         ("upstreams_are_accepted_outside", Needs::Namespace, || Box::pin(upstreams_are_accepted_outside())),
         ("nothing_else_is_reachable_inside", Needs::Namespace, || Box::pin(nothing_else_is_reachable_inside())),
+        ("addresses_resolve_inside", Needs::Namespace, || Box::pin(addresses_resolve_inside())),
         ("a_clean_start", Needs::Nothing, || Box::pin(a_clean_start())),
         ("output_is_whole_and_in_order", Needs::Nothing, || Box::pin(output_is_whole_and_in_order())),
         ("failures_to_start_say_why", Needs::Traps, || Box::pin(failures_to_start_say_why())),
@@ -446,6 +452,11 @@ async fn nothing_else_is_reachable_inside() {
     let mut running = launch(plan(&["call", &address, "192.0.2.1:80"]), Arc::new(Quiet)).await.unwrap();
     let output = whole_output(&mut running).await;
     assert_eq!(output, format!("{address} errno 111\n192.0.2.1:80 errno 101\n"));
+}
+
+async fn addresses_resolve_inside() {
+    let mut running = launch(plan(&["resolve", "127.0.0.1"]), Arc::new(Quiet)).await.unwrap();
+    assert_eq!(whole_output(&mut running).await, "127.0.0.1 true\n");
 }
 
 async fn a_clean_start() {
