@@ -203,6 +203,11 @@ impl Link {
         self.open(connection, request, firing)
     }
 
+    /// A server got a request that it answers itself (session set-up): no rules, journaled.
+    pub fn receive(self: &Arc<Self>, connection: u64, request: Request) -> Pending {
+        self.open(connection, request, None)
+    }
+
     /// Server side: asks the conversation and closes the exchange with its answer. Rules are
     /// asked as well, so that decisions are counted and journaled, but what happens is what
     /// the conversation says: behind a proxy there are no rules, and a bundle has the outcome.
@@ -302,6 +307,21 @@ impl Pending {
         }
     }
 
+    /// The request turned out to be this: what streamed by after the rules were asked.
+    pub fn revise(&mut self, body: Value) {
+        if let Some(request) = &mut self.request {
+            request.body = body;
+        }
+    }
+
+    /// The exchange no longer holds up the end of the scenario, though more may follow (an
+    /// answer without a recognisable end).
+    pub fn settled(&mut self) {
+        if std::mem::take(&mut self.counted) && self.link.open.count.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.link.open.changed.notify_waiters();
+        }
+    }
+
     /// The asker got this response (as re-encodable [`Value`]).
     pub fn answered(mut self, response: &Value) {
         self.close(Outcome::Answered, Some(response));
@@ -353,9 +373,7 @@ impl Pending {
             began_seq: self.began_seq,
         };
         link.journal.note_in(self.phase, &link.source, &stream, None, Body::Exchange(exchange));
-        if self.counted && link.open.count.fetch_sub(1, Ordering::SeqCst) == 1 {
-            link.open.changed.notify_waiters();
-        }
+        self.settled();
     }
 }
 
