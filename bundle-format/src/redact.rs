@@ -193,7 +193,7 @@ impl Redactor {
     fn cookies(&self, field: &str, text: &str) -> String {
         let first_only = field.eq_ignore_ascii_case("set-cookie");
         let part = |(index, part): (usize, &str)| match part.split_once('=') {
-            Some((name, value)) if !(first_only && index > 0) && !value.is_empty() => {
+            Some((name, value)) if !(value.is_empty() || first_only && index > 0) => {
                 format!("{name}={}", self.whole("cookie", value))
             }
             _ => part.to_owned(),

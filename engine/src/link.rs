@@ -217,11 +217,25 @@ impl Link {
         with: &dyn Conversation,
         request: Request,
     ) -> Answer {
+        let class = request.class;
+        self.converse_as(connection, with, request, |answer| (answer, class)).await
+    }
+
+    /// As [`Link::converse`], with the protocol's last word: `settle` turns what the
+    /// conversation said into the answer that is given, and into the exchange's class.
+    pub async fn converse_as(
+        self: &Arc<Self>,
+        connection: u64,
+        with: &dyn Conversation,
+        request: Request,
+        settle: impl FnOnce(Answer) -> (Answer, Class) + Send,
+    ) -> Answer {
         let mut pending = self.ask(connection, request);
         let (answer, hit) = with.answer(pending.request()).await;
         pending.hit = hit;
+        let (answer, class) = settle(answer);
         match &answer {
-            Answer::Reply(response) => pending.answered(response),
+            Answer::Reply(response) => pending.answered_as(class, response),
             Answer::Cut => pending.dropped(),
             Answer::Nothing => pending.one_way(),
             Answer::Unknown => pending.failed("not known here"),

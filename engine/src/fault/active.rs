@@ -257,7 +257,7 @@ impl ActiveFaults {
         };
         let counted = modifiers.nth.is_none_or(|n| matched == n)
             && modifiers.after.is_none_or(|n| matched > n)
-            && modifiers.every.is_none_or(|n| n > 0 && matched % n == 0)
+            && modifiers.every.is_none_or(|n| n > 0 && matched.is_multiple_of(n))
             && modifiers.times.is_none_or(|n| total.1 < n);
         let drawn = match modifiers.probability {
             None => true,

@@ -274,7 +274,7 @@ impl CellContext {
     async fn call(
         self: &Arc<Self>,
         service: &str,
-        what: fn(&CellContext, &str, Arc<dyn crate::plan::Driver>) -> Result<(), String>,
+        what: Callable,
     ) -> Result<(), String> {
         let deadline = Instant::now() + Duration::from_secs(60);
         let driver = Arc::new(driver::CellDriver::new(self.clone(), deadline));
@@ -283,6 +283,9 @@ impl CellContext {
         called.await.unwrap_or_else(|error| Err(error.to_string()))
     }
 }
+
+/// A callable of the spec about one service.
+type Callable = fn(&CellContext, &str, Arc<dyn crate::plan::Driver>) -> Result<(), String>;
 
 /// A local executable that the runner started.
 struct Local {
@@ -362,10 +365,10 @@ async fn prepare(
 ) -> Result<(), SetupError> {
     environment.prepare(cell).await?;
     for service in cell.plan.topology.start_order() {
-        if let ServiceKind::Binary { path, written } = &service.kind {
-            if environment.runs(&service.name) {
-                start_local(cell, service, path, written, locals).await?;
-            }
+        if let ServiceKind::Binary { path, written } = &service.kind
+            && environment.runs(&service.name)
+        {
+            start_local(cell, service, path, written, locals).await?;
         }
     }
     Ok(())
@@ -497,13 +500,11 @@ async fn scenario(cell: &Arc<CellContext>, locals: &[Local]) -> (Judgement, u64)
     let scenario_ns = cell.journal.clock().now_ns() - began_ns;
     let _ = tokio::time::timeout(QUIESCE, cell.open.idle()).await;
     cell.faults.deactivate();
-    let mut crashed = None;
-    for local in locals {
-        if local.running.exit().is_some() {
-            crashed = Some(local);
-        }
+    if let Some(trouble) = locals.iter().find_map(|local| local.running.trouble()) {
+        let reason = format!("the syscall supervisor failed: {trouble}");
+        return (Judgement { ending: Ending::Error, reason, blame: Blame::Faultbox }, scenario_ns);
     }
-    match crashed {
+    match locals.iter().find(|local| local.running.exit().is_some()) {
         Some(local) => (crash(&local.service), scenario_ns),
         None => (judgement, scenario_ns),
     }

@@ -219,12 +219,13 @@ pub fn mark_reply(shape: &Shape, reply: Value) -> Value {
 
 fn mark(volatile: Volatile, reply: Value) -> Value {
     match (volatile, reply) {
-        // An error is an outcome, whatever it is about.
-        (_, reply) if value::error_text(&reply).is_some() => reply,
+        // An error is an outcome, whatever it is about; a mark is made once.
+        (_, reply) if value::error_text(&reply).is_some() || matches!(reply, Value::Volatile(_)) => reply,
         (Volatile::All, reply) => reply.volatile(),
         (Volatile::Countdown, Value::Int(n)) if n > 0 => Value::Int(n).volatile(),
         (Volatile::Cursor, Value::List(mut parts)) => {
-            if let Some(cursor) = parts.first_mut().filter(|cursor| cursor.as_bytes() != Some(b"0")) {
+            let moving = |cursor: &&mut Value| matches!(cursor, Value::Text(text) if text != "0");
+            if let Some(cursor) = parts.first_mut().filter(moving) {
                 *cursor = std::mem::take(cursor).volatile();
             }
             Value::List(parts)
