@@ -4,8 +4,8 @@
 //! [`parse`] and [`limit`] say which language specs are written in and how much of the
 //! machine they may use.
 
-pub use starlark::any::{AnyLifetime, ProvidesStaticType};
-pub use starlark::codemap::{CodeMap, FileSpan, Pos, Span};
+pub use starlark::any::ProvidesStaticType;
+pub use starlark::codemap::{CodeMap, FileSpan};
 pub use starlark::environment::{FrozenModule, Globals, GlobalsBuilder, LibraryExtension, Module};
 pub use starlark::eval::{Arguments, Evaluator, FileLoader};
 pub use starlark::syntax::{AstModule, Dialect};
@@ -15,11 +15,14 @@ pub use starlark::values::list::{AllocList, ListRef};
 pub use starlark::values::structs::StructRef;
 pub use starlark::values::tuple::TupleRef;
 pub use starlark::values::{
-    AllocValue, Freeze, FreezeResult, Freezer, Heap, NoSerialize, OwnedFrozenValue, StarlarkPagablePanic,
-    StarlarkValue, Trace, UnpackValue, Value, ValueLike, starlark_value,
+    AllocValue, Heap, NoSerialize, OwnedFrozenValue, StarlarkPagablePanic,
+    StarlarkValue, Trace, UnpackValue, Value, starlark_value,
 };
 pub use starlark::{Error, ErrorKind, PrintHandler, starlark_simple_value};
 pub use starlark_syntax::lexer::{Lexer, Token};
+
+/// A result of the evaluation, unless it says otherwise.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Deepest nesting of calls in a spec.
 const CALLS_MAX: usize = 200;
@@ -61,6 +64,3 @@ pub fn limit(eval: &mut Evaluator<'_, '_, '_>) {
     let _ = eval.set_max_tick_count(TICKS_MAX);
     let _ = eval.set_max_heap_size(HEAP_MAX);
 }
-
-/// A result of the language.
-pub type Result<T, E = Error> = std::result::Result<T, E>;

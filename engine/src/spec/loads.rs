@@ -7,7 +7,7 @@
 use super::call::Call;
 use super::convert;
 use super::dialect::{Result, Token, Value};
-use super::diagnostics::{Place, Problem, place_in};
+use super::diagnostics::{Place, place_in};
 use super::files;
 use super::late;
 use super::services::file_of;
