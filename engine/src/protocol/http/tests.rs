@@ -352,3 +352,35 @@ async fn a_client_that_leaves_is_noted_and_a_large_body_streams() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_token_verifies_against_the_issuer_that_is_served() {
+    use crate::mock::{Mock, SignRequest, jwt::JwtMock};
+    guard(async {
+        let key = crate::prng::Key::of_run(1).below("auth");
+        let mock = JwtMock::new("https://issuer.invalid", None, "ES256").unwrap();
+        let world = world();
+        let behind = self::world();
+        let upstream = served(&behind, mock.responder(key));
+        let dial: Arc<dyn Dial> =
+            Arc::new(Proxied { protocol: &PROTOCOL, link: world.link.clone(), upstream });
+        let discovery = step(&dial, &world, "get", "/.well-known/openid-configuration").await;
+        assert_eq!(discovery.data.get("issuer"), Some(&Value::text("https://issuer.invalid")));
+        let jwks_uri = discovery.data.get("jwks_uri").and_then(Value::as_text).unwrap();
+        assert_eq!(jwks_uri, "http://127.0.0.1:9000/.well-known/jwks.json");
+        let jwks = step(&dial, &world, "get", "/.well-known/jwks.json").await;
+        let set: jsonwebtoken::jwk::JwkSet = serde_json::from_slice(&jwks.body).unwrap();
+        let claims = Value::map([("sub", Value::text("user-1"))]);
+        let request = SignRequest { claims, headers: Value::Null, expires_in: None, now_unix_s: 0 };
+        let token = mock.sign(key, &request).unwrap();
+        let header = jsonwebtoken::decode_header(&token).unwrap();
+        let jwk = set.find(header.kid.as_deref().unwrap()).unwrap();
+        let decoding = jsonwebtoken::DecodingKey::from_jwk(jwk).unwrap();
+        let validation = jsonwebtoken::Validation::new(header.alg);
+        let claims =
+            jsonwebtoken::decode::<serde_json::Value>(&token, &decoding, &validation).unwrap().claims;
+        assert_eq!(claims["sub"], "user-1");
+        assert_eq!(step(&dial, &world, "get", "/token").await.status, 404);
+    })
+    .await;
+}
