@@ -75,6 +75,8 @@ pub async fn proxy(client: Stream, dial: Arc<dyn Dial>, link: Arc<Link>) -> Resu
 pub fn server(tasks: Tasks) -> hyper::server::conn::http2::Builder<Tasks> {
     let mut builder = hyper::server::conn::http2::Builder::new(tasks);
     builder.auto_date_header(false).max_concurrent_streams(None).max_header_list_size(METADATA_MAX);
+    // Clients under test give up on many calls at once: that is no attack here.
+    builder.max_pending_accept_reset_streams(1 << 16).max_local_error_reset_streams(None);
     builder
 }
 
@@ -169,7 +171,11 @@ impl Carrier {
             _ => {
                 let input = method.as_ref().map(MethodDescriptor::input);
                 let (kept, asked) = (request.kept.clone(), parts.headers.clone());
-                let exchange = Ongoing { pending, path, asked, request: kept, input, output };
+                pending.revise_late(Box::new(move || {
+                    let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                    value::request(&path, &asked, &kept, input.as_ref())
+                }));
+                let exchange = Ongoing { pending, output };
                 self.forward(parts, request.outbound(), exchange, effect).await
             }
         }
@@ -200,7 +206,7 @@ impl Carrier {
         let mut upstream = match self.upstream().await {
             Ok(upstream) => upstream,
             Err(error) => {
-                exchange.failed(&format!("cannot connect: {error}"));
+                exchange.pending.failed(&format!("cannot connect: {error}"));
                 return self.end.end(ProtocolError::Io(std::io::Error::other(error))).await;
             }
         };
@@ -212,7 +218,7 @@ impl Carrier {
         let response = match upstream.send_request(request).await {
             Ok(response) => response,
             Err(error) => {
-                exchange.failed(&error.to_string());
+                exchange.pending.failed(&error.to_string());
                 return Err(error.into());
             }
         };

@@ -256,39 +256,8 @@ impl Body for Inbound {
 pub struct Ongoing {
     /// The exchange.
     pub pending: Pending,
-    /// The request's path.
-    pub path: String,
-    /// The request's metadata.
-    pub asked: HeaderMap,
-    /// The request's body.
-    pub request: Arc<Mutex<Kept>>,
-    /// Type of the request's messages.
-    pub input: Option<MessageDescriptor>,
     /// Type of the response's messages.
     pub output: Option<MessageDescriptor>,
-}
-
-impl Ongoing {
-    /// Brings the journaled request up to what has passed.
-    pub fn revise(&mut self) {
-        let kept = self.request.lock().unwrap_or_else(PoisonError::into_inner);
-        let request = value::request(&self.path, &self.asked, &kept, self.input.as_ref());
-        drop(kept);
-        self.pending.revise(request);
-    }
-
-    /// Journals the response.
-    pub fn answered(mut self, status: u16, headers: &HeaderMap, body: &Kept, trailers: Option<&HeaderMap>) {
-        self.revise();
-        let response = value::response(status, headers, body, trailers, self.output.as_ref());
-        self.pending.answered(&response);
-    }
-
-    /// Journals the failure.
-    pub fn failed(mut self, why: &str) {
-        self.revise();
-        self.pending.failed(why);
-    }
 }
 
 /// A response that passes by.
@@ -318,7 +287,7 @@ impl Passing {
             }
             Some(Err(error)) => {
                 if let Some(exchange) = self.exchange.take() {
-                    exchange.failed(&error.to_string());
+                    exchange.pending.failed(&error.to_string());
                 }
             }
             None => self.end(None),
@@ -329,7 +298,9 @@ impl Passing {
     /// Journals the end.
     pub fn end(&mut self, trailers: Option<&HeaderMap>) {
         if let Some(exchange) = self.exchange.take() {
-            exchange.answered(self.status, &self.headers, &self.kept, trailers);
+            let output = exchange.output.as_ref();
+            let response = value::response(self.status, &self.headers, &self.kept, trailers, output);
+            exchange.pending.answered(&response);
         }
     }
 }
