@@ -1,1 +1,2 @@
+//! The `faultbox` command.
 fn main() {}

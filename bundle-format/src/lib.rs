@@ -3,12 +3,39 @@
 //! Start with `FORMAT.md`, the normative description. Then, in reading order:
 //! - [`event`]: the vocabulary of journal entries;
 //! - [`value`]: the tree in which decoded messages are kept;
-//! - [`limits`]: every bound.
+//! - [`generated`]: ids and times that a run makes up, found and unified;
+//! - [`canonical`]: the canonical form of a cell and its digest;
+//! - [`version`]: the file header, and the one function that decides readability;
+//! - [`frame`], [`index`]: the pieces of the container;
+//! - [`writer`], [`reader`]: the container as a whole;
+//! - [`redact`]: secrets become tokens;
+//! - [`check`]: semantic checks; [`limits`]: every bound; [`error`]: what can go wrong.
 #![forbid(unsafe_code)]
 
+pub mod canonical;
+pub mod check;
+pub mod error;
 pub mod event;
+pub mod frame;
+pub mod generated;
+pub mod index;
 pub mod limits;
+pub mod reader;
+pub mod redact;
 pub mod value;
+pub mod version;
+pub mod writer;
 
+pub use error::{ReadError, WriteError};
 pub use event::*;
+pub use index::CellSummary;
+pub use reader::Bundle;
+pub use redact::Redactor;
 pub use value::{Value, ValueError};
+pub use version::Header;
+pub use writer::BundleWriter;
+
+#[cfg(test)]
+mod container_tests;
+#[cfg(test)]
+mod canonical_tests;

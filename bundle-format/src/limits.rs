@@ -3,3 +3,33 @@
 /// Deepest nesting of a [`crate::Value`]: deeper than any message of a supported protocol
 /// (JSON bodies stay text), shallow enough for the smallest thread stack.
 pub const VALUE_DEPTH_MAX: usize = 64;
+
+/// A chunk of entries is written once its entries are estimated at this many bytes: large
+/// enough to compress well, small enough that a crash loses little and a reader decodes little.
+pub const CHUNK_TARGET: usize = 128 * 1024;
+
+/// Largest decompressed frame of any kind except a blob. A chunk passes its target by at
+/// most one entry, and [`ENTRY_MAX`] bounds that.
+pub const FRAME_RAW_MAX: usize = 16 * 1024 * 1024;
+
+/// Largest decompressed index: what [`FRAMES_MAX`] frames need.
+pub const INDEX_MAX: usize = 256 * 1024 * 1024;
+
+/// Largest single entry as estimated by the writer; its payloads lie in blobs.
+pub const ENTRY_MAX: usize = 8 * 1024 * 1024;
+
+/// Largest blob: a service's binary with its debug information.
+pub const BLOB_MAX: usize = 512 * 1024 * 1024;
+
+/// Payloads longer than this lie in the payload store, where equal ones are kept once.
+pub const INLINE_MAX: usize = 1024;
+
+/// Most frames that a reader lists: bounds the index of a hostile file.
+pub const FRAMES_MAX: usize = 4 * 1024 * 1024;
+
+/// Longest path of a stored file.
+pub const PATH_MAX: usize = 1024;
+
+/// Longest run of generated values that are unified in one message: beyond it, values stay
+/// as they are (a listing of thousands of ids is compared literally).
+pub const GENERATED_MAX: usize = 65_536;

@@ -1,22 +1,32 @@
-//! `Environment`: where a cell's interfaces lead. Live, or recorded (the replayer).
+//! `Environment`: where a cell's interfaces lead. Live ([`crate::runner::live`]), or recorded
+//! (the replayer).
 //!
-//! Contract: the runner owns the order of a cell (design.md section 4) and asks the
-//! environment for each part; it does not know which implementer it has.
+//! Contract: the runner owns the order of a cell (design.md section 4), starts the processes
+//! that the environment says are to run, and asks it where every other connection leads; it
+//! does not know which implementer it has.
 
 use crate::link::{BoxFuture, Link, Stream};
 use crate::protocol::{Protocol, ProtocolError};
+use crate::runner::{CellContext, SetupError};
 use std::sync::Arc;
 
-/// Where the connections to one interface lead.
+/// Where the connections of a cell lead.
 pub trait Environment: Send + Sync {
-    /// Carries one connection of `link.source` to `link.interface`.
+    /// Whether the runner starts this local executable (else the environment stands for it).
+    fn runs(&self, service: &str) -> bool;
+
+    /// Brings up, resets and seeds what the cell needs besides the local executables.
+    fn prepare<'a>(&'a self, cell: &'a Arc<CellContext>) -> BoxFuture<'a, Result<(), SetupError>>;
+
+    /// Carries one connection of `link.source` to `link.interface` to its end.
     fn carry(
         &self,
+        cell: &Arc<CellContext>,
         protocol: &'static dyn Protocol,
         client: Stream,
         link: Arc<Link>,
     ) -> BoxFuture<'static, Result<(), ProtocolError>>;
 
-    /// Whether this environment starts the service itself (else it stands for it).
-    fn runs(&self, service: &str) -> bool;
+    /// The scenario is over and the local executables have ended.
+    fn settle<'a>(&'a self, cell: &'a Arc<CellContext>) -> BoxFuture<'a, ()>;
 }

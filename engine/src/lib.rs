@@ -5,6 +5,7 @@
 //! - [`journal`], [`event_sink`], [`oracle`], [`environment`]: the seams;
 //! - [`fault`]: rules and which of them act now; [`link`]: where protocols meet them;
 //! - [`protocol`]: one folder a wire protocol; [`mock`], [`standin`]: servers of our own;
+//! - [`runner`]: one cell from start to verdict; [`runner::live`] is the live environment;
 //! - [`supervisor`]: processes, namespaces and syscalls.
 
 pub mod addresses;
@@ -19,6 +20,7 @@ pub mod oracle;
 pub mod plan;
 pub mod prng;
 pub mod protocol;
+pub mod runner;
 pub mod spec;
 pub mod standin;
 pub mod step;

@@ -185,7 +185,7 @@ impl Link {
         &self.journal
     }
 
-    /// A proxy got a request: asks the rules, opens the exchange.
+    /// A request arrived: asks the rules, opens the exchange.
     pub fn ask(self: &Arc<Self>, connection: u64, request: Request) -> Pending {
         let firing = self.faults.as_ref().and_then(|faults| {
             faults.consult(&Consultation {
@@ -203,23 +203,39 @@ impl Link {
         self.open(connection, request, firing)
     }
 
-    /// A server (mock, stand-in, replay) got a request: opens the exchange without rules.
+    /// A server got a request that it answers itself (session set-up): no rules, journaled.
     pub fn receive(self: &Arc<Self>, connection: u64, request: Request) -> Pending {
         self.open(connection, request, None)
     }
 
-    /// Server side: asks the conversation and closes the exchange with its answer.
+    /// Server side: asks the conversation and closes the exchange with its answer. Rules are
+    /// asked as well, so that decisions are counted and journaled, but what happens is what
+    /// the conversation says: behind a proxy there are no rules, and a bundle has the outcome.
     pub async fn converse(
         self: &Arc<Self>,
         connection: u64,
         with: &dyn Conversation,
         request: Request,
     ) -> Answer {
-        let mut pending = self.receive(connection, request);
+        let class = request.class;
+        self.converse_as(connection, with, request, |answer| (answer, class)).await
+    }
+
+    /// As [`Link::converse`], with the protocol's last word: `settle` turns what the
+    /// conversation said into the answer that is given, and into the exchange's class.
+    pub async fn converse_as(
+        self: &Arc<Self>,
+        connection: u64,
+        with: &dyn Conversation,
+        request: Request,
+        settle: impl FnOnce(Answer) -> (Answer, Class) + Send,
+    ) -> Answer {
+        let mut pending = self.ask(connection, request);
         let (answer, hit) = with.answer(pending.request()).await;
         pending.hit = hit;
+        let (answer, class) = settle(answer);
         match &answer {
-            Answer::Reply(response) => pending.answered(response),
+            Answer::Reply(response) => pending.answered_as(class, response),
             Answer::Cut => pending.dropped(),
             Answer::Nothing => pending.one_way(),
             Answer::Unknown => pending.failed("not known here"),

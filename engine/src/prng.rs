@@ -42,9 +42,17 @@ impl Key {
 /// # Errors
 /// When the host's random device cannot be read.
 pub fn fresh_seed() -> std::io::Result<u64> {
-    use std::io::Read;
-    let mut bytes = [0; 4];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     // 32 bits: a seed that a person can type again.
-    Ok(u64::from(u32::from_le_bytes(bytes)))
+    fresh_bytes().map(|bytes| u64::from(u32::from_le_bytes(bytes)))
+}
+
+/// Bytes from the host's entropy, for what identifies and decides nothing.
+///
+/// # Errors
+/// When the host's random device cannot be read.
+pub fn fresh_bytes<const N: usize>() -> std::io::Result<[u8; N]> {
+    use std::io::Read;
+    let mut bytes = [0; N];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes)
 }

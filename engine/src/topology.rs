@@ -18,6 +18,23 @@ impl Topology {
         self.services.iter().find(|service| service.name == name)
     }
 
+    /// The interface whose address the spec saw as `addr`.
+    pub fn interface_at(&self, addr: &str) -> Option<String> {
+        self.services.iter().find_map(|service| {
+            let interface = service.interfaces.iter().find(|interface| interface.addr == addr)?;
+            Some(format!("{}.{}", service.name, interface.name))
+        })
+    }
+
+    /// Whether `asker` may connect to `asked`: it depends on it, or its environment names
+    /// one of its addresses.
+    pub fn asks(&self, asker: &str, asked: &str) -> bool {
+        let (Some(asker), Some(asked)) = (self.service(asker), self.service(asked)) else { return false };
+        asker.name != asked.name
+            && (asker.depends_on.contains(&asked.name)
+                || asked.interfaces.iter().any(|i| asker.env.iter().any(|(_, v)| v.contains(&i.addr))))
+    }
+
     /// The service under test: the one with a binary on which no other service depends.
     pub fn sut(&self) -> Option<&Service> {
         let depended = |name: &str| self.services.iter().any(|s| s.depends_on.iter().any(|d| d == name));

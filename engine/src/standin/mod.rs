@@ -1,8 +1,11 @@
 //! Stand-ins: processes of this same binary that speak a real server's wire protocol.
 //!
 //! Contract: each kind is one file here that opens a [`StandIn`] over a data directory; the
-//! accept loop and the control socket are shared ([`run`], a hidden subcommand). They are
+//! accept loop and the control socket are shared ([`process`], a hidden subcommand). They are
 //! processes so that syscall faults bite.
+
+pub mod process;
+pub mod redis;
 
 use crate::link::{BoxFuture, Stream};
 use std::collections::BTreeMap;

@@ -1,1 +1,82 @@
-//! Processes under supervision: launching, namespaces, syscalls.
+//! Processes under supervision: launching, network namespaces, syscalls.
+//!
+//! In reading order: [`launch`] starts `<launcher> __launch` with a control socket
+//! (`channel`); that process ([`launcher_main`], `launcher`) enters a network namespace,
+//! creates the listeners for the service's upstreams there, forks the service and stays as
+//! its *helper*; `filter` is the program that traps the planned syscalls (`calls`), `notify`
+//! answers them by a [`SyscallPolicy`] about the target that `target` resolved; `host` tells
+//! what this machine permits. All `unsafe` is in `sys`.
+//!
+//! Contract:
+//! - A service never outlives whoever launched it: the helper kills every descendant (it is
+//!   their subreaper, whatever sessions and groups they made) as soon as its control socket
+//!   closes, and the service dies with the helper.
+//! - A service without trapped families has no filter and runs at native speed.
+//! - Children and threads are under the same filter as the service itself.
+//! - A [`SyscallDecision::Delay`] holds up nobody but its caller.
+//! - Works as root and as an ordinary user.
+//!
+//! Not modelled: 32-bit and x32 syscalls (never trapped), the peer of `sendmsg`, a result other
+//! than an errno, names of services as host names inside a namespace. A rule about `read` or
+//! `write` cannot be decided in the filter program (it sees numbers, not kinds of files), so
+//! trapped families cost a round trip also on sockets. Where the kernel is older than 5.19, a
+//! signal restarts a trapped call, which is then decided anew.
+
+mod calls;
+mod channel;
+mod filter;
+mod host;
+mod launcher;
+mod network;
+mod notify;
+mod policy;
+mod probe;
+mod remap;
+mod running;
+mod sys;
+mod target;
+
+pub use calls::{errno_by_name, errno_name, families, family_calls};
+pub use host::{HostFacts, probe_host};
+pub use launcher::launcher_main;
+pub use policy::{Quiet, SyscallCall, SyscallDecision, SyscallPolicy, SyscallTarget};
+pub use running::{Exit, LaunchError, Output, OutputStream, Running, launch};
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Whether a service has a network of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// A network namespace with loopback only.
+    Namespace,
+    /// The host's network; declared ports are bound elsewhere on its behalf.
+    Shared,
+}
+
+/// What to launch, and how.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    /// The service's name, for the policy and for messages.
+    pub service: String,
+    /// The executable whose hidden subcommand `__launch` is [`launcher_main`].
+    pub launcher: PathBuf,
+    /// The service's executable; a relative path is relative to `cwd`.
+    pub program: PathBuf,
+    /// Its arguments, without its name.
+    pub args: Vec<String>,
+    /// Its whole environment.
+    pub env: Vec<(String, String)>,
+    /// Its working directory.
+    pub cwd: PathBuf,
+    /// Its network.
+    pub isolation: Isolation,
+    /// Addresses on which listeners are made inside its network, for its upstreams.
+    pub listen: Vec<SocketAddr>,
+    /// Ports that it binds itself. With [`Isolation::Shared`] each is bound on a port that the
+    /// kernel chose.
+    pub declared_ports: Vec<u16>,
+    /// Syscall families (or single syscalls) to trap; empty means no filter.
+    pub families: BTreeSet<String>,
+}

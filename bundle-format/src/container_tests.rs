@@ -1,0 +1,236 @@
+//! Goal: a bundle reads back as it was written, and no damage is ever read as something
+//! else. Method: a small bundle in a temporary folder, then every prefix and every flipped
+//! bit of it.
+
+use crate::reader::{Bundle, fuzz_one};
+use crate::*;
+use proptest::prelude::*;
+use std::path::Path;
+
+fn entry(seq: u64, cell: u32, stream: &str, body: Body) -> Entry {
+    Entry {
+        seq,
+        at_ns: seq * 1000,
+        cell,
+        phase: if cell == 0 { Phase::Run } else { Phase::Scenario },
+        actor: "test".to_owned(),
+        stream: stream.to_owned(),
+        ordinal: seq,
+        cause: None,
+        body,
+    }
+}
+
+fn file(path: &str, content: &[u8]) -> Body {
+    Body::File(StoredFile {
+        path: path.to_owned(),
+        role: "spec".to_owned(),
+        service: String::new(),
+        digest: *blake3::hash(content).as_bytes(),
+        content: Some(Payload::Inline(content.to_vec())),
+    })
+}
+
+fn cell_started(name: &str) -> Body {
+    Body::CellStarted(CellStarted {
+        name: name.to_owned(),
+        scenario: name.to_owned(),
+        assumption: None,
+        expectation: String::new(),
+    })
+}
+
+fn verdict(ending: Ending) -> Body {
+    Body::Verdict(Verdict {
+        ending,
+        reason: String::new(),
+        blame: Blame::None,
+        fired: Vec::new(),
+        unreached: false,
+        scenario_ns: 1,
+        cell_ns: 2,
+        digest: [3; 32],
+    })
+}
+
+fn output(bytes: &[u8]) -> Body {
+    Body::Output(Output { service: "api".to_owned(), stderr: true, bytes: bytes.to_vec() })
+}
+
+fn signed(bytes: Vec<u8>) -> Body {
+    Body::Signed(Signed { service: "auth".to_owned(), claims: Payload::Inline(bytes) })
+}
+
+/// A run of two cells with a large payload in each, as it lies on the disk.
+fn small(folder: &Path) -> (Vec<Entry>, Vec<u8>) {
+    let path = folder.join("small.fb");
+    let mut writer = BundleWriter::create(&path, Header::new([1; 16], [2; 16])).unwrap();
+    let large: Vec<u8> = (0..1500u32).map(|n| (n % 7) as u8).collect();
+    let entries = vec![
+        entry(0, 0, "run", file("specs/a.star", b"service()")),
+        entry(1, 1, "cell", cell_started("test_one")),
+        entry(2, 1, "signed", signed(large.clone())),
+        entry(3, 2, "cell", cell_started("test_two")),
+        entry(4, 2, "signed", signed(large)),
+        entry(5, 1, "cell", verdict(Ending::Passed)),
+        entry(6, 2, "cell", verdict(Ending::Failed)),
+        entry(7, 1, "out", output(b"late")),
+    ];
+    entries.iter().for_each(|entry| writer.append(entry).unwrap());
+    let path = writer.finish().unwrap();
+    let bytes = std::fs::read(path).unwrap();
+    (entries, bytes)
+}
+
+/// What a bundle says, cell by cell; errors by their words.
+fn read(bundle: &Bundle) -> Vec<Result<Vec<Entry>, String>> {
+    (0..=2).map(|cell| bundle.entries(cell).map_err(|e| e.to_string())).collect()
+}
+
+#[test]
+fn a_bundle_reads_back_as_it_was_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let (entries, bytes) = small(folder.path());
+    let bundle = Bundle::open(&folder.path().join("small.fb")).unwrap();
+    assert!(bundle.is_complete() && bundle.damage().is_none());
+    for cell in 0..=2 {
+        let written: Vec<Entry> = entries.iter().filter(|e| e.cell == cell).cloned().collect();
+        assert_eq!(bundle.entries(cell).unwrap(), written);
+    }
+    let names: Vec<&str> = bundle.cells().iter().map(|c| c.name.as_str()).collect();
+    assert_eq!(names, ["test_one", "test_two"]);
+    assert!(bundle.cells()[0].passed() && !bundle.cells()[1].passed());
+    assert_eq!(bundle.file("specs/a.star").unwrap().unwrap(), b"service()");
+    assert_eq!(bundle.index().blobs.len(), 1, "equal payloads are stored once");
+    assert_eq!(bundle.verify().unwrap().entries, 8);
+    let wrong = bundle.cell("test_on").unwrap_err().to_string();
+    assert!(wrong.contains("test_one"), "{wrong}");
+    assert!(!folder.path().join("small.fb.partial").exists());
+    assert_eq!(Bundle::from_bytes(bytes).unwrap().verify().unwrap(), bundle.verify().unwrap());
+}
+
+#[test]
+fn every_prefix_is_a_valid_prefix_or_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let (entries, bytes) = small(folder.path());
+    for len in 0..bytes.len() {
+        let Ok(bundle) = Bundle::from_bytes(bytes[..len].to_vec()) else {
+            assert!(len < version::HEADER_LEN, "a prefix of {len} bytes does not open");
+            continue;
+        };
+        assert!(!bundle.is_complete(), "a prefix of {len} bytes says that it is complete");
+        for cell in 0..=2 {
+            // A payload is written before the chunk that refers to it.
+            let read = bundle.entries(cell).unwrap();
+            let written: Vec<Entry> = entries.iter().filter(|e| e.cell == cell).cloned().collect();
+            assert!(written.starts_with(&read), "a prefix of {len} bytes reads as something else");
+        }
+        assert!(bundle.verify().is_err());
+    }
+}
+
+#[test]
+fn every_flipped_bit_is_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    let (entries, bytes) = small(folder.path());
+    for bit in 0..bytes.len() * 8 {
+        let mut damaged = bytes.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        fuzz_one(&damaged);
+        let Ok(bundle) = Bundle::from_bytes(damaged) else { continue };
+        assert!(bundle.verify().is_err(), "a flip of bit {bit} verifies");
+        for (cell, read) in read(&bundle).into_iter().enumerate() {
+            let written: Vec<Entry> = entries.iter().filter(|e| e.cell == cell as u32).cloned().collect();
+            if let Ok(read) = read {
+                let whole = bundle.is_complete() && read == written;
+                let prefix = !bundle.is_complete() && written.starts_with(&read);
+                assert!(whole || prefix, "a flip of bit {bit} reads as something else");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_follows_the_footer_is_not_ignored() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, mut bytes) = small(folder.path());
+    bytes.extend_from_slice(&[0; 16]);
+    let bundle = Bundle::from_bytes(bytes).unwrap();
+    assert!(!bundle.is_complete());
+    assert_eq!(bundle.damage().unwrap().lost, 16);
+}
+
+#[test]
+fn frames_of_unknown_kinds_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, bytes) = small(folder.path());
+    let mut newer = bytes[..version::HEADER_LEN].to_vec();
+    newer.extend(frame::encode(frame::Kind::Unknown(77), 0, b"from the future", 1).unwrap());
+    newer.extend_from_slice(&bytes[version::HEADER_LEN..]);
+    let bundle = Bundle::from_bytes(newer).unwrap();
+    assert_eq!(bundle.index().unknown.len(), 1);
+    assert_eq!(bundle.index().unknown[0].kind, 77);
+    assert_eq!(bundle.cells().len(), 2);
+}
+
+#[test]
+fn a_failed_write_poisons_the_writer() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.fb");
+    let mut writer = BundleWriter::create(&path, Header::new([1; 16], [2; 16])).unwrap();
+    let huge = entry(0, 0, "out", output(&vec![0; limits::ENTRY_MAX + 1]));
+    assert!(matches!(writer.append(&huge), Err(WriteError::TooLarge { .. })));
+    let fine = entry(1, 0, "out", output(b"x"));
+    assert!(matches!(writer.append(&fine), Err(WriteError::Poisoned)));
+    assert!(matches!(writer.finish(), Err(WriteError::Poisoned)));
+    assert!(!path.exists(), "a failed bundle must not look whole");
+}
+
+#[test]
+fn an_unfinished_run_is_left_beside_its_name_and_never_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.fb");
+    let header = Header::new([1; 16], [2; 16]);
+    let mut first = BundleWriter::create(&path, header).unwrap();
+    first.append(&entry(0, 1, "cell", cell_started("test_one"))).unwrap();
+    first.flush().unwrap();
+    let left = first.partial_path().to_owned();
+    drop(first);
+    BundleWriter::create(&path, header).unwrap().finish().unwrap();
+    let crashed = Bundle::open(&left).unwrap();
+    assert!(!crashed.is_complete());
+    assert_eq!(crashed.cells()[0].name, "test_one");
+    assert!(crashed.cells()[0].verdict.is_none());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn any_entries_read_back(
+        payloads in proptest::collection::vec((0u32..4, proptest::collection::vec(any::<u8>(), 0..3000)), 1..120)
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("p.fb");
+        let mut writer = BundleWriter::create(&path, Header::new([1; 16], [2; 16])).unwrap();
+        let mut entries = Vec::new();
+        for (seq, (cell, bytes)) in payloads.into_iter().enumerate() {
+            let body = if bytes.len() % 2 == 0 { signed(bytes) } else { output(&bytes) };
+            entries.push(entry(seq as u64, cell, "s", body));
+        }
+        entries.iter().for_each(|entry| writer.append(entry).unwrap());
+        let bundle = Bundle::open(&writer.finish().unwrap()).unwrap();
+        bundle.verify().unwrap();
+        for cell in 0..4 {
+            let written: Vec<Entry> = entries.iter().filter(|e| e.cell == cell).cloned().collect();
+            prop_assert_eq!(bundle.entries(cell).unwrap(), written);
+        }
+    }
+
+    #[test]
+    fn any_bytes_after_a_header_are_answered(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        let mut file = Header::new([1; 16], [2; 16]).encode().to_vec();
+        file.extend_from_slice(&bytes);
+        fuzz_one(&file);
+        fuzz_one(&bytes);
+    }
+}

@@ -1,0 +1,276 @@
+//! Frames: the self-describing pieces that a bundle is a sequence of.
+//!
+//! ```text
+//! 0      4     6      7         8        12     16          16+len      20+len   24+len
+//! | len  | kind| codec| reserved| raw_len| cell | stored ... | crc32c     | len    |
+//! ```
+//! Contract: no I/O. [`decode`] checks the checksum of the exact frame before it looks at
+//! anything inside, bounds every length before it allocates, and never panics.
+
+use crate::error::{FrameProblem, WriteError};
+use crate::limits;
+
+/// Bytes before the stored content.
+pub const HEAD: usize = 16;
+/// Bytes after it.
+pub const TAIL: usize = 8;
+
+/// What a frame holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Entries of one cell.
+    Chunk,
+    /// One payload of the store: its BLAKE3, then its bytes.
+    Blob,
+    /// A cell's result.
+    CellEnd,
+    /// Where everything is.
+    Index,
+    /// The last frame: where the index is.
+    Footer,
+    /// A kind that this version does not know. Kept, shown, not interpreted.
+    Unknown(u16),
+}
+
+impl Kind {
+    /// The number in the file.
+    pub fn number(self) -> u16 {
+        match self {
+            Kind::Chunk => 1,
+            Kind::Blob => 2,
+            Kind::CellEnd => 3,
+            Kind::Index => 4,
+            Kind::Footer => 5,
+            Kind::Unknown(number) => number,
+        }
+    }
+
+    /// The kind of that number.
+    pub fn of(number: u16) -> Self {
+        match number {
+            1 => Kind::Chunk,
+            2 => Kind::Blob,
+            3 => Kind::CellEnd,
+            4 => Kind::Index,
+            5 => Kind::Footer,
+            other => Kind::Unknown(other),
+        }
+    }
+
+    /// Longest content of a frame of this kind.
+    pub fn raw_max(self) -> usize {
+        match self {
+            Kind::Blob => limits::BLOB_MAX + 32,
+            Kind::Footer => crate::index::FOOTER_RAW,
+            Kind::Index => limits::INDEX_MAX,
+            _ => limits::FRAME_RAW_MAX,
+        }
+    }
+}
+
+/// The first bytes of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// Length of the stored content.
+    pub len: u32,
+    /// What it holds.
+    pub kind: Kind,
+    /// 0 as it is, 1 zstd.
+    pub codec: u8,
+    /// Must be 0.
+    pub reserved: u8,
+    /// Length of the content.
+    pub raw_len: u32,
+    /// The cell it belongs to (0: the run, or none).
+    pub cell: u32,
+}
+
+impl Head {
+    /// Reads the first bytes; they are not trusted before the checksum was seen.
+    pub fn decode(bytes: &[u8; HEAD]) -> Self {
+        let u32_at =
+            |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        Head {
+            len: u32_at(0),
+            kind: Kind::of(u16::from_le_bytes([bytes[4], bytes[5]])),
+            codec: bytes[6],
+            reserved: bytes[7],
+            raw_len: u32_at(8),
+            cell: u32_at(12),
+        }
+    }
+
+    fn encode(&self) -> [u8; HEAD] {
+        let mut out = [0; HEAD];
+        out[..4].copy_from_slice(&self.len.to_le_bytes());
+        out[4..6].copy_from_slice(&self.kind.number().to_le_bytes());
+        out[6] = self.codec;
+        out[7] = self.reserved;
+        out[8..12].copy_from_slice(&self.raw_len.to_le_bytes());
+        out[12..].copy_from_slice(&self.cell.to_le_bytes());
+        out
+    }
+
+    /// Length of the whole frame.
+    pub fn total(&self) -> u64 {
+        (HEAD + TAIL) as u64 + u64::from(self.len)
+    }
+
+    /// Whether the declared lengths can be those of a frame at all.
+    ///
+    /// # Errors
+    /// When a length is beyond the limits.
+    pub fn bounded(&self) -> Result<(), FrameProblem> {
+        // zstd stores what does not compress with a little overhead; the writer then stores it
+        // as it is, so a stored content is never longer than the largest content.
+        let max = self.kind.raw_max() as u64;
+        match u64::from(self.len.max(self.raw_len)) {
+            len if len > max => Err(FrameProblem::TooLong(len)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A decoded frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// Its first bytes.
+    pub head: Head,
+    /// Its content, decompressed.
+    pub content: Vec<u8>,
+}
+
+/// Encodes one frame; compresses where that makes it shorter.
+///
+/// # Errors
+/// When the content is beyond the limits.
+pub fn encode(kind: Kind, cell: u32, content: &[u8], level: i32) -> Result<Vec<u8>, WriteError> {
+    if content.len() > kind.raw_max() {
+        let (size, limit) = (content.len() as u64, kind.raw_max() as u64);
+        return Err(WriteError::TooLarge { what: "a frame", size, limit });
+    }
+    let squeezed = match kind {
+        Kind::Footer => None,
+        _ => zstd::bulk::compress(content, level).ok().filter(|s| s.len() < content.len()),
+    };
+    let (codec, stored) = match &squeezed {
+        Some(squeezed) => (1, squeezed.as_slice()),
+        None => (0, content),
+    };
+    // Both fit: the largest content of any kind is far below 4 GiB.
+    let head =
+        Head { len: stored.len() as u32, kind, codec, reserved: 0, raw_len: content.len() as u32, cell };
+    let mut out = Vec::with_capacity(stored.len() + HEAD + TAIL);
+    out.extend_from_slice(&head.encode());
+    out.extend_from_slice(stored);
+    let crc = crc32c::crc32c(&out);
+    out.extend_from_slice(&crc.to_le_bytes());
+    out.extend_from_slice(&head.len.to_le_bytes());
+    Ok(out)
+}
+
+/// Checks the bytes of exactly one frame (checksum first) and returns its head.
+///
+/// # Errors
+/// What is wrong with the frame.
+pub fn check(bytes: &[u8]) -> Result<Head, FrameProblem> {
+    let head = Head::decode(bytes.first_chunk().ok_or(FrameProblem::Truncated)?);
+    head.bounded()?;
+    if bytes.len() as u64 != head.total() {
+        return Err(FrameProblem::Truncated);
+    }
+    let (covered, tail) = bytes.split_at(bytes.len() - TAIL);
+    if tail[..4] != crc32c::crc32c(covered).to_le_bytes() {
+        return Err(FrameProblem::Checksum);
+    }
+    if tail[4..] != head.len.to_le_bytes() {
+        return Err(FrameProblem::Lengths);
+    }
+    if head.reserved != 0 {
+        return Err(FrameProblem::Reserved);
+    }
+    Ok(head)
+}
+
+/// Decodes the bytes of exactly one frame.
+///
+/// # Errors
+/// What is wrong with the frame.
+pub fn decode(bytes: &[u8]) -> Result<Frame, FrameProblem> {
+    let head = check(bytes)?;
+    let stored = &bytes[HEAD..bytes.len() - TAIL];
+    let raw_len = head.raw_len as usize;
+    let content = match head.codec {
+        0 => stored.to_vec(),
+        1 => zstd::bulk::decompress(stored, raw_len).map_err(|_| FrameProblem::Compression)?,
+        other => return Err(FrameProblem::Codec(other)),
+    };
+    if content.len() != raw_len {
+        return Err(FrameProblem::Compression);
+    }
+    Ok(Frame { head, content })
+}
+
+/// Fuzz entry point: any bytes are a frame or one clear problem, and what decodes encodes
+/// to a frame of the same content.
+pub fn fuzz_one(bytes: &[u8]) {
+    if let Ok(frame) = decode(bytes) {
+        let again = encode(frame.head.kind, frame.head.cell, &frame.content, 1);
+        let again = again.ok().and_then(|bytes| decode(&bytes).ok());
+        assert_eq!(again.map(|f| f.content), Some(frame.content), "a frame does not survive its encoding");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_compression_bomb_is_refused() {
+        // Declares 16 bytes and holds a megabyte of zeros.
+        let squeezed = zstd::bulk::compress(&vec![0; 1 << 20], 3).unwrap();
+        let head = Head {
+            len: squeezed.len() as u32,
+            kind: Kind::Chunk,
+            codec: 1,
+            reserved: 0,
+            raw_len: 16,
+            cell: 1,
+        };
+        let mut bytes = head.encode().to_vec();
+        bytes.extend_from_slice(&squeezed);
+        let crc = crc32c::crc32c(&bytes);
+        bytes.extend_from_slice(&crc.to_le_bytes());
+        bytes.extend_from_slice(&head.len.to_le_bytes());
+        assert_eq!(decode(&bytes), Err(FrameProblem::Compression));
+    }
+
+    proptest! {
+        #[test]
+        fn frames_survive_their_encoding(
+            content in proptest::collection::vec(any::<u8>(), 0..5000), number in any::<u16>(), cell in any::<u32>(),
+        ) {
+            let kind = Kind::of(number);
+            prop_assume!(kind != Kind::Footer || content.len() <= crate::index::FOOTER_RAW);
+            let bytes = encode(kind, cell, &content, 3).unwrap();
+            let frame = decode(&bytes).unwrap();
+            prop_assert_eq!(frame.head.kind, kind);
+            prop_assert_eq!(frame.head.cell, cell);
+            prop_assert_eq!(frame.content, content);
+        }
+
+        #[test]
+        fn no_bit_flips_unseen(content in proptest::collection::vec(any::<u8>(), 0..200), bit in any::<prop::sample::Index>()) {
+            let mut bytes = encode(Kind::Chunk, 3, &content, 3).unwrap();
+            let bit = bit.index(bytes.len() * 8);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(decode(&bytes).is_err());
+        }
+
+        #[test]
+        fn any_bytes_are_answered(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            fuzz_one(&bytes);
+        }
+    }
+}

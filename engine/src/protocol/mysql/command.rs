@@ -1,0 +1,356 @@
+//! Commands: bytes to what is asked, and what is asked to a [`Request`].
+//!
+//! Contract: proxy and server side describe a client's command through the same
+//! [`Session`], so that both build equal requests. Statement numbers mean nothing beyond
+//! their connection: an execution is described by its SQL and parameters.
+//! Not modelled: replication commands and bulk execution (the proxy splices them).
+
+use super::fingerprint::{Kind, collapsed, fingerprint, placeholders};
+use super::handshake::{Login, caps};
+use super::result::{Column, Shape, binary_value, types};
+use super::wire::{Decoded, Fields, malformed};
+use crate::link::Request;
+use faultbox_bundle_format::{Class, Value};
+use std::collections::BTreeMap;
+
+/// What a client can ask.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// Goodbye.
+    Quit,
+    /// Use this database.
+    InitDb(String),
+    /// Statements as text.
+    Query {
+        /// The text.
+        sql: String,
+        /// Query attributes.
+        attributes: Vec<(String, Value)>,
+    },
+    /// The columns of a table (an old command).
+    FieldList(String),
+    /// Server statistics as text.
+    Statistics,
+    /// Ends another connection or its statement.
+    Kill(u32),
+    /// Dumps debug information into the log.
+    Debug,
+    /// Are you there?
+    Ping,
+    /// Logs in again.
+    ChangeUser(Login),
+    /// Prepares a statement.
+    Prepare(String),
+    /// Executes one.
+    Execute {
+        /// Its number.
+        id: u32,
+        /// Its SQL, if it was prepared here.
+        sql: String,
+        /// The parameters.
+        params: Vec<Value>,
+        /// Query attributes.
+        attributes: Vec<(String, Value)>,
+    },
+    /// A piece of a long parameter; no answer.
+    LongData,
+    /// Forgets a statement; no answer.
+    Close(u32),
+    /// Forgets a statement's long data and cursor.
+    Reset(u32),
+    /// Multi statements on or off.
+    SetOption(u16),
+    /// Rows of a cursor.
+    Fetch {
+        /// The statement.
+        id: u32,
+        /// How many rows at most.
+        rows: u32,
+    },
+    /// Back to a fresh session.
+    ResetConnection,
+    /// Anything else.
+    Other(u8),
+}
+
+/// A prepared statement.
+#[derive(Debug, Clone, Default)]
+pub struct Statement {
+    /// Its SQL.
+    pub sql: String,
+    /// How many parameters it has.
+    pub params: usize,
+    /// Columns of its last execution, for cursors.
+    pub columns: Vec<Column>,
+    bound: Vec<(u8, bool)>,
+    long: BTreeMap<u16, Vec<u8>>,
+}
+
+/// What a connection's commands depend on.
+#[derive(Debug, Default)]
+pub struct Session {
+    /// What both sides can do.
+    pub capabilities: u32,
+    /// Prepared statements by number.
+    pub statements: BTreeMap<u32, Statement>,
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+impl Session {
+    /// Remembers a prepared statement.
+    pub fn prepared(&mut self, id: u32, sql: &str) {
+        let statement = Statement { sql: sql.to_owned(), params: placeholders(sql), ..Statement::default() };
+        self.statements.insert(id, statement);
+    }
+
+    /// Decodes a command and remembers what later ones depend on.
+    ///
+    /// # Errors
+    /// When it is cut short or contradicts itself.
+    pub fn decode(&mut self, payload: &[u8]) -> Decoded<Command> {
+        let mut fields = Fields::new(payload);
+        let code = fields.u8()?;
+        Ok(match code {
+            0x01 => Command::Quit,
+            0x02 => Command::InitDb(text(fields.rest())),
+            0x03 => {
+                let mut attributes = Vec::new();
+                if self.capabilities & caps::QUERY_ATTRIBUTES != 0 {
+                    let count = usize::try_from(fields.lenenc()?).unwrap_or(usize::MAX);
+                    fields.lenenc()?;
+                    if count > 0 {
+                        (attributes, _) = self.values(&mut fields, None, count)?;
+                    }
+                }
+                Command::Query { sql: text(fields.rest()), attributes }
+            }
+            0x04 => Command::FieldList(fields.zero_ended_text()),
+            0x09 => Command::Statistics,
+            0x0c => Command::Kill(fields.int(4)? as u32),
+            0x0d => Command::Debug,
+            0x0e => Command::Ping,
+            0x11 => Command::ChangeUser(Login::decode_change_user(fields.rest(), self.capabilities)?),
+            0x16 => Command::Prepare(text(fields.rest())),
+            0x17 => self.execute(fields)?,
+            0x18 => {
+                let (id, index) = (fields.int(4)? as u32, fields.int(2)? as u16);
+                if let Some(statement) = self.statements.get_mut(&id) {
+                    statement.long.entry(index).or_default().extend_from_slice(fields.rest());
+                }
+                Command::LongData
+            }
+            0x19 => {
+                let id = fields.int(4)? as u32;
+                self.statements.remove(&id);
+                Command::Close(id)
+            }
+            0x1a => {
+                let id = fields.int(4)? as u32;
+                if let Some(statement) = self.statements.get_mut(&id) {
+                    statement.long.clear();
+                }
+                Command::Reset(id)
+            }
+            0x1b => Command::SetOption(fields.int(2)? as u16),
+            0x1c => Command::Fetch { id: fields.int(4)? as u32, rows: fields.int(4)? as u32 },
+            0x1f => {
+                self.statements.clear();
+                Command::ResetConnection
+            }
+            other => Command::Other(other),
+        })
+    }
+
+    fn execute(&mut self, mut fields: Fields<'_>) -> Decoded<Command> {
+        let id = fields.int(4)? as u32;
+        let flags = fields.u8()?;
+        fields.int(4)?;
+        let own = self.statements.get(&id).map_or(0, |statement| statement.params);
+        let mut count = own;
+        if self.capabilities & caps::QUERY_ATTRIBUTES != 0 && (own > 0 || flags & 0x08 != 0) {
+            count = usize::try_from(fields.lenenc()?).unwrap_or(usize::MAX);
+        }
+        let (mut params, mut attributes) = (Vec::new(), Vec::new());
+        if count > 0 {
+            let (named, bound) = self.values(&mut fields, Some(id), count)?;
+            if let Some(statement) = self.statements.get_mut(&id) {
+                statement.bound = bound;
+                statement.long.clear();
+            }
+            for (index, (name, value)) in named.into_iter().enumerate() {
+                if index < own {
+                    params.push(value);
+                } else {
+                    attributes.push((name, value));
+                }
+            }
+        }
+        let sql = self.statements.get(&id).map(|s| s.sql.clone()).unwrap_or_default();
+        Ok(Command::Execute { id, sql, params, attributes })
+    }
+
+    /// Null bitmap, types if they are sent, values. With query attributes each type has a name.
+    #[expect(clippy::type_complexity, reason = "named values, and the types to remember")]
+    fn values(
+        &self,
+        fields: &mut Fields<'_>,
+        statement: Option<u32>,
+        count: usize,
+    ) -> Decoded<(Vec<(String, Value)>, Vec<(u8, bool)>)> {
+        if count > 0xffff {
+            return malformed("parameter count");
+        }
+        let statement = statement.and_then(|id| self.statements.get(&id));
+        let nulls = fields.bytes(count.div_ceil(8))?;
+        let named = self.capabilities & caps::QUERY_ATTRIBUTES != 0;
+        let mut bound = statement.map(|s| s.bound.clone()).unwrap_or_default();
+        let mut names = vec![String::new(); count];
+        if fields.u8()? == 1 {
+            bound.clear();
+            for name in &mut names {
+                let kind = fields.int(2)?;
+                bound.push((kind as u8, kind & 0x8000 != 0));
+                if named {
+                    *name = fields.lenenc_text()?;
+                }
+            }
+        }
+        let mut values = Vec::with_capacity(count);
+        for (index, name) in names.into_iter().enumerate() {
+            let null = nulls.get(index / 8).is_some_and(|byte| byte >> (index % 8) & 1 == 1);
+            let (kind, unsigned) = bound.get(index).copied().unwrap_or((types::NULL, false));
+            let long = statement.and_then(|s| s.long.get(&(index as u16)));
+            let value = match long {
+                Some(bytes) => Value::text_or_bytes(bytes),
+                None if null => Value::Null,
+                None => binary_value(fields, kind, unsigned)?,
+            };
+            values.push((name, value));
+        }
+        Ok((values, bound))
+    }
+
+    /// The command as a request.
+    pub fn describe(&self, command: &Command) -> Request {
+        match command {
+            Command::Query { sql, attributes } => statement_request("query", sql, None, attributes),
+            Command::Execute { sql, params, attributes, .. } => {
+                statement_request("execute", sql, Some(params), attributes)
+            }
+            Command::Fetch { id, rows } => {
+                let sql = self.statements.get(id).map(|s| s.sql.as_str()).unwrap_or_default();
+                let mut request = statement_request("fetch", sql, None, &[]);
+                request.operation = "FETCH".to_owned();
+                request.key = format!("fetch {}", request.key);
+                request.works = false;
+                request.repeatable = false;
+                if let Value::Map(parts) = &mut request.body {
+                    parts.push(("rows".to_owned(), Value::Int(i64::from(*rows))));
+                }
+                request
+            }
+            Command::Prepare(sql) => {
+                let print = fingerprint(sql);
+                let body = [("command", Value::text("prepare")), ("sql", Value::text(sql.as_str()))];
+                control("PREPARE", &format!("prepare {}", print.text), Value::map(body))
+            }
+            Command::InitDb(name) => named("INIT_DB", "init_db", "database", name),
+            Command::FieldList(table) => named("FIELD_LIST", "field_list", "table", table),
+            Command::ChangeUser(login) => login_request("CHANGE_USER", login),
+            Command::Ping => {
+                Request { class: Class::Ambient, repeatable: true, ..simple("PING") }
+            }
+            Command::Statistics => Request { class: Class::Ambient, repeatable: true, ..simple("STATISTICS") },
+            Command::Quit => simple("QUIT"),
+            Command::Kill(_) => simple("KILL"),
+            Command::Debug => simple("DEBUG"),
+            Command::LongData => simple("SEND_LONG_DATA"),
+            Command::Close(_) => simple("CLOSE"),
+            Command::Reset(_) => simple("RESET"),
+            Command::SetOption(_) => simple("SET_OPTION"),
+            Command::ResetConnection => simple("RESET_CONNECTION"),
+            Command::Other(code) => simple(&format!("COM_{code:#04x}")),
+        }
+    }
+}
+
+impl Command {
+    /// The shape of its answer; `None` where there is none.
+    pub fn shape(&self) -> Option<Shape> {
+        match self {
+            Command::Quit | Command::Close(_) | Command::LongData => None,
+            Command::Query { .. } => Some(Shape::Text),
+            Command::Execute { .. } => Some(Shape::Binary),
+            Command::Prepare(_) => Some(Shape::Prepare),
+            Command::FieldList(_) => Some(Shape::Fields),
+            Command::Fetch { .. } => Some(Shape::Fetch),
+            _ => Some(Shape::One),
+        }
+    }
+}
+
+/// The request that a login is.
+pub fn login_request(operation: &str, login: &Login) -> Request {
+    let body = [
+        ("command", Value::text(operation.to_lowercase())),
+        ("user", Value::text(login.user.as_str())),
+        ("database", login.database.as_deref().map_or(Value::Null, Value::from)),
+        ("plugin", Value::text(login.plugin.as_str()).volatile()),
+    ];
+    control(operation, &operation.to_lowercase(), Value::map(body))
+}
+
+fn named(operation: &str, command: &str, field: &str, value: &str) -> Request {
+    let body = [("command", Value::text(command)), (field, Value::text(value))];
+    control(operation, &format!("{command} {value}"), Value::map(body))
+}
+
+fn simple(operation: &str) -> Request {
+    let command = operation.to_lowercase();
+    let body = Value::map([("command", Value::text(command.as_str()))]);
+    control(operation, &command, body)
+}
+
+fn control(operation: &str, key: &str, body: Value) -> Request {
+    Request {
+        operation: operation.to_owned(),
+        key: key.to_owned(),
+        fields: Vec::new(),
+        class: Class::Control,
+        works: false,
+        mutating: false,
+        repeatable: false,
+        body,
+    }
+}
+
+fn statement_request(
+    command: &str,
+    sql: &str,
+    params: Option<&[Value]>,
+    attributes: &[(String, Value)],
+) -> Request {
+    let print = fingerprint(sql);
+    let mut body = vec![("command", Value::text(command)), ("sql", Value::text(sql))];
+    if let Some(params) = params {
+        body.push(("params", Value::List(params.to_vec())));
+    }
+    if !attributes.is_empty() {
+        // Tracing lives in attributes: what is in them differs from run to run.
+        body.push(("attributes", Value::map(attributes.iter().cloned()).volatile()));
+    }
+    let works = matches!(print.kind, Kind::Read | Kind::Write);
+    Request {
+        operation: print.operation,
+        fields: vec![("query", vec![print.text.clone(), collapsed(sql)]), ("table", print.tables)],
+        key: print.text,
+        class: if print.kind == Kind::Session { Class::Control } else { Class::Work },
+        works,
+        mutating: print.mutating,
+        repeatable: print.kind == Kind::Read,
+        body: Value::map(body),
+    }
+}

@@ -1,0 +1,202 @@
+//! What a session asks about itself and its server: system variables, the current database.
+//!
+//! Contract: pure; answers only what it knows. Used where no real server can be asked: by
+//! the stand-in, and by the server side in a replay.
+
+use super::result::{Column, error_value, types};
+use super::rules::result_set;
+use faultbox_bundle_format::Value;
+
+/// The version that our server side shows.
+pub const VERSION: &str = "8.0.32-faultbox";
+
+/// What a session knows about itself.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// The database in use.
+    pub database: Option<String>,
+    /// Who logged in.
+    pub user: String,
+    /// The connection's number.
+    pub connection: u64,
+    /// Variables that the session has set.
+    pub set: std::collections::BTreeMap<String, Value>,
+}
+
+const VARIABLES: &[(&str, &str)] = &[
+    ("auto_increment_increment", "1"),
+    ("auto_increment_offset", "1"),
+    ("autocommit", "1"),
+    ("character_set_client", "utf8mb4"),
+    ("character_set_connection", "utf8mb4"),
+    ("character_set_database", "utf8mb4"),
+    ("character_set_results", "utf8mb4"),
+    ("character_set_server", "utf8mb4"),
+    ("collation_connection", "utf8mb4_0900_ai_ci"),
+    ("collation_database", "utf8mb4_0900_ai_ci"),
+    ("collation_server", "utf8mb4_0900_ai_ci"),
+    ("default_storage_engine", "InnoDB"),
+    ("foreign_key_checks", "1"),
+    ("have_ssl", "DISABLED"),
+    ("hostname", "faultbox"),
+    ("init_connect", ""),
+    ("innodb_lock_wait_timeout", "50"),
+    ("interactive_timeout", "28800"),
+    ("license", "MIT OR Apache-2.0"),
+    ("lower_case_table_names", "0"),
+    ("max_allowed_packet", "67108864"),
+    ("max_execution_time", "0"),
+    ("net_buffer_length", "16384"),
+    ("net_write_timeout", "60"),
+    ("performance_schema", "0"),
+    ("port", "3306"),
+    ("query_cache_size", "0"),
+    ("query_cache_type", "OFF"),
+    ("read_only", "0"),
+    ("session_track_schema", "1"),
+    ("socket", ""),
+    (
+        "sql_mode",
+        "ONLY_FULL_GROUP_BY,STRICT_TRANS_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION",
+    ),
+    ("system_time_zone", "UTC"),
+    ("time_zone", "SYSTEM"),
+    ("transaction_isolation", "REPEATABLE-READ"),
+    ("transaction_read_only", "0"),
+    ("tx_isolation", "REPEATABLE-READ"),
+    ("tx_read_only", "0"),
+    ("unique_checks", "1"),
+    ("version", VERSION),
+    ("version_comment", "Faultbox stand-in"),
+    ("version_compile_machine", "x86_64"),
+    ("version_compile_os", "Linux"),
+    ("wait_timeout", "28800"),
+];
+
+impl Facts {
+    /// A system variable.
+    pub fn variable(&self, name: &str) -> Option<Value> {
+        let name = name.to_lowercase();
+        if let Some(value) = self.set.get(&name) {
+            return Some(value.clone());
+        }
+        let (_, value) = VARIABLES.iter().find(|(known, _)| *known == name)?;
+        Some(value.parse().map_or_else(|_| Value::text(*value), Value::Int))
+    }
+
+    /// The value of an expression like `@@x` or `DATABASE()`.
+    fn value(&self, expression: &str) -> Option<Result<Value, Value>> {
+        let lower = expression.trim().to_lowercase();
+        if let Some(name) = lower.strip_prefix("@@") {
+            let name = name.rsplit('.').next().unwrap_or(name).trim_matches('`');
+            let unknown = || error_value(1193, "HY000", &format!("Unknown system variable '{name}'"));
+            return Some(self.variable(name).ok_or_else(unknown));
+        }
+        let call: String = lower.split_whitespace().collect();
+        Some(Ok(match call.as_str() {
+            "database()" | "schema()" => self.database.clone().map_or(Value::Null, Value::Text),
+            "version()" => Value::text(VERSION),
+            "connection_id()" => Value::Int(self.connection as i64),
+            "user()" | "current_user()" | "session_user()" | "current_user" => {
+                Value::text(format!("{}@%", self.user))
+            }
+            _ => return None,
+        }))
+    }
+
+    /// The answer to a statement that only asks for such facts.
+    pub fn answer(&self, sql: &str) -> Option<Value> {
+        let sql = sql.trim().trim_end_matches(';').trim();
+        let lower = sql.to_lowercase();
+        if lower.starts_with("show") {
+            return self.show(&lower);
+        }
+        if !lower.starts_with("select") {
+            return None;
+        }
+        let list = sql.get(6..)?;
+        let end = list.to_lowercase().rfind(" limit ").unwrap_or(list.len());
+        let (mut columns, mut row) = (Vec::new(), Vec::new());
+        for item in list.get(..end)?.split(',') {
+            let item = item.trim();
+            let (expression, name) = aliased(item);
+            let value = match self.value(expression)? {
+                Ok(value) => value,
+                Err(error) => return Some(error),
+            };
+            let kind = if matches!(value, Value::Int(_)) { types::LONGLONG } else { types::VAR_STRING };
+            columns.push(Column::plain(name, kind));
+            row.push(value);
+        }
+        Some(result_set(&columns, vec![row]))
+    }
+
+    fn show(&self, lower: &str) -> Option<Value> {
+        let words: Vec<&str> = lower.split_whitespace().collect();
+        let names = |names: &[&str]| -> Vec<Column> {
+            names.iter().map(|name| Column::plain(name, types::VAR_STRING)).collect()
+        };
+        let subject = words.iter().skip(1).find(|w| !matches!(**w, "session" | "global" | "full"))?;
+        Some(match *subject {
+            "warnings" | "errors" => result_set(&names(&["Level", "Code", "Message"]), Vec::new()),
+            "status" => result_set(&names(&["Variable_name", "Value"]), Vec::new()),
+            "variables" => {
+                let patterns = quoted(lower);
+                let like = words.contains(&"like");
+                let rows = VARIABLES.iter().filter(|(name, _)| {
+                    patterns.is_empty() || patterns.iter().any(|p| if like { sql_like(p, name) } else { p == name })
+                });
+                let shown = |name: &str, value: &str| {
+                    let set = self.set.get(name).map(super::result::shown);
+                    set.map_or_else(|| Value::text(value), |bytes| Value::text_or_bytes(&bytes))
+                };
+                let rows = rows.map(|(name, value)| vec![Value::text(*name), shown(name, value)]).collect();
+                result_set(&names(&["Variable_name", "Value"]), rows)
+            }
+            "collation" => {
+                let rows = [("utf8mb4_0900_ai_ci", "utf8mb4", "255", "Yes"), ("utf8mb4_bin", "utf8mb4", "46", ""), ("binary", "binary", "63", "Yes")];
+                let rows = rows.iter().map(|(name, set, id, default)| {
+                    [*name, *set, *id, *default, "Yes", "1"].map(Value::text).to_vec()
+                });
+                result_set(&names(&["Collation", "Charset", "Id", "Default", "Compiled", "Sortlen"]), rows.collect())
+            }
+            _ => return None,
+        })
+    }
+}
+
+/// `expression AS name`, `expression name`, or the expression as its own name.
+fn aliased(item: &str) -> (&str, &str) {
+    let quotes: &[char] = &['`', '\'', '"'];
+    match item.rsplit_once(char::is_whitespace) {
+        Some((expression, name)) if !name.ends_with(')') => {
+            let expression = expression.trim_end();
+            let bare = expression.len().checked_sub(3).and_then(|at| expression.get(at..).map(|tail| (at, tail)));
+            let expression = match bare {
+                Some((at, tail)) if tail.eq_ignore_ascii_case(" as") => &expression[..at],
+                _ => expression,
+            };
+            (expression, name.trim_matches(quotes))
+        }
+        _ => (item, item),
+    }
+}
+
+fn quoted(text: &str) -> Vec<String> {
+    text.split('\'').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// SQL's `LIKE` on ASCII names.
+pub fn sql_like(pattern: &str, text: &str) -> bool {
+    fn matches(pattern: &[u8], text: &[u8]) -> bool {
+        match pattern {
+            [] => text.is_empty(),
+            [b'%', rest @ ..] => (0..=text.len()).any(|at| matches(rest, &text[at..])),
+            [b'\\', c, rest @ ..] | [c, rest @ ..] => {
+                text.split_first().is_some_and(|(first, after)| (c == first || (*c == b'_' && pattern[0] != b'\\')) && matches(rest, after))
+            }
+        }
+    }
+    // A pattern is a few words at most; its wildcards bound the search.
+    pattern.matches('%').count() < 8 && matches(pattern.to_lowercase().as_bytes(), text.to_lowercase().as_bytes())
+}

@@ -1,0 +1,127 @@
+//! Health checks: whether a service that was started is ready. They bypass the proxies.
+
+use super::SetupError;
+use crate::link::{Dial, InterfaceOptions, Link};
+use crate::protocol::{self, Protocol};
+use crate::step::StepCall;
+use crate::topology::{Healthcheck, Interface, Probe, Service};
+use faultbox_bundle_format::Value;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// What is asked of a service that declares no health check.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause between attempts where the spec gives none.
+pub const DEFAULT_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Waits until the service is ready.
+///
+/// # Errors
+/// When it is not ready in time; the reason is that of the last attempt.
+pub async fn wait_ready(
+    service: &Service,
+    way: &(dyn Fn(u16) -> Arc<dyn Dial> + Send + Sync),
+    log: &(dyn Fn() -> Vec<u8> + Send + Sync),
+) -> Result<(), SetupError> {
+    let default = Healthcheck {
+        probe: Probe::Protocol { port: None },
+        timeout: DEFAULT_TIMEOUT,
+        interval: DEFAULT_INTERVAL,
+    };
+    let check = service.healthcheck.as_ref().unwrap_or(&default);
+    let deadline = Instant::now() + check.timeout;
+    loop {
+        let attempt = tokio::time::timeout_at(deadline, once(service, &check.probe, way, log)).await;
+        let why = match attempt {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(why)) => why,
+            Err(_) => "no answer".to_owned(),
+        };
+        if Instant::now() + check.interval >= deadline {
+            return Err(SetupError::NotReady {
+                service: service.name.clone(),
+                seconds: check.timeout.as_secs(),
+                why,
+            });
+        }
+        tokio::time::sleep(check.interval).await;
+    }
+}
+
+async fn once(
+    service: &Service,
+    probe: &Probe,
+    way: &(dyn Fn(u16) -> Arc<dyn Dial> + Send + Sync),
+    log: &(dyn Fn() -> Vec<u8> + Send + Sync),
+) -> Result<(), String> {
+    match probe {
+        Probe::Tcp { port } => speak(service, Some(*port), way).await,
+        Probe::Protocol { port } => speak(service, *port, way).await,
+        Probe::Http { port, path, expect_status, expect_body } => {
+            let response = http_get(*port, path, way(*port)).await;
+            if response.status == 0 {
+                return Err(response.error.unwrap_or_else(|| "no answer".to_owned()));
+            }
+            let wanted = expect_status.map_or((200..300).contains(&response.status), |s| response.status == i64::from(s));
+            if !wanted {
+                return Err(format!("{path} answered {}", response.status));
+            }
+            let body = String::from_utf8_lossy(&response.body);
+            match expect_body {
+                Some(text) if !body.contains(text) => Err(format!("{path} does not say {text:?}")),
+                _ => Ok(()),
+            }
+        }
+        Probe::Exec(command) => {
+            let Some((program, args)) = command.split_first() else { return Err("an empty command".to_owned()) };
+            let status = tokio::process::Command::new(program).args(args).status().await;
+            match status {
+                Ok(status) if status.success() => Ok(()),
+                Ok(status) => Err(format!("{program}: {status}")),
+                Err(error) => Err(format!("{program}: {error}")),
+            }
+        }
+        Probe::Log(pattern) => {
+            let pattern = regex::Regex::new(pattern).map_err(|error| error.to_string())?;
+            let text = log();
+            match String::from_utf8_lossy(&text).lines().any(|line| pattern.is_match(line)) {
+                true => Ok(()),
+                false => Err(format!("no line of output matches {pattern}")),
+            }
+        }
+    }
+}
+
+async fn speak(
+    service: &Service,
+    port: Option<u16>,
+    way: &(dyn Fn(u16) -> Arc<dyn Dial> + Send + Sync),
+) -> Result<(), String> {
+    for interface in service.interfaces.iter().filter(|i| port.is_none_or(|port| port == i.port)) {
+        let stream = way(interface.port).dial().await.map_err(|error| error.to_string())?;
+        let link = unobserved(service, interface);
+        interface.protocol.ready(stream, link).await.map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+fn unobserved(service: &Service, interface: &Interface) -> Arc<Link> {
+    let options = InterfaceOptions { env: service.env.iter().cloned().collect(), ..InterfaceOptions::default() };
+    let name = format!("{}.{}", service.name, interface.name);
+    Link::unobserved(&name, interface.protocol.name(), &interface.addr, options)
+}
+
+async fn http_get(port: u16, path: &str, dial: Arc<dyn Dial>) -> crate::step::StepResponse {
+    let http: &dyn Protocol = &protocol::http::PROTOCOL;
+    let link = Link::unobserved("health.check", http.name(), &format!("127.0.0.1:{port}"), InterfaceOptions::default());
+    let call = StepCall {
+        service: "health".to_owned(),
+        interface: "check".to_owned(),
+        verb: "get".to_owned(),
+        arguments: vec![("path".to_owned(), Value::text(path))],
+        timeout: None,
+        location: String::new(),
+    };
+    http.step(dial, link, &call).await
+}

@@ -1,0 +1,587 @@
+//! The runner: one cell from start to verdict, in the phases of design.md section 4.
+//!
+//! In reading order: [`run_cell`] is the story; [`switchboard`] carries its connections;
+//! [`driver`] performs its steps; [`policy`] answers the syscall supervisor; [`health`]
+//! waits for services; [`live`] is everything that is not a local executable.
+//!
+//! Contract: the same code runs a cell live and in a replay; only the [`Environment`] and
+//! the [`Oracle`] differ. Whatever a cell started has ended when `run_cell` returns.
+
+pub mod driver;
+pub mod health;
+pub mod live;
+pub mod policy;
+pub mod switchboard;
+
+use crate::clock::RunClock;
+use crate::environment::Environment;
+use crate::event_sink::{EventSink, MemorySink, Tee};
+use crate::fault::{ActiveFaults, Assumption};
+use crate::journal::{Journal, Sequence};
+use crate::link::OpenExchanges;
+use crate::oracle::Oracle;
+use crate::plan::{Judgement, Plan, RequireFire};
+use crate::prng::Key;
+use crate::protocol::Protocol;
+use crate::supervisor::{self, Exit, Isolation, Launch, Running};
+use crate::topology::{Service, ServiceKind};
+use faultbox_bundle_format::canonical::{self, Policy};
+use faultbox_bundle_format::redact::Redactor;
+use faultbox_bundle_format::{
+    Blame, Body, CellStarted, Ending, Entry, FaultCount, Named, Output, Phase, ServiceExited, ServiceStarted, Verdict,
+};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use switchboard::{Switchboard, lock};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// The name under which the test driver asks.
+pub const TEST: &str = "test";
+/// How long a service may take to end after SIGTERM.
+pub const GRACE: Duration = Duration::from_secs(2);
+/// How long the end of a scenario waits for open exchanges.
+const QUIESCE: Duration = Duration::from_secs(1);
+/// How much of a service's output is kept at hand for messages.
+const TAIL_BYTES: usize = 4096;
+
+/// What all cells of a run share.
+pub struct RunContext {
+    /// The run's clock.
+    pub clock: RunClock,
+    /// The run's seed.
+    pub seed: u64,
+    /// Numbers of entries.
+    pub sequence: Arc<Sequence>,
+    /// Replaces secrets before anything is digested.
+    pub redactor: Redactor,
+    /// Where entries go.
+    pub sink: Arc<dyn EventSink>,
+    /// Who makes choices.
+    pub oracle: Arc<dyn Oracle>,
+    /// Whether services have networks of their own.
+    pub isolation: Isolation,
+    /// The `faultbox` executable (hidden subcommands `__launch` and `__standin`).
+    pub launcher: PathBuf,
+    /// A folder of this run's own.
+    pub dir: PathBuf,
+    /// Whether stand-ins take the place of images.
+    pub embedded: bool,
+    /// Held listeners, where services share the host's loopback.
+    pub addresses: Arc<crate::addresses::AddressBook>,
+    /// Cancelled when the user interrupts the run.
+    pub interrupted: CancellationToken,
+}
+
+/// What everything in one cell shares.
+pub struct CellContext {
+    /// Index in the plan.
+    pub index: usize,
+    /// The plan.
+    pub plan: Arc<Plan>,
+    /// The run.
+    pub run: Arc<RunContext>,
+    /// The run's key (mocks' keys are below it).
+    pub run_key: Key,
+    /// The cell's journal.
+    pub journal: Arc<Journal>,
+    /// The journal of the run, for what outlives the cell.
+    pub run_journal: Arc<Journal>,
+    /// The rules.
+    pub faults: Arc<ActiveFaults>,
+    /// Exchanges that are open.
+    pub open: Arc<OpenExchanges>,
+    /// The connections.
+    pub switchboard: Switchboard,
+}
+
+/// Why a cell could not begin. Every message says whose failure it is.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The service did not start.
+    #[error("{service} did not start: {why}")]
+    Start {
+        /// The service.
+        service: String,
+        /// Why.
+        why: String,
+    },
+    /// The service did not become ready.
+    #[error("{service} was not ready within {seconds}s: {why}")]
+    NotReady {
+        /// The service.
+        service: String,
+        /// Its limit.
+        seconds: u64,
+        /// The last attempt's reason.
+        why: String,
+    },
+    /// The seed failed.
+    #[error("seed of {service} failed: {why}")]
+    Seed {
+        /// The service.
+        service: String,
+        /// Why.
+        why: String,
+    },
+    /// The reset failed.
+    #[error("reset of {service} failed: {why}")]
+    Reset {
+        /// The service.
+        service: String,
+        /// Why.
+        why: String,
+    },
+    /// There is nothing here that could run the image.
+    #[error("{service}: {image} needs a container engine, which this version cannot drive; `--embedded` runs stand-ins for mysql, redis and kafka images")]
+    NoEngine {
+        /// The service.
+        service: String,
+        /// The image.
+        image: String,
+    },
+    /// Another error, with what the service printed last.
+    #[error("{error}\n  its last output:\n{log}")]
+    WithLog {
+        /// The error.
+        error: Box<SetupError>,
+        /// Indented lines.
+        log: String,
+    },
+}
+
+impl SetupError {
+    /// The error with the service's last lines, where there are any.
+    pub fn with_log(self, tail: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(tail);
+        let lines: Vec<&str> = text.lines().collect();
+        if lines.is_empty() {
+            return self;
+        }
+        let last = lines[lines.len().saturating_sub(10)..].iter().map(|line| format!("    {line}"));
+        SetupError::WithLog { error: Box::new(self), log: last.collect::<Vec<_>>().join("\n") }
+    }
+}
+
+/// What came of a cell.
+#[derive(Debug, Clone)]
+pub struct CellResult {
+    /// The cell's name.
+    pub name: String,
+    /// Its verdict.
+    pub verdict: Verdict,
+    /// All of its entries.
+    pub entries: Vec<Entry>,
+    /// Whether the environment (and not the cell) failed.
+    pub setup_failed: bool,
+}
+
+/// Follows a process's output into the journal and keeps its end at hand.
+pub struct OutputLog {
+    tail: Arc<Mutex<Vec<u8>>>,
+    followed: tokio::task::JoinHandle<()>,
+}
+
+impl OutputLog {
+    /// Follows until the process has closed both streams.
+    pub fn follow(
+        service: &str,
+        output: Option<tokio::sync::mpsc::UnboundedReceiver<supervisor::Output>>,
+        journal: Arc<Journal>,
+    ) -> Self {
+        let tail: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let (service, kept) = (service.to_owned(), tail.clone());
+        let followed = tokio::spawn(async move {
+            let Some(mut output) = output else { return };
+            while let Some(chunk) = output.recv().await {
+                let mut kept = lock(&kept);
+                kept.extend_from_slice(&chunk.bytes);
+                let excess = kept.len().saturating_sub(TAIL_BYTES);
+                kept.drain(..excess);
+                drop(kept);
+                let output = Output { service: service.clone(), stderr: chunk.stream == supervisor::OutputStream::Stderr, bytes: chunk.bytes };
+                journal.note(&service, &format!("{service}/output"), None, Body::Output(output));
+            }
+        });
+        OutputLog { tail, followed }
+    }
+
+    /// The end of what was printed so far.
+    pub fn tail(&self) -> Vec<u8> {
+        lock(&self.tail).clone()
+    }
+
+    /// Waits until everything printed is in the journal.
+    pub async fn drained(self) {
+        // A descendant that keeps the pipe open must not keep the cell.
+        let _ = tokio::time::timeout(GRACE, self.followed).await;
+    }
+}
+
+impl CellContext {
+    /// A cell's context under an environment.
+    pub fn new(
+        run: &Arc<RunContext>,
+        plan: &Arc<Plan>,
+        index: usize,
+        environment: Arc<dyn Environment>,
+        memory: &Arc<MemorySink>,
+    ) -> Arc<Self> {
+        let cell = &plan.cells[index];
+        let sink: Arc<dyn EventSink> = Arc::new(Tee(memory.clone(), run.sink.clone()));
+        let number = index as u32 + 1;
+        let journal = Arc::new(Journal::new(sink, run.clock, run.sequence.clone(), number, &cell.name));
+        let run_journal = Arc::new(Journal::new(run.sink.clone(), run.clock, run.sequence.clone(), 0, ""));
+        let sut = plan.topology.sut().map(|s| s.name.clone()).unwrap_or_default();
+        let faults = ActiveFaults::new(journal.clone(), run.oracle.clone(), &sut);
+        Arc::new(CellContext {
+            index,
+            plan: plan.clone(),
+            run: run.clone(),
+            run_key: Key::of_run(run.seed),
+            journal,
+            run_journal,
+            faults,
+            open: Arc::default(),
+            switchboard: Switchboard::new(environment),
+        })
+    }
+
+    /// The protocol of `service.interface`.
+    pub fn protocol(&self, interface: &str) -> Option<&'static dyn Protocol> {
+        let (service, name) = interface.split_once('.')?;
+        let service = self.plan.topology.service(service)?;
+        service.interfaces.iter().find(|i| i.name == name).map(|i| i.protocol)
+    }
+
+    /// Runs a service's seed on a thread that may block.
+    ///
+    /// # Errors
+    /// The failure with its place in the spec.
+    pub async fn call_seed(self: &Arc<Self>, service: &str) -> Result<(), String> {
+        self.call(service, |cell, service, driver| cell.plan.program.seed(service, driver)).await
+    }
+
+    /// Runs a service's reset on a thread that may block.
+    ///
+    /// # Errors
+    /// The failure with its place in the spec.
+    pub async fn call_reset(self: &Arc<Self>, service: &str) -> Result<(), String> {
+        self.call(service, |cell, service, driver| cell.plan.program.reset(service, driver)).await
+    }
+
+    async fn call(
+        self: &Arc<Self>,
+        service: &str,
+        what: Callable,
+    ) -> Result<(), String> {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let driver = Arc::new(driver::CellDriver::new(self.clone(), deadline));
+        let (cell, service) = (self.clone(), service.to_owned());
+        let called = tokio::task::spawn_blocking(move || what(&cell, &service, driver));
+        called.await.unwrap_or_else(|error| Err(error.to_string()))
+    }
+}
+
+/// A callable of the spec about one service.
+type Callable = fn(&CellContext, &str, Arc<dyn crate::plan::Driver>) -> Result<(), String>;
+
+/// A local executable that the runner started.
+struct Local {
+    service: String,
+    running: Running,
+    output: OutputLog,
+}
+
+/// Runs one cell. Everything that it started has ended when this returns.
+pub async fn run_cell(
+    run: &Arc<RunContext>,
+    plan: &Arc<Plan>,
+    index: usize,
+    environment: Arc<dyn Environment>,
+) -> CellResult {
+    let memory = Arc::new(MemorySink::default());
+    let cell = CellContext::new(run, plan, index, environment.clone(), &memory);
+    let began_ns = run.clock.now_ns();
+    note_start(&cell);
+    let mut locals = Vec::new();
+    let prepared = tokio::select! {
+        prepared = prepare(&cell, &environment, &mut locals) => prepared,
+        () = run.interrupted.cancelled() => Err(interrupted()),
+    };
+    let setup_failed = prepared.is_err();
+    let (judgement, scenario_ns) = match prepared {
+        Ok(()) => scenario(&cell, &locals).await,
+        Err(error) => (setup_failure(&error), 0),
+    };
+    cell.journal.enter(Phase::Tail);
+    let crashed = stop(&cell, locals).await;
+    environment.settle(&cell).await;
+    cell.switchboard.close();
+    let verdict = verdict(&cell, judgement, crashed, began_ns, scenario_ns, &memory);
+    let name = plan.cells[index].name.clone();
+    cell.journal.note("faultbox", "verdict", None, Body::Verdict(verdict.clone()));
+    CellResult { name, verdict, entries: memory.take(), setup_failed }
+}
+
+fn note_start(cell: &CellContext) {
+    let planned = &cell.plan.cells[cell.index];
+    let started = CellStarted {
+        name: planned.name.clone(),
+        scenario: planned.scenario.clone(),
+        assumption: planned.assumption.as_ref().map(|a| a.name.clone()),
+        expectation: planned.expectation.clone(),
+    };
+    cell.journal.note("faultbox", "cell", None, Body::CellStarted(started));
+    let addresses = cell.plan.topology.services.iter().flat_map(addresses_of);
+    cell.journal.note("faultbox", "cell", None, Body::Addresses(addresses.collect()));
+}
+
+/// The addresses of a service's interfaces and what they stand for.
+pub fn addresses_of(service: &Service) -> impl Iterator<Item = Named> + '_ {
+    service
+        .interfaces
+        .iter()
+        .map(|i| Named { name: format!("@{}.{}", service.name, i.name), value: i.addr.clone() })
+}
+
+fn interrupted() -> SetupError {
+    SetupError::Start { service: "the cell".to_owned(), why: "interrupted".to_owned() }
+}
+
+fn setup_failure(error: &SetupError) -> Judgement {
+    let blame = match error {
+        SetupError::Seed { .. } | SetupError::Reset { .. } => Blame::Spec,
+        _ => Blame::Dependency,
+    };
+    Judgement { ending: Ending::Error, reason: error.to_string(), blame }
+}
+
+async fn prepare(
+    cell: &Arc<CellContext>,
+    environment: &Arc<dyn Environment>,
+    locals: &mut Vec<Local>,
+) -> Result<(), SetupError> {
+    environment.prepare(cell).await?;
+    for service in cell.plan.topology.start_order() {
+        if let ServiceKind::Binary { path, written } = &service.kind
+            && environment.runs(&service.name)
+        {
+            start_local(cell, service, path, written, locals).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn start_local(
+    cell: &Arc<CellContext>,
+    service: &Service,
+    path: &std::path::Path,
+    written: &str,
+    locals: &mut Vec<Local>,
+) -> Result<(), SetupError> {
+    let failed = |why: String| SetupError::Start { service: service.name.clone(), why };
+    let digest = digest_of(path).map_err(|error| failed(format!("{}: {error}", path.display())))?;
+    let topology = &cell.plan.topology;
+    let assumptions: Vec<&Assumption> = cell.plan.cells.iter().filter_map(|c| c.assumption.as_deref()).collect();
+    let dir = cell.run.dir.join(format!("{}-{}", cell.index, service.name));
+    std::fs::create_dir_all(&dir).map_err(|error| failed(error.to_string()))?;
+    let asked: Vec<(String, std::net::SocketAddr)> = topology
+        .services
+        .iter()
+        .filter(|other| topology.asks(&service.name, &other.name))
+        .flat_map(|other| other.interfaces.iter().map(|i| (format!("{}.{}", other.name, i.name), i.addr.clone())))
+        .filter_map(|(name, addr)| Some((name, addr.parse().ok()?)))
+        .collect();
+    let isolated = cell.run.isolation == Isolation::Namespace;
+    let policy = policy::CellPolicy::new(&service.name, dir.clone());
+    policy.enter(cell);
+    let launch = Launch {
+        service: service.name.clone(),
+        launcher: cell.run.launcher.clone(),
+        program: path.to_owned(),
+        args: service.args.clone(),
+        env: service.env.clone(),
+        cwd: service.cwd.clone().unwrap_or(dir),
+        isolation: cell.run.isolation,
+        listen: if isolated { asked.iter().map(|(_, addr)| *addr).collect() } else { Vec::new() },
+        declared_ports: service.interfaces.iter().map(|i| i.port).collect(),
+        families: policy::families(topology, &assumptions, service),
+    };
+    let started = ServiceStarted {
+        service: service.name.clone(),
+        pid: 0,
+        program: written.to_owned(),
+        digest: Some(digest),
+        args: launch.args.clone(),
+        env: launch.env.iter().map(|(name, value)| Named { name: name.clone(), value: value.clone() }).collect(),
+        isolated,
+    };
+    let mut running = supervisor::launch(launch, policy).await.map_err(|error| failed(error.to_string()))?;
+    let started = ServiceStarted { pid: running.pid, ..started };
+    cell.journal.note(&service.name, "lifecycle", None, Body::ServiceStarted(started));
+    let output = OutputLog::follow(&service.name, running.output(), cell.journal.clone());
+
+    let listeners = if isolated { std::mem::take(&mut running.listeners) } else { held(cell, &asked).map_err(|e| failed(e.to_string()))? };
+    for ((interface, _), listener) in asked.iter().zip(listeners) {
+        let listening = cell.switchboard.listen(cell, &service.name, interface, listener);
+        listening.map_err(|error| failed(format!("{interface}: {error}")))?;
+    }
+    for interface in &service.interfaces {
+        let name = format!("{}.{}", service.name, interface.name);
+        cell.switchboard.register_local(&name, running.dial(interface.port));
+    }
+    let (way, log) = (|port| running.dial(port), || output.tail());
+    let ready = tokio::select! {
+        ready = health::wait_ready(service, &way, &log) => ready,
+        exit = running.exited() => Err(failed(format!("it ended at once ({})", exit_words(exit)))),
+    };
+    let tail = output.tail();
+    locals.push(Local { service: service.name.clone(), running, output });
+    ready.map_err(|error| error.with_log(&tail))?;
+    cell.journal.note(&service.name, "lifecycle", None, Body::ServiceReady(service.name.clone()));
+    Ok(())
+}
+
+/// The listeners that stand for interfaces where services share the host's loopback.
+fn held(cell: &CellContext, asked: &[(String, std::net::SocketAddr)]) -> std::io::Result<Vec<std::net::TcpListener>> {
+    let listeners = asked.iter().map(|(interface, _)| cell.run.addresses.listener(interface));
+    listeners.filter_map(Result::transpose).collect()
+}
+
+fn digest_of(path: &std::path::Path) -> std::io::Result<[u8; 32]> {
+    let mut hasher = blake3::Hasher::new();
+    std::io::copy(&mut std::fs::File::open(path)?, &mut hasher)?;
+    Ok(*hasher.finalize().as_bytes())
+}
+
+async fn scenario(cell: &Arc<CellContext>, locals: &[Local]) -> (Judgement, u64) {
+    let planned = &cell.plan.cells[cell.index];
+    if let Some(assumption) = &planned.assumption {
+        cell.faults.activate(assumption.clone());
+        let reset = cell.faults.resets_inbound();
+        cell.switchboard.reset(|interface, source| {
+            let service = interface.split_once('.').map_or(interface, |(service, _)| service);
+            source != TEST && reset.iter().any(|name| name == service)
+        });
+        cell.switchboard.reset(|interface, source| {
+            let refused = cell.faults.refuses(interface, source);
+            if refused {
+                cell.faults.note_refusal(interface, source);
+            }
+            refused
+        });
+    }
+    cell.journal.enter(Phase::Scenario);
+    let began_ns = cell.journal.clock().now_ns();
+    let deadline = Instant::now() + planned.timeout;
+    let driver = Arc::new(driver::CellDriver::new(cell.clone(), deadline));
+    let (program, index) = (cell.plan.program.clone(), cell.index);
+    let running = tokio::task::spawn_blocking(move || program.run(index, driver));
+    let judgement = tokio::select! {
+        ended = tokio::time::timeout_at(deadline, running) => match ended {
+            Ok(Ok(result)) => result.judgement,
+            Ok(Err(panic)) => Judgement {
+                ending: Ending::Error,
+                reason: format!("the scenario could not be run: {panic}"),
+                blame: Blame::Faultbox,
+            },
+            Err(_) => Judgement {
+                ending: Ending::Inconclusive,
+                reason: format!("no verdict within {}ms", planned.timeout.as_millis()),
+                blame: Blame::Spec,
+            },
+        },
+        () = cell.run.interrupted.cancelled() => {
+            Judgement { ending: Ending::Inconclusive, reason: "interrupted".to_owned(), blame: Blame::None }
+        }
+    };
+    let scenario_ns = cell.journal.clock().now_ns() - began_ns;
+    let _ = tokio::time::timeout(QUIESCE, cell.open.idle()).await;
+    cell.faults.deactivate();
+    if let Some(trouble) = locals.iter().find_map(|local| local.running.trouble()) {
+        let reason = format!("the syscall supervisor failed: {trouble}");
+        return (Judgement { ending: Ending::Error, reason, blame: Blame::Faultbox }, scenario_ns);
+    }
+    match locals.iter().find(|local| local.running.exit().is_some()) {
+        Some(local) => (crash(&local.service), scenario_ns),
+        None => (judgement, scenario_ns),
+    }
+}
+
+fn crash(service: &str) -> Judgement {
+    Judgement {
+        ending: Ending::Failed,
+        reason: format!("{service} exited unasked during the scenario"),
+        blame: Blame::ServiceUnderTest,
+    }
+}
+
+/// Ends the local executables, last started first.
+async fn stop(cell: &Arc<CellContext>, locals: Vec<Local>) -> bool {
+    let mut crashed = false;
+    for local in locals.into_iter().rev() {
+        let unasked = local.running.exit().is_some();
+        crashed |= unasked;
+        let exit = local.running.stop(GRACE).await;
+        local.output.drained().await;
+        let (code, signal) = match exit {
+            Exit::Code(code) => (Some(code), None),
+            Exit::Signal(signal) => (None, Some(signal)),
+            Exit::Unknown => (None, None),
+        };
+        let exited = ServiceExited { service: local.service.clone(), code, signal, asked: !unasked };
+        cell.journal.note(&local.service, "lifecycle", None, Body::ServiceExited(exited));
+    }
+    crashed
+}
+
+
+fn exit_words(exit: Exit) -> String {
+    match exit {
+        Exit::Code(code) => format!("exit code {code}"),
+        Exit::Signal(signal) => format!("signal {signal}"),
+        Exit::Unknown => "its end was not seen".to_owned(),
+    }
+}
+
+fn verdict(
+    cell: &CellContext,
+    judgement: Judgement,
+    crashed: bool,
+    began_ns: u64,
+    scenario_ns: u64,
+    memory: &MemorySink,
+) -> Verdict {
+    let planned = &cell.plan.cells[cell.index];
+    let fired: Vec<FaultCount> = planned.assumption.as_ref().map(|a| cell.faults.account(a)).unwrap_or_default();
+    let unreached = !fired.is_empty() && fired.iter().all(|count| count.fired == 0);
+    let mut judgement = judgement;
+    if judgement.ending == Ending::Passed && unreached && planned.require_faults_fire == RequireFire::Yes {
+        judgement = Judgement {
+            ending: Ending::Violated,
+            reason: "require_faults_fire: no rule of the assumption fired".to_owned(),
+            blame: Blame::Spec,
+        };
+    }
+    if judgement.ending == Ending::Passed && crashed {
+        let sut = cell.plan.topology.sut().map(|s| s.name.clone()).unwrap_or_default();
+        judgement = crash(&sut);
+    }
+    let verdict = Verdict {
+        ending: judgement.ending,
+        reason: judgement.reason,
+        blame: judgement.blame,
+        fired,
+        unreached,
+        scenario_ns,
+        cell_ns: cell.journal.clock().now_ns() - began_ns,
+        digest: [0; 32],
+    };
+    let mut entries = memory.entries();
+    entries.iter_mut().for_each(|entry| cell.run.redactor.entry(entry));
+    let unix_ns = cell.journal.clock().unix_ns();
+    let digest = canonical::of_cell_with(&entries, Some(&verdict), unix_ns, Policy::Default).digest;
+    Verdict { digest, ..verdict }
+}

@@ -1,0 +1,228 @@
+//! The switchboard: every connection of a cell, from an asker to an interface.
+//!
+//! Contract: connections of services arrive at listeners in their own network, connections
+//! of the test driver inside this process. Each gets a [`Link`] and is carried by the
+//! environment. Where an active rule refuses an interface, connections are reset on arrival,
+//! and open ones when the rule becomes active.
+
+use super::CellContext;
+use crate::environment::Environment;
+use crate::link::{BoxFuture, Dial, InterfaceOptions, Link, Stream};
+use crate::protocol::{Protocol, ProtocolError};
+use crate::topology::ServiceKind;
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, Weak};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+/// Bytes that a pipe inside this process holds.
+const PIPE_BYTES: usize = 256 * 1024;
+
+struct Open {
+    interface: String,
+    source: String,
+    reset: CancellationToken,
+}
+
+/// All connections of one cell.
+pub struct Switchboard {
+    environment: Arc<dyn Environment>,
+    links: Mutex<BTreeMap<(String, String), Arc<Link>>>,
+    open: Mutex<BTreeMap<u64, Open>>,
+    next: std::sync::atomic::AtomicU64,
+    /// Ways to the services that the runner itself started.
+    local: Mutex<BTreeMap<String, Arc<dyn Dial>>>,
+    closing: CancellationToken,
+}
+
+impl Switchboard {
+    /// A switchboard for one cell.
+    pub fn new(environment: Arc<dyn Environment>) -> Self {
+        Switchboard {
+            environment,
+            links: Mutex::default(),
+            open: Mutex::default(),
+            next: Default::default(),
+            local: Mutex::default(),
+            closing: CancellationToken::new(),
+        }
+    }
+
+    /// Says how an interface of a service that the runner started is reached.
+    pub fn register_local(&self, interface: &str, dial: Arc<dyn Dial>) {
+        lock(&self.local).insert(interface.to_owned(), dial);
+    }
+
+    /// How an interface of a service that the runner started is reached, past all proxies.
+    pub fn local(&self, interface: &str) -> Option<Arc<dyn Dial>> {
+        lock(&self.local).get(interface).cloned()
+    }
+
+    /// The link of an asker to an interface.
+    pub fn link(&self, cell: &Arc<CellContext>, source: &str, interface: &str) -> Option<Arc<Link>> {
+        let key = (source.to_owned(), interface.to_owned());
+        if let Some(link) = lock(&self.links).get(&key) {
+            return Some(link.clone());
+        }
+        let (service, name) = interface.split_once('.')?;
+        let service = cell.plan.topology.service(service)?;
+        let declared = service.interfaces.iter().find(|i| i.name == name)?;
+        let descriptors = match &service.kind {
+            ServiceKind::Mock(mock) => mock.descriptors(),
+            _ => None,
+        };
+        let options = InterfaceOptions { descriptors, env: service.env.iter().cloned().collect() };
+        let link = Link::new(
+            interface,
+            declared.protocol.name(),
+            source,
+            &declared.addr,
+            Arc::new(options),
+            cell.journal.clone(),
+            Some(cell.faults.clone()),
+            cell.open.clone(),
+        );
+        Some(lock(&self.links).entry(key).or_insert(link).clone())
+    }
+
+    /// Accepts connections of `source` to `interface` until the cell ends.
+    ///
+    /// # Errors
+    /// When the listener cannot be used.
+    pub fn listen(
+        &self,
+        cell: &Arc<CellContext>,
+        source: &str,
+        interface: &str,
+        listener: std::net::TcpListener,
+    ) -> io::Result<()> {
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
+        let protocol = cell.protocol(interface).ok_or(io::ErrorKind::NotFound)?;
+        let link = self.link(cell, source, interface).ok_or(io::ErrorKind::NotFound)?;
+        let cell = Arc::downgrade(cell);
+        let closing = self.closing.clone();
+        tokio::spawn(async move {
+            loop {
+                let accepted = tokio::select! {
+                    accepted = listener.accept() => accepted,
+                    () = closing.cancelled() => return,
+                };
+                let Some(cell) = Weak::upgrade(&cell) else { return };
+                if let Ok((stream, _)) = accepted {
+                    tokio::spawn(carry_tcp(cell, protocol, stream, link.clone()));
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// A way for the test driver to an interface.
+    pub fn dial_as_test(&self, cell: &Arc<CellContext>, interface: &str) -> Option<(Arc<dyn Dial>, Arc<Link>)> {
+        let link = self.link(cell, crate::runner::TEST, interface)?;
+        let protocol = cell.protocol(interface)?;
+        let dial = InProcess { cell: Arc::downgrade(cell), protocol, link: link.clone() };
+        Some((Arc::new(dial), link))
+    }
+
+    /// Resets open connections that match.
+    pub fn reset(&self, mut which: impl FnMut(&str, &str) -> bool) {
+        for open in lock(&self.open).values() {
+            if which(&open.interface, &open.source) {
+                open.reset.cancel();
+            }
+        }
+    }
+
+    /// Ends every connection and every listener of the cell.
+    pub fn close(&self) {
+        self.closing.cancel();
+        self.reset(|_, _| true);
+    }
+
+    fn register(&self, link: &Link) -> (u64, CancellationToken) {
+        let id = self.next.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let reset = CancellationToken::new();
+        let open = Open { interface: link.interface.clone(), source: link.source.clone(), reset: reset.clone() };
+        lock(&self.open).insert(id, open);
+        (id, reset)
+    }
+
+    fn route(
+        &self,
+        cell: &Arc<CellContext>,
+        protocol: &'static dyn Protocol,
+        client: Stream,
+        link: Arc<Link>,
+    ) -> BoxFuture<'static, Result<(), ProtocolError>> {
+        match self.local(&link.interface) {
+            Some(dial) => protocol.proxy(client, dial, link),
+            None => self.environment.carry(cell, protocol, client, link),
+        }
+    }
+}
+
+/// Carries one TCP connection; ends it with a reset where a rule says so.
+async fn carry_tcp(cell: Arc<CellContext>, protocol: &'static dyn Protocol, stream: TcpStream, link: Arc<Link>) {
+    let _ = stream.set_nodelay(true);
+    let (id, reset) = cell.switchboard.register(&link);
+    if cell.faults.refuses(&link.interface, &link.source) {
+        cell.faults.note_refusal(&link.interface, &link.source);
+        reset_on_close(&stream);
+        lock(&cell.switchboard.open).remove(&id);
+        return;
+    }
+    // The duplicate keeps the socket open until it is known how it has to end.
+    let duplicate = std::os::fd::AsFd::as_fd(&stream).try_clone_to_owned();
+    let carried = cell.switchboard.route(&cell, protocol, Box::new(stream), link);
+    let cut = tokio::select! {
+        ended = carried => matches!(ended, Err(ProtocolError::Cut)),
+        () = reset.cancelled() => true,
+    };
+    if let (true, Ok(duplicate)) = (cut, &duplicate) {
+        reset_on_close(duplicate);
+    }
+    lock(&cell.switchboard.open).remove(&id);
+}
+
+/// Makes the close of a socket a reset (RFC 9293 section 3.10.4: ABORT).
+fn reset_on_close(socket: &impl std::os::fd::AsFd) {
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    // A socket that is already gone needs no reset.
+    let _ = nix::sys::socket::setsockopt(socket, nix::sys::socket::sockopt::Linger, &linger);
+}
+
+struct InProcess {
+    cell: Weak<CellContext>,
+    protocol: &'static dyn Protocol,
+    link: Arc<Link>,
+}
+
+impl Dial for InProcess {
+    fn dial(&self) -> BoxFuture<'_, io::Result<Stream>> {
+        let made = self.cell.upgrade().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)).and_then(|cell| {
+            if cell.faults.refuses(&self.link.interface, &self.link.source) {
+                cell.faults.note_refusal(&self.link.interface, &self.link.source);
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            }
+            let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
+            let (id, reset) = cell.switchboard.register(&self.link);
+            let (protocol, link) = (self.protocol, self.link.clone());
+            tokio::spawn(async move {
+                let carried = cell.switchboard.route(&cell, protocol, Box::new(theirs), link);
+                tokio::select! {
+                    _ = carried => {}
+                    () = reset.cancelled() => {}
+                }
+                lock(&cell.switchboard.open).remove(&id);
+            });
+            Ok(Box::new(ours) as Stream)
+        });
+        Box::pin(std::future::ready(made))
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}

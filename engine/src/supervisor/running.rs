@@ -1,0 +1,470 @@
+//! A launched service: its output, its end, the way in.
+//!
+//! Contract: one thread (the *attendant*) reads what the helper reports; everything else asks
+//! the helper through the control socket. When that socket ends, nothing of the service is left
+//! (or the helper was killed, and then the attendant kills the service's group).
+
+use super::channel::{Channel, Command, Config, Report};
+use super::notify::{Supervisor, Traps};
+use super::remap::Remap;
+use super::sys::Notifier;
+use super::{Isolation, Launch, SyscallPolicy};
+use crate::link::{BoxFuture, Dial, Stream};
+use nix::errno::Errno;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Seek, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpSocket, TcpStream, unix::pipe};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// How a service ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Exit {
+    /// With this code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+    /// The helper was lost; nothing is known.
+    Unknown,
+}
+
+/// Where a chunk of output came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutputStream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// A chunk of output, as it was read; cut anywhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// Where it came from.
+    pub stream: OutputStream,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// Why a service did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// A family that cannot be trapped.
+    #[error("no syscall family '{0}'")]
+    UnknownFamily(String),
+    /// The launcher did not start, or the channel to it broke.
+    #[error("the launcher of '{service}' failed: {message}")]
+    Launcher {
+        /// The service.
+        service: String,
+        /// What happened.
+        message: String,
+    },
+    /// A step on the way to the service's own code failed.
+    #[error("service '{service}' could not be started: {step}: {source}")]
+    Step {
+        /// The service.
+        service: String,
+        /// What was tried (`execute /srv/api`, `enter a network namespace`).
+        step: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// How long a killed process may take to be gone.
+const UNKILLABLE: Duration = Duration::from_secs(10);
+
+/// A running service. Dropping it kills the service and all that it started.
+#[derive(Debug)]
+pub struct Running {
+    /// Its process id on the host.
+    pub pid: u32,
+    /// The listeners inside its network, in the order of [`Launch::listen`]; non-blocking.
+    pub listeners: Vec<TcpListener>,
+    output: Option<mpsc::UnboundedReceiver<Output>>,
+    attended: Attended,
+}
+
+/// What the attendant, the ways in and the owner of a service share.
+#[derive(Debug)]
+struct Shared {
+    control: Channel,
+    isolation: Isolation,
+    remap: Arc<Remap>,
+    trouble: Arc<Mutex<Option<String>>>,
+    /// Who asked for a socket, in the order of asking.
+    waiting: Mutex<VecDeque<oneshot::Sender<io::Result<OwnedFd>>>>,
+    exit: watch::Sender<Option<Exit>>,
+    empty: watch::Sender<bool>,
+    gone: watch::Sender<bool>,
+    calm: watch::Sender<bool>,
+}
+
+/// Ends the service with itself.
+#[derive(Debug)]
+struct Attended(Arc<Shared>);
+
+impl Drop for Attended {
+    fn drop(&mut self) {
+        self.0.control.finish();
+    }
+}
+
+impl Attended {
+    /// Waits until nothing of the service is left.
+    async fn gone(&self) {
+        // The sender lives in what we hold.
+        let _ = self.0.gone.subscribe().wait_for(|gone| *gone).await;
+    }
+}
+
+struct Started {
+    pid: i32,
+    listeners: Vec<TcpListener>,
+}
+
+/// Launches a service and returns once its own code runs.
+///
+/// # Errors
+/// When it cannot be started; nothing is left behind then.
+pub async fn launch(launch: Launch, policy: Arc<dyn SyscallPolicy>) -> Result<Running, LaunchError> {
+    let service = launch.service.clone();
+    let broken = |what: &str, why: &dyn std::fmt::Display| LaunchError::Launcher {
+        service: service.clone(),
+        message: format!("{what}: {why}"),
+    };
+    let remap = match launch.isolation {
+        Isolation::Namespace => Remap::default(),
+        Isolation::Shared => Remap::of(launch.declared_ports.iter().copied()),
+    };
+    let traps = Traps::of(&launch.families, remap.any()).map_err(LaunchError::UnknownFamily)?;
+    let config = config(&launch, &traps).map_err(|error| broken("write its configuration", &error))?;
+    let (control, theirs) = Channel::pair().map_err(|errno| broken("make its channel", &errno))?;
+    let mut child = std::process::Command::new(&launch.launcher)
+        .arg("__launch")
+        .stdin(Stdio::from(theirs.into_fd()))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| broken(&format!("start {}", launch.launcher.display()), &error))?;
+    let pipes = (child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from));
+    let attended = Attended(Arc::new(Shared {
+        control,
+        isolation: launch.isolation,
+        remap: Arc::new(remap),
+        trouble: Arc::default(),
+        waiting: Mutex::default(),
+        exit: watch::channel(None).0,
+        empty: watch::channel(false).0,
+        gone: watch::channel(false).0,
+        calm: watch::channel(false).0,
+    }));
+    let (tell, started) = oneshot::channel();
+    let attendant = Attendant {
+        shared: attended.0.clone(),
+        service: service.clone(),
+        policy,
+        traps: Arc::new(traps),
+        runtime: tokio::runtime::Handle::current(),
+        started: Some(tell),
+        listeners: Vec::new(),
+        pid: None,
+    };
+    let name = format!("helper of {service}");
+    std::thread::Builder::new()
+        .name(name)
+        .spawn(move || attendant.run(child))
+        .map_err(|error| broken("start its attendant", &error))?;
+    let mut output = collect(pipes).map_err(|error| broken("read its output", &error))?;
+    // A launcher that is gone already answers nothing: `started` says so.
+    let _ = attended.0.control.send(&Command::Launch, &[config.as_fd()]);
+    match started.await {
+        Ok(Ok(started)) => Ok(Running {
+            pid: started.pid.cast_unsigned(),
+            listeners: started.listeners,
+            output: Some(output),
+            attended,
+        }),
+        Ok(Err(error)) => {
+            attended.0.control.finish();
+            attended.gone().await;
+            Err(error)
+        }
+        Err(_) => {
+            attended.gone().await;
+            let mut said = Vec::new();
+            while let Some(chunk) = output.recv().await {
+                said.extend(chunk.bytes);
+            }
+            let said = String::from_utf8_lossy(&said).trim().to_owned();
+            let why = if said.is_empty() { "it ended without a word".to_owned() } else { said };
+            Err(broken("it did not launch", &why))
+        }
+    }
+}
+
+fn config(launch: &Launch, traps: &Traps) -> io::Result<OwnedFd> {
+    let config = Config {
+        program: launch.program.clone().into(),
+        args: launch.args.clone(),
+        env: launch.env.clone(),
+        cwd: launch.cwd.clone().into(),
+        isolated: launch.isolation == Isolation::Namespace,
+        listen: launch.listen.clone(),
+        trap: traps.numbers(),
+    };
+    let mut file = File::from(memfd_create("faultbox-launch", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(&serde_json::to_vec(&config)?)?;
+    file.rewind()?;
+    Ok(file.into())
+}
+
+/// Reads both pipes to their ends, whether or not somebody takes what was read: the service
+/// never waits for us.
+fn collect(pipes: (Option<OwnedFd>, Option<OwnedFd>)) -> io::Result<mpsc::UnboundedReceiver<Output>> {
+    let (send, receive) = mpsc::unbounded_channel();
+    for (stream, pipe) in [(OutputStream::Stdout, pipes.0), (OutputStream::Stderr, pipes.1)] {
+        let Some(pipe) = pipe else { continue };
+        let mut pipe = pipe::Receiver::from_owned_fd(pipe)?;
+        let send = send.clone();
+        tokio::spawn(async move {
+            let mut buffer = vec![0; 64 * 1024];
+            // An error of a pipe is its end.
+            while let Ok(read @ 1..) = pipe.read(&mut buffer).await {
+                let bytes = buffer.get(..read).unwrap_or_default().to_vec();
+                let _ = send.send(Output { stream, bytes });
+            }
+        });
+    }
+    Ok(receive)
+}
+
+/// Reads what the helper reports.
+struct Attendant {
+    shared: Arc<Shared>,
+    service: String,
+    policy: Arc<dyn SyscallPolicy>,
+    traps: Arc<Traps>,
+    runtime: tokio::runtime::Handle,
+    started: Option<oneshot::Sender<Result<Started, LaunchError>>>,
+    listeners: Vec<TcpListener>,
+    pid: Option<i32>,
+}
+
+impl Attendant {
+    fn run(mut self, mut child: Child) {
+        while let Ok(Some((report, descriptors))) = self.shared.control.receive::<Report>() {
+            self.attend(report, descriptors);
+        }
+        if self.shared.exit.borrow().is_none() {
+            if let Some(pid) = self.pid {
+                // The helper did not live to see the service's end, so it was killed. The kernel
+                // has killed the service with it; this is for the rest of its group.
+                let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+            self.shared.exit.send_replace(Some(Exit::Unknown));
+        }
+        // A helper whose socket has ended is ending.
+        let _ = child.wait();
+        self.shared.empty.send_replace(true);
+        self.shared.gone.send_replace(true);
+        // After `gone`: who asks from now on sees that there will be no answer.
+        self.shared.waiting.lock().unwrap_or_else(|p| p.into_inner()).clear();
+    }
+
+    fn attend(&mut self, report: Report, mut descriptors: Vec<OwnedFd>) {
+        match report {
+            Report::Listeners => self.listeners.extend(descriptors.drain(..).map(TcpListener::from)),
+            Report::Filter => {
+                if let Some(listener) = descriptors.pop() {
+                    self.supervise(listener);
+                }
+            }
+            Report::Started(pid) => {
+                self.pid = Some(pid);
+                let listeners = std::mem::take(&mut self.listeners);
+                self.tell(Ok(Started { pid, listeners }));
+            }
+            Report::Failed { step, errno } => {
+                let source = io::Error::from_raw_os_error(errno);
+                self.tell(Err(LaunchError::Step { service: self.service.clone(), step, source }));
+            }
+            Report::Socket(result) => {
+                let mut waiting = self.shared.waiting.lock().unwrap_or_else(|p| p.into_inner());
+                let Some(asked) = waiting.pop_front() else { return };
+                let missing = || io::Error::from(io::ErrorKind::NotConnected);
+                // Who asked may have given up; the socket is then closed again.
+                let _ = asked.send(match result {
+                    Ok(()) => descriptors.pop().ok_or_else(missing),
+                    Err(errno) => Err(io::Error::from_raw_os_error(errno)),
+                });
+            }
+            Report::Exited(exit) => {
+                self.shared.exit.send_replace(Some(exit));
+            }
+            Report::Empty => {
+                self.shared.empty.send_replace(true);
+            }
+            // Answers to questions that an attendant does not ask.
+            Report::TrialFilter { .. } | Report::Probed(_) => {}
+        }
+    }
+
+    fn tell(&mut self, result: Result<Started, LaunchError>) {
+        if let Some(started) = self.started.take() {
+            // Whoever launched may have given up; then the service is ended.
+            let _ = started.send(result);
+        }
+    }
+
+    fn supervise(&self, listener: OwnedFd) {
+        let supervisor = Supervisor {
+            service: self.service.clone(),
+            notifier: Arc::new(Notifier::new(listener)),
+            traps: self.traps.clone(),
+            policy: self.policy.clone(),
+            remap: self.shared.remap.clone(),
+            runtime: self.runtime.clone(),
+            calm: self.shared.calm.subscribe(),
+            trouble: self.shared.trouble.clone(),
+        };
+        let name = format!("syscalls of {}", self.service);
+        let spawned = std::thread::Builder::new().name(name).spawn(move || supervisor.run());
+        match spawned {
+            // When the helper is gone, the control socket tells.
+            Ok(_) => drop(self.shared.control.send(&Command::Go, &[])),
+            Err(_) => self.shared.control.finish(),
+        }
+    }
+}
+
+impl Running {
+    /// Opens connections to the port that the service declared, as seen inside its network.
+    pub fn dial(&self, port: u16) -> Arc<dyn Dial> {
+        Arc::new(PortDial { shared: self.attended.0.clone(), port })
+    }
+
+    /// Where a declared port is really bound on the host, once it is ([`Isolation::Shared`]
+    /// only).
+    pub fn bound(&self, port: u16) -> Option<SocketAddr> {
+        self.attended.0.remap.bound(port)
+    }
+
+    /// The service's output until it and its children have closed it; nothing is lost, and each
+    /// stream is in order. `None` when it was taken before.
+    pub fn output(&mut self) -> Option<mpsc::UnboundedReceiver<Output>> {
+        self.output.take()
+    }
+
+    /// Waits until the service's first process ends (its children may live on).
+    pub async fn exited(&self) -> Exit {
+        let mut exit = self.attended.0.exit.subscribe();
+        exit.wait_for(Option::is_some).await.ok().and_then(|exit| *exit).unwrap_or(Exit::Unknown)
+    }
+
+    /// How the service's first process ended, if it has.
+    pub fn exit(&self) -> Option<Exit> {
+        *self.attended.0.exit.borrow()
+    }
+
+    /// What went wrong with the supervision itself; a cell in which that is so is our error.
+    pub fn trouble(&self) -> Option<String> {
+        self.attended.0.trouble.lock().unwrap_or_else(|p| p.into_inner()).clone()
+    }
+
+    /// Sends a signal to every process of the service.
+    pub fn signal(&self, signal: i32) {
+        // Without a helper there is no process to send it to.
+        let _ = self.attended.0.control.send(&Command::Signal(signal), &[]);
+    }
+
+    /// Asks all processes of the service to end (SIGTERM), kills after `grace` what is left,
+    /// and returns when nothing is. What cannot be killed (another user's, or one that the kernel
+    /// holds) is given up after ten seconds more and is our [`Running::trouble`].
+    pub async fn stop(&self, grace: Duration) -> Exit {
+        let shared = &self.attended.0;
+        // Nobody who is held up by a fault could end in an orderly way.
+        shared.calm.send_replace(true);
+        let mut empty = shared.empty.subscribe();
+        self.signal(libc::SIGTERM);
+        // In vain: then it is killed.
+        let _ = tokio::time::timeout(grace, empty.wait_for(|empty| *empty)).await;
+        let _ = shared.control.send(&Command::End, &[]);
+        if tokio::time::timeout(UNKILLABLE, self.attended.gone()).await.is_err() {
+            let mut trouble = shared.trouble.lock().unwrap_or_else(|p| p.into_inner());
+            trouble.get_or_insert_with(|| "a process of it could not be killed".to_owned());
+            return self.exit().unwrap_or(Exit::Unknown);
+        }
+        self.exited().await
+    }
+}
+
+impl Shared {
+    /// A socket made inside the service's network.
+    async fn socket(&self, v6: bool) -> io::Result<OwnedFd> {
+        let (send, receive) = oneshot::channel();
+        {
+            let mut waiting = self.waiting.lock().unwrap_or_else(|p| p.into_inner());
+            self.control.send(&Command::Socket { v6 }, &[])?;
+            waiting.push_back(send);
+            if *self.gone.borrow() {
+                waiting.clear();
+            }
+        }
+        receive.await.map_err(|_| io::Error::from(Errno::ECONNREFUSED))?
+    }
+
+    async fn connect_inside(&self, ip: IpAddr, port: u16) -> io::Result<TcpStream> {
+        let socket = self.socket(ip.is_ipv6()).await?;
+        let socket = TcpSocket::from_std_stream(std::net::TcpStream::from(socket));
+        socket.connect(SocketAddr::new(ip, port)).await
+    }
+
+    async fn connect(&self, port: u16) -> io::Result<TcpStream> {
+        match self.isolation {
+            Isolation::Namespace => {
+                let refused = match self.connect_inside(IpAddr::V4(Ipv4Addr::LOCALHOST), port).await {
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => error,
+                    done => return done,
+                };
+                // Some listen on `localhost`, which is ::1 for them.
+                let other = self.connect_inside(IpAddr::V6(Ipv6Addr::LOCALHOST), port).await;
+                other.map_err(|_| refused)
+            }
+            Isolation::Shared => {
+                let unbound = || io::Error::from(Errno::ECONNREFUSED);
+                let address = match self.remap.covers(port) {
+                    true => self.remap.bound(port).ok_or_else(unbound)?,
+                    false => SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+                };
+                TcpStream::connect(address).await
+            }
+        }
+    }
+}
+
+struct PortDial {
+    shared: Arc<Shared>,
+    port: u16,
+}
+
+impl Dial for PortDial {
+    fn dial(&self) -> BoxFuture<'_, io::Result<Stream>> {
+        Box::pin(async move {
+            let stream = self.shared.connect(self.port).await?;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(stream) as Stream)
+        })
+    }
+}

@@ -1,0 +1,288 @@
+//! All `unsafe` of the engine: what neither `std` nor `nix` offers safely.
+//!
+//! Contract: every function here is safe to call with any arguments; descriptors come and go
+//! as owned values.
+
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use std::io::IoSliceMut;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// One instruction of a filter program, as the kernel wants it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Instruction {
+    pub code: u16,
+    pub if_true: u8,
+    pub if_false: u8,
+    pub operand: u32,
+}
+
+/// A trapped call that waits for an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Notification {
+    /// The kernel's name for it.
+    pub id: u64,
+    /// The thread that waits.
+    pub tid: u32,
+    /// The syscall's number.
+    pub number: u32,
+    /// Its arguments.
+    pub args: [u64; 6],
+}
+
+/// What a trapped call gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Response {
+    /// It is made.
+    Continue,
+    /// It succeeded with 0, without being made.
+    Success,
+    /// It failed with this errno, without being made.
+    Errno(i32),
+}
+
+/// Descriptors that can come with one message.
+const MAX_DESCRIPTORS: usize = 128;
+
+/// Receives one message and its descriptors; 0 bytes mean the end of the channel.
+pub(super) fn receive_with_descriptors(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+) -> nix::Result<(usize, Vec<OwnedFd>)> {
+    let mut space = nix::cmsg_space!([RawFd; MAX_DESCRIPTORS]);
+    let mut parts = [IoSliceMut::new(buffer)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
+    let mut descriptors = Vec::new();
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(raw) = control {
+            // SAFETY: the kernel made these descriptors for this message just now; nobody else
+            // in this process knows them.
+            descriptors.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+        }
+    }
+    if message.flags.contains(MsgFlags::MSG_TRUNC) {
+        return Err(Errno::EMSGSIZE);
+    }
+    Ok((message.bytes, descriptors))
+}
+
+/// Which side of a fork this is.
+pub(super) enum Fork {
+    /// The new process.
+    Child,
+    /// The old one, with the new one's id.
+    Parent(i32),
+}
+
+/// Forks a process of one thread. (A child of several could find any lock taken.)
+pub(super) fn fork() -> nix::Result<Fork> {
+    let threads = std::fs::read_dir("/proc/self/task").map_err(|_| Errno::ENOSYS)?.count();
+    if threads != 1 {
+        return Err(Errno::EDEADLK);
+    }
+    // SAFETY: there is no other thread whose locks or half-changed state the child could inherit.
+    match unsafe { libc::fork() } {
+        -1 => Err(Errno::last()),
+        0 => Ok(Fork::Child),
+        pid => Ok(Fork::Parent(pid)),
+    }
+}
+
+/// Ends this process at once, without running exit handlers.
+pub(super) fn exit_now(code: i32) -> ! {
+    // SAFETY: `_exit` takes no pointers and does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// Collects one child that has ended. `Ok(None)`: there are children and none has ended (only
+/// when not blocking); `Err(ECHILD)`: there are none.
+pub(super) fn reap(block: bool) -> nix::Result<Option<(i32, i32)>> {
+    let mut status = 0;
+    let options = if block { 0 } else { libc::WNOHANG };
+    // SAFETY: `status` is a valid place for an int for the length of the call.
+    match unsafe { libc::waitpid(-1, &mut status, options) } {
+        -1 => Err(Errno::last()),
+        0 => Ok(None),
+        pid => Ok(Some((pid, status))),
+    }
+}
+
+/// Gives SIGPIPE its default meaning back (Rust's runtime ignores it, and exec would keep that).
+pub(super) fn default_sigpipe() {
+    // SAFETY: setting a default disposition installs no handler of ours.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
+/// Marks all descriptors from 3 on as closing at exec. Fails on kernels before 5.11.
+pub(super) fn close_others_at_exec() -> nix::Result<()> {
+    const CLOEXEC: libc::c_uint = 1 << 2;
+    // SAFETY: the call takes three integers and closes nothing by itself.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, 3 as libc::c_uint, libc::c_uint::MAX, CLOEXEC) };
+    Errno::result(result).map(drop)
+}
+
+/// Brings the loopback interface of this network namespace up.
+pub(super) fn loopback_up() -> nix::Result<()> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    // SAFETY: an all-zero `ifreq` is a valid value (an empty name, zero flags).
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (place, byte) in request.ifr_name.iter_mut().zip(b"lo") {
+        *place = *byte as libc::c_char;
+    }
+    // SAFETY: SIOCGIFFLAGS reads the name and writes the flags of the `ifreq` it is given.
+    Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS as _, &mut request) })?;
+    // SAFETY: the kernel has just filled in the flags, so this is the active field.
+    let flags = unsafe { request.ifr_ifru.ifru_flags };
+    request.ifr_ifru.ifru_flags = flags | libc::IFF_UP as libc::c_short;
+    // SAFETY: SIOCSIFFLAGS reads the name and flags of the `ifreq` it is given.
+    Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &request) }).map(drop)
+}
+
+/// Gives loopback a second address, 127.0.0.2. Where a host has no other than 127.0.0.1, glibc's
+/// `getaddrinfo` with `AI_ADDRCONFIG` (librdkafka and others ask so) resolves nothing, not even numbers.
+pub(super) fn loopback_second_address() -> nix::Result<()> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    // SAFETY: an all-zero `ifreq` is a valid value (an empty name, an empty address).
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (place, byte) in request.ifr_name.iter_mut().zip(b"lo:1") {
+        *place = *byte as libc::c_char;
+    }
+    // A `sockaddr_in` in a `sockaddr`: two bytes of port, four of address.
+    let mut address = libc::sockaddr { sa_family: libc::AF_INET as libc::sa_family_t, sa_data: [0; 14] };
+    for (place, byte) in address.sa_data.iter_mut().skip(2).zip([127u8, 0, 0, 2]) {
+        *place = byte as libc::c_char;
+    }
+    request.ifr_ifru.ifru_addr = address;
+    // SAFETY: SIOCSIFADDR reads the name and address of the `ifreq` it is given.
+    Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFADDR as _, &request) }).map(drop)
+}
+
+/// Puts a filter program on this thread (and all that it starts) and returns the listener of its
+/// notifications, and whether trapped calls wait on when signals arrive.
+pub(super) fn install_filter(program: &[Instruction]) -> nix::Result<(OwnedFd, bool)> {
+    let mut instructions: Vec<libc::sock_filter> = program
+        .iter()
+        .map(|i| libc::sock_filter { code: i.code, jt: i.if_true, jf: i.if_false, k: i.operand })
+        .collect();
+    let len = u16::try_from(instructions.len()).map_err(|_| Errno::E2BIG)?;
+    let program = libc::sock_fprog { len, filter: instructions.as_mut_ptr() };
+    let always = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
+    let mut last = Errno::EINVAL;
+    for killable in [libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, 0] {
+        // SAFETY: `program` points at `len` instructions that live until after the call; the
+        // kernel copies and checks them.
+        let result = unsafe {
+            libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, always | killable, &program)
+        };
+        match Errno::result(result) {
+            Ok(fd) => {
+                // SAFETY: the kernel returned a new descriptor that only we know.
+                let listener = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
+                return Ok((listener, killable != 0));
+            }
+            Err(errno) => last = errno,
+        }
+        if last != Errno::EINVAL {
+            break;
+        }
+    }
+    Err(last)
+}
+
+mod raw {
+    nix::ioctl_readwrite!(receive, b'!', 0, libc::seccomp_notif);
+    nix::ioctl_readwrite!(send, b'!', 1, libc::seccomp_notif_resp);
+    nix::ioctl_write_ptr!(id_valid, b'!', 2, u64);
+    // The flags are passed by value, although the number says pointer.
+    nix::ioctl_write_int_bad!(set_flags, nix::request_code_write!(b'!', 4, size_of::<u64>()));
+}
+
+/// What waiting for a trapped call came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// There is one.
+    Ready,
+    /// There is none yet.
+    TimedOut,
+    /// Nobody is left under the filter.
+    Over,
+}
+
+/// The supervisor's end of a filter.
+#[derive(Debug)]
+pub(super) struct Notifier {
+    listener: OwnedFd,
+}
+
+impl Notifier {
+    pub(super) fn new(listener: OwnedFd) -> Self {
+        Notifier { listener }
+    }
+
+    /// Asks for the fast wake-up: caller and supervisor take turns on one CPU.
+    pub(super) fn sync_wake_up(&self) -> nix::Result<()> {
+        const SYNC_WAKE_UP: libc::c_int = 1;
+        // SAFETY: takes an integer; a listener of another kind answers EINVAL or ENOTTY.
+        unsafe { raw::set_flags(self.listener.as_raw_fd(), SYNC_WAKE_UP) }.map(drop)
+    }
+
+    /// Waits for a trapped call. `ENOENT`: one has vanished (its caller was killed), or there is
+    /// nobody left under the filter.
+    pub(super) fn receive(&self) -> nix::Result<Notification> {
+        // SAFETY: an all-zero notification is a valid value, and what the kernel asks for.
+        let mut notif: libc::seccomp_notif = unsafe { std::mem::zeroed() };
+        // SAFETY: the kernel fills in exactly the struct whose size is part of the number.
+        unsafe { raw::receive(self.listener.as_raw_fd(), &mut notif) }?;
+        Ok(Notification {
+            id: notif.id,
+            tid: notif.pid,
+            number: notif.data.nr.cast_unsigned(),
+            args: notif.data.args,
+        })
+    }
+
+    /// Waits until there is something to receive, at most `timeout_ms` (-1: for ever).
+    pub(super) fn wait(&self, timeout_ms: i32) -> nix::Result<Wait> {
+        let mut poll = libc::pollfd { fd: self.listener.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: `poll` is one valid `pollfd` for the length of the call.
+        Errno::result(unsafe { libc::poll(&mut poll, 1, timeout_ms) })?;
+        Ok(match poll.revents {
+            0 => Wait::TimedOut,
+            events if events & libc::POLLIN != 0 => Wait::Ready,
+            _ => Wait::Over,
+        })
+    }
+
+    /// Whether the call still waits: what was read about its thread really was about it.
+    pub(super) fn valid(&self, id: u64) -> bool {
+        // SAFETY: `id` is a valid u64 for the length of the call.
+        unsafe { raw::id_valid(self.listener.as_raw_fd(), &id) }.is_ok()
+    }
+
+    /// Answers a trapped call. That its caller is gone meanwhile is no error.
+    pub(super) fn respond(&self, id: u64, response: Response) {
+        let (error, flags) = match response {
+            Response::Continue => (0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32),
+            Response::Success => (0, 0),
+            Response::Errno(errno) => (-errno, 0),
+        };
+        let mut answer = libc::seccomp_notif_resp { id, val: 0, error, flags };
+        // SAFETY: the kernel reads exactly the struct whose size is part of the number.
+        while unsafe { raw::send(self.listener.as_raw_fd(), &mut answer) } == Err(Errno::EINTR) {}
+    }
+}
+
+/// A duplicate of descriptor `fd` of the process `pid`.
+pub(super) fn take_descriptor(pid: i32, fd: i32) -> nix::Result<OwnedFd> {
+    // SAFETY: two integers; the kernel returns a new descriptor or an error.
+    let pidfd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    // SAFETY: the descriptor is new and only we know it.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd as RawFd) };
+    // SAFETY: three integers; the kernel returns a new descriptor or an error.
+    let taken = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0) })?;
+    // SAFETY: the descriptor is new and only we know it.
+    Ok(unsafe { OwnedFd::from_raw_fd(taken as RawFd) })
+}

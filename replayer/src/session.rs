@@ -1,0 +1,284 @@
+//! A replay session: one recorded cell, driven again or judged again.
+//!
+//! Contract: the recorded entries come with their payloads; the plan comes from the bundle's
+//! spec tree. What is compared is the canonical form of the scenario phase under a named
+//! policy; the outcome says exact, or where the two first parted.
+
+use crate::diff;
+use crate::divergence::Divergence;
+use crate::environment::RecordedEnvironment;
+use crate::tape::Tape;
+use faultbox_bundle_format::canonical::{self, Canonical, Policy};
+use faultbox_bundle_format::generated::Scanner;
+use faultbox_bundle_format::redact::Redactor;
+use faultbox_bundle_format::{Body, Entry, Named, Phase, Verdict};
+use faultbox_engine::mock::{Mock, MockError, SignRequest};
+use faultbox_engine::plan::{Driver, Plan};
+use faultbox_engine::prng::Key;
+use faultbox_engine::runner::{self, CellResult, RunContext};
+use faultbox_engine::step::{StepCall, StepResponse};
+use faultbox_engine::topology::ServiceKind;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+/// A cell as it was recorded.
+#[derive(Debug, Clone)]
+pub struct Recording {
+    /// Its entries, payloads inline.
+    pub entries: Vec<Entry>,
+    /// Wall clock at the start of the recorded run, nanoseconds since the Unix epoch.
+    pub unix_ns: u64,
+    /// Seed of the recorded run.
+    pub seed: u64,
+    /// Its verdict.
+    pub verdict: Verdict,
+    /// Gives live values the recording's tokens.
+    pub redactor: Redactor,
+}
+
+impl Recording {
+    /// A recording from a cell's entries; `None` where the cell has no verdict.
+    pub fn new(entries: Vec<Entry>, unix_ns: u64, seed: u64, redactor: Redactor) -> Option<Self> {
+        let verdict = entries.iter().rev().find_map(|entry| match &entry.body {
+            Body::Verdict(verdict) => Some(verdict.clone()),
+            _ => None,
+        })?;
+        Some(Recording { entries, unix_ns, seed, verdict, redactor })
+    }
+}
+
+/// What came of a replay.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The verdict now.
+    pub verdict: Verdict,
+    /// Where replay and recording differ, first difference first.
+    pub divergences: Vec<Divergence>,
+    /// Whether the verdict is the recorded one (ending and reason).
+    pub reproduced: bool,
+    /// Requests that were answered as repeats.
+    pub repeats: u64,
+    /// Why the service could not be driven, if so.
+    pub setup_failed: bool,
+    /// The entries of the replay.
+    pub entries: Vec<Entry>,
+}
+
+impl Outcome {
+    /// Whether nothing differs.
+    pub fn exact(&self) -> bool {
+        self.reproduced && self.divergences.is_empty()
+    }
+}
+
+/// Drives the service under test through a recorded cell.
+pub async fn redrive(
+    run: &Arc<RunContext>,
+    plan: &Arc<Plan>,
+    index: usize,
+    recording: &Recording,
+    policy: Policy,
+) -> Outcome {
+    let services = plan.topology.services.iter();
+    let addresses: Vec<Named> = services.flat_map(runner::addresses_of).collect();
+    let tape = Tape::new(recording, Scanner::new(run.clock.unix_ns()).with_addresses(&addresses));
+    let sut = plan.topology.sut().map(|service| service.name.clone()).unwrap_or_default();
+    let environment = RecordedEnvironment::new(tape.clone(), &sut);
+    let result = runner::run_cell(run, plan, index, environment).await;
+    let mut outcome = outcome(recording, result, run.clock.unix_ns(), policy);
+    outcome.repeats = tape.repeats();
+    let divergences = &mut outcome.divergences;
+    if divergences.is_empty() {
+        // The same content in another causal order, or a request in another phase.
+        divergences.extend(tape.divergences().into_iter().filter(|d| match d {
+            Divergence::Unexpected { phase, .. } => *phase == faultbox_bundle_format::Phase::Scenario,
+            _ => true,
+        }));
+    } else {
+        let unexpected = tape.divergences();
+        divergences.splice(0..0, unexpected);
+    }
+    outcome
+}
+
+/// Compares a cell that ran (live or redriven, at `unix_ns`) with its recording.
+pub fn outcome(recording: &Recording, result: CellResult, unix_ns: u64, policy: Policy) -> Outcome {
+    let CellResult { verdict, mut entries, setup_failed, .. } = result;
+    entries.iter_mut().for_each(|entry| recording.redactor.entry(entry));
+    Outcome {
+        divergences: compare(&recording.entries, recording.unix_ns, &entries, unix_ns, policy),
+        reproduced: same_verdict(&recording.verdict, &verdict),
+        verdict,
+        repeats: 0,
+        setup_failed,
+        entries,
+    }
+}
+
+/// Judges the recorded steps with the spec as it is now; nothing runs.
+pub fn judge(plan: &Plan, index: usize, recording: &Recording, run_key: Key) -> Outcome {
+    let driver = Arc::new(RecordedDriver::new(plan, &recording.entries, recording.unix_ns, run_key));
+    let result = plan.program.run(index, driver.clone());
+    let verdict = Verdict {
+        ending: result.judgement.ending,
+        reason: result.judgement.reason,
+        blame: result.judgement.blame,
+        ..recording.verdict.clone()
+    };
+    Outcome {
+        reproduced: same_verdict(&recording.verdict, &verdict),
+        verdict,
+        divergences: driver.divergences(),
+        repeats: 0,
+        setup_failed: false,
+        entries: Vec::new(),
+    }
+}
+
+fn same_verdict(recorded: &Verdict, now: &Verdict) -> bool {
+    recorded.ending == now.ending
+        && canonical::without_durations(&recorded.reason) == canonical::without_durations(&now.reason)
+}
+
+/// All differences between two cells' canonical forms.
+pub fn compare(
+    recorded: &[Entry],
+    recorded_unix_ns: u64,
+    replayed: &[Entry],
+    replayed_unix_ns: u64,
+    policy: Policy,
+) -> Vec<Divergence> {
+    let recorded = canonical::of_cell(recorded, recorded_unix_ns, policy);
+    let replayed = canonical::of_cell(replayed, replayed_unix_ns, policy);
+    if recorded.digest == replayed.digest {
+        return Vec::new();
+    }
+    let mut found = differences(&recorded, &replayed);
+    // In the order in which the recording met them; what was not recorded comes by the replay's.
+    found.sort_by_key(|(seq, _)| *seq);
+    found.into_iter().map(|(_, divergence)| divergence).collect()
+}
+
+fn differences(recorded: &Canonical, replayed: &Canonical) -> Vec<(u64, Divergence)> {
+    let mut found = Vec::new();
+    let empty = Vec::new();
+    let mut names: Vec<&String> = recorded.streams.keys().chain(replayed.streams.keys()).collect();
+    names.sort();
+    names.dedup();
+    for name in names {
+        let before = recorded.streams.get(name).unwrap_or(&empty);
+        let now = replayed.streams.get(name).unwrap_or(&empty);
+        for at in 0..before.len().max(now.len()) {
+            let (a, b) = (before.get(at), now.get(at));
+            if a.map(|item| &item.value) == b.map(|item| &item.value) {
+                continue;
+            }
+            let differences = match (a, b) {
+                (Some(a), Some(b)) => diff::values(&a.value, &b.value),
+                _ => Vec::new(),
+            };
+            let seq = a.or(b).map_or(u64::MAX, |item| item.seq);
+            let divergence = Divergence::Stream {
+                stream: name.clone(),
+                at,
+                recorded: a.map(|item| item.label.clone()),
+                replayed: b.map(|item| item.label.clone()),
+                differences,
+            };
+            found.push((seq, divergence));
+            break;
+        }
+    }
+    found
+}
+
+/// Answers steps with what was recorded.
+struct RecordedDriver {
+    mocks: BTreeMap<String, Arc<dyn Mock>>,
+    steps: Mutex<VecDeque<RecordedStep>>,
+    divergences: Mutex<Vec<Divergence>>,
+    unix_s: u64,
+    run_key: Key,
+}
+
+struct RecordedStep {
+    interface: String,
+    verb: String,
+    response: StepResponse,
+}
+
+impl RecordedDriver {
+    fn new(plan: &Plan, entries: &[Entry], unix_ns: u64, run_key: Key) -> Self {
+        let mut steps = VecDeque::new();
+        for entry in entries.iter().filter(|entry| entry.phase == Phase::Scenario) {
+            match &entry.body {
+                Body::StepStarted(started) => steps.push_back(RecordedStep {
+                    interface: started.interface.clone(),
+                    verb: started.verb.clone(),
+                    response: StepResponse::no_answer("the recording ends before the answer"),
+                }),
+                Body::StepEnded(ended) => {
+                    if let (Some(step), Some(response)) = (steps.back_mut(), ended.response.value()) {
+                        step.response = StepResponse::from_value(&response);
+                    }
+                }
+                _ => {}
+            }
+        }
+        let mocks = plan.topology.services.iter().filter_map(|service| match &service.kind {
+            ServiceKind::Mock(mock) => Some((service.name.clone(), mock.clone())),
+            _ => None,
+        });
+        RecordedDriver {
+            mocks: mocks.collect(),
+            steps: Mutex::new(steps),
+            divergences: Mutex::default(),
+            unix_s: unix_ns / 1_000_000_000,
+            run_key,
+        }
+    }
+
+    fn divergences(&self) -> Vec<Divergence> {
+        lock(&self.divergences).clone()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl Driver for RecordedDriver {
+    fn step(&self, call: StepCall) -> StepResponse {
+        let interface = format!("{}.{}", call.service, call.interface);
+        let next = lock(&self.steps).pop_front();
+        let wanted = format!("{} {interface}", call.verb);
+        match next {
+            Some(step) if step.interface == interface && step.verb == call.verb => step.response,
+            other => {
+                lock(&self.divergences).push(Divergence::Stream {
+                    stream: "steps".to_owned(),
+                    at: 0,
+                    recorded: other.map(|step| format!("{} {}", step.verb, step.interface)),
+                    replayed: Some(wanted),
+                    differences: Vec::new(),
+                });
+                StepResponse::no_answer("this step was not recorded")
+            }
+        }
+    }
+
+    fn sign(&self, mock: &str, request: SignRequest) -> Result<String, MockError> {
+        match self.mocks.get(mock) {
+            Some(declared) => declared.sign(self.run_key.below(mock), &request),
+            None => Err(MockError(format!("{mock} is not a mock"))),
+        }
+    }
+
+    fn assertion(&self, _held: bool, _message: &str, _location: &str) {}
+
+    fn now_unix_s(&self) -> u64 {
+        self.unix_s
+    }
+
+    fn print(&self, _text: &str) {}
+}

@@ -1,0 +1,282 @@
+//! The tape: the recorded exchanges of one cell, matched by content and served again.
+//!
+//! Contract: requests wait in queues keyed by (who asks, interface, stable key), first in
+//! first out among those whose content is equal up to generated values; exchanges recorded
+//! in the phase that the replay is in come first. An answer is held until the mutating
+//! requests that completed before it in the recording have arrived again. A request without
+//! a recorded counterpart is a divergence and gets its connection closed, never an answer.
+//! Not modelled: recorded latencies that no rule caused; a replay does not wait for them.
+
+use crate::divergence::{Divergence, Nearest};
+use crate::session::Recording;
+use faultbox_bundle_format::canonical::scanner_of;
+use faultbox_bundle_format::generated::{self, Scanner};
+use faultbox_bundle_format::redact::Redactor;
+use faultbox_bundle_format::{Body, Class, Exchange, Outcome, Phase, RuleHit, Value};
+use faultbox_engine::journal::Journal;
+use faultbox_engine::link::{Answer, BoxFuture, Conversation, Request, Responder};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// How long an answer is held for mutating requests that do not come. Then the order is
+/// reported as a divergence.
+const HELD_AT_MOST: Duration = Duration::from_secs(5);
+/// How many nearest recorded requests a divergence shows.
+const NEAREST: usize = 3;
+
+/// One recorded exchange.
+struct Recorded {
+    exchange: Exchange,
+    phase: Phase,
+    /// Position of its end in the journal.
+    ended_seq: u64,
+    /// The request's stable part with holes for generated values.
+    template: Value,
+    /// The request as recorded.
+    request: Value,
+    used: bool,
+}
+
+#[derive(Default)]
+struct State {
+    recorded: Vec<Recorded>,
+    queues: BTreeMap<(String, String, String), Vec<usize>>,
+    bindings: Vec<(String, String)>,
+    divergences: Vec<Divergence>,
+    repeats: u64,
+}
+
+/// The recorded exchanges of one cell.
+pub struct Tape {
+    state: Mutex<State>,
+    arrived: Notify,
+    /// Knows the values that the recording made up.
+    recorded: Scanner,
+    /// Knows the values that the replay makes up.
+    live: Scanner,
+    redactor: Redactor,
+}
+
+impl Tape {
+    /// A tape of a recorded cell for a replay whose values `live` knows.
+    pub fn new(recording: &Recording, live: Scanner) -> Arc<Self> {
+        let recorded = scanner_of(&recording.entries, recording.unix_ns);
+        let mut state = State { bindings: recorded.address_pairs(&live), ..State::default() };
+        for entry in &recording.entries {
+            let Body::Exchange(exchange) = &entry.body else { continue };
+            let Some(request) = exchange.request.value() else { continue };
+            let key = (exchange.source.clone(), exchange.interface.clone(), exchange.key.clone());
+            state.queues.entry(key).or_default().push(state.recorded.len());
+            state.recorded.push(Recorded {
+                phase: entry.phase,
+                ended_seq: entry.seq,
+                template: recorded.template(&request.stable()),
+                request,
+                exchange: exchange.clone(),
+                used: false,
+            });
+        }
+        // Entries lie in the order of their ends; requests are served in the order of their beginnings.
+        let began: Vec<u64> = state.recorded.iter().map(|r| r.exchange.began_seq).collect();
+        for queue in state.queues.values_mut() {
+            queue.sort_by_key(|index| began[*index]);
+        }
+        let (state, redactor) = (Mutex::new(state), recording.redactor.clone());
+        Arc::new(Tape { state, arrived: Notify::new(), recorded, live, redactor })
+    }
+
+    /// Where what was asked and what was recorded parted ways, in order.
+    pub fn divergences(&self) -> Vec<Divergence> {
+        self.lock().divergences.clone()
+    }
+
+    /// How many requests beyond the recorded number got a repeated answer.
+    pub fn repeats(&self) -> u64 {
+        self.lock().repeats
+    }
+
+    /// A responder over this tape for the cell with this journal.
+    pub fn responder(self: &Arc<Self>, interface: &str, journal: Arc<Journal>) -> Arc<dyn Responder> {
+        Arc::new(TapeResponder { tape: self.clone(), interface: interface.to_owned(), journal })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Finds and takes the recorded counterpart of a request.
+    fn take(&self, source: &str, interface: &str, request: &Request, phase: Phase) -> Found {
+        let body = self.redactor.value(&request.body);
+        let template = self.live.template(&body.stable());
+        let mut state = self.lock();
+        let key = (source.to_owned(), interface.to_owned(), request.key.clone());
+        let queue = state.queues.get(&key).cloned().unwrap_or_default();
+        let fits = |state: &State, index: &usize| state.recorded[*index].template == template;
+        let unused = |state: &State, index: &usize| !state.recorded[*index].used;
+        let same_phase = |state: &State, index: &usize| state.recorded[*index].phase == phase;
+        let mut candidates = queue.iter().filter(|i| fits(&state, i) && unused(&state, i));
+        let taken = candidates.clone().find(|i| same_phase(&state, i)).or_else(|| candidates.next()).copied();
+        let repeated = || {
+            let last = queue.iter().rev().find(|i| fits(&state, i)).copied();
+            last.filter(|i| request.repeatable || state.recorded[*i].exchange.repeatable)
+        };
+        match (taken, repeated()) {
+            (Some(index), _) => {
+                state.recorded[index].used = true;
+                let pairs = self.recorded.bind(&state.recorded[index].request.stable(), &self.live, &body.stable());
+                for pair in pairs.unwrap_or_default() {
+                    if pair.0 != pair.1 && !state.bindings.contains(&pair) {
+                        state.bindings.push(pair);
+                    }
+                }
+                drop(state);
+                self.arrived.notify_waiters();
+                Found::Exchange(index)
+            }
+            (None, Some(index)) => {
+                state.repeats += 1;
+                Found::Exchange(index)
+            }
+            (None, None) => {
+                if request.class == Class::Work {
+                    let nearest = nearest(&state, source, interface, request, &template);
+                    state.divergences.push(Divergence::Unexpected {
+                        source: source.to_owned(),
+                        interface: interface.to_owned(),
+                        operation: request.operation.clone(),
+                        request: body.stable(),
+                        nearest,
+                        phase,
+                    });
+                }
+                Found::Nothing
+            }
+        }
+    }
+
+    /// Waits until the mutating requests that had completed before this one began came again.
+    async fn hold(&self, index: usize, interface: &str) {
+        let held = async {
+            loop {
+                let arrived = self.arrived.notified();
+                if self.missing_before(index).is_none() {
+                    return;
+                }
+                arrived.await;
+            }
+        };
+        if tokio::time::timeout(HELD_AT_MOST, held).await.is_err() {
+            let missing = self.missing_before(index).unwrap_or_default();
+            let mut state = self.lock();
+            let before = state.recorded[index].exchange.operation.clone();
+            let divergence =
+                Divergence::Order { interface: interface.to_owned(), operation: before, missing };
+            state.divergences.push(divergence);
+        }
+    }
+
+    fn missing_before(&self, index: usize) -> Option<String> {
+        let state = self.lock();
+        let this = &state.recorded[index];
+        let missing = state.recorded.iter().find(|other| {
+            other.exchange.mutating
+                && !other.used
+                && other.phase == Phase::Scenario
+                && other.exchange.class == Class::Work
+                && other.exchange.source == this.exchange.source
+                && other.ended_seq < this.exchange.began_seq
+        });
+        missing.map(|other| format!("{} on {}", other.exchange.operation, other.exchange.interface))
+    }
+
+    fn answer_of(&self, index: usize) -> (Answer, Option<RuleHit>, Duration) {
+        let state = self.lock();
+        let exchange = &state.recorded[index].exchange;
+        let rule = exchange.rule.clone();
+        // A rule's pause is part of the outcome; other latencies are the environment's.
+        let pause = match &rule {
+            Some(_) => Duration::from_nanos(exchange.ended_ns.saturating_sub(exchange.began_ns)),
+            None => Duration::ZERO,
+        };
+        let answer = match exchange.outcome {
+            Outcome::Answered => match exchange.response.as_ref().and_then(|payload| payload.value()) {
+                Some(response) => Answer::Reply(generated::substitute(&response, &state.bindings)),
+                None => Answer::Unknown,
+            },
+            Outcome::Dropped | Outcome::Failed => Answer::Cut,
+            Outcome::Abandoned => Answer::Silence,
+            Outcome::OneWay => Answer::Nothing,
+        };
+        let pause = if answer == Answer::Silence { Duration::ZERO } else { pause };
+        (answer, rule, pause)
+    }
+}
+
+enum Found {
+    Exchange(usize),
+    Nothing,
+}
+
+fn nearest(state: &State, source: &str, interface: &str, request: &Request, template: &Value) -> Vec<Nearest> {
+    let same = state.recorded.iter().filter(|r| {
+        r.exchange.source == source && r.exchange.interface == interface && r.exchange.class == Class::Work
+    });
+    let mut ranked: Vec<(usize, Nearest)> = same
+        .map(|recorded| {
+            let differences = crate::diff::values(&recorded.template, template);
+            let other_operation = usize::from(recorded.exchange.operation != request.operation) * 100;
+            let spent = usize::from(recorded.used) * 10;
+            let nearest = Nearest {
+                operation: recorded.exchange.operation.clone(),
+                spent: recorded.used,
+                differences: differences.clone(),
+            };
+            (other_operation + spent + differences.len(), nearest)
+        })
+        .collect();
+    ranked.sort_by_key(|(rank, _)| *rank);
+    ranked.into_iter().take(NEAREST).map(|(_, nearest)| nearest).collect()
+}
+
+struct TapeResponder {
+    tape: Arc<Tape>,
+    interface: String,
+    journal: Arc<Journal>,
+}
+
+impl Responder for TapeResponder {
+    fn converse(&self, source: &str, _connection: u64) -> Arc<dyn Conversation> {
+        Arc::new(TapeConversation {
+            tape: self.tape.clone(),
+            source: source.to_owned(),
+            interface: self.interface.clone(),
+            journal: self.journal.clone(),
+        })
+    }
+}
+
+struct TapeConversation {
+    tape: Arc<Tape>,
+    source: String,
+    interface: String,
+    journal: Arc<Journal>,
+}
+
+impl Conversation for TapeConversation {
+    fn answer<'a>(&'a self, request: &'a Request) -> BoxFuture<'a, (Answer, Option<RuleHit>)> {
+        Box::pin(async move {
+            let phase = self.journal.phase();
+            let Found::Exchange(index) = self.tape.take(&self.source, &self.interface, request, phase) else {
+                return (Answer::Unknown, None);
+            };
+            if request.class == Class::Work && phase == Phase::Scenario {
+                self.tape.hold(index, &self.interface).await;
+            }
+            let (answer, rule, pause) = self.tape.answer_of(index);
+            tokio::time::sleep(pause).await;
+            (answer, rule)
+        })
+    }
+}

@@ -1,0 +1,149 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Deterministic record and replay for fault injection into microservices.
+#[derive(Debug, Parser)]
+#[command(name = "faultbox", version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a spec: every scenario under every fault
+    Test(TestArgs),
+    /// Drive a recorded cell again, without its environment
+    Replay(ReplayArgs),
+    /// Show what a bundle holds
+    Inspect(InspectArgs),
+    /// Run a local executable for the engine.
+    #[command(name = "__launch", hide = true)]
+    Launch,
+    /// Be a stand-in.
+    #[command(name = "__standin", hide = true)]
+    StandIn(StandInArgs),
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Human,
+    /// One JSON document on stdout.
+    Json,
+}
+
+/// Arguments of `test`.
+#[derive(Debug, Args)]
+pub struct TestArgs {
+    /// The spec
+    pub spec: PathBuf,
+    /// Seed of every decision; a fresh one is drawn and printed if there is none
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Only these cells: exact names, globs with *, or /regular expressions/
+    #[arg(long = "test", value_name = "NAME")]
+    pub tests: Vec<String>,
+    /// Print the names of the cells and stop
+    #[arg(long)]
+    pub list: bool,
+    /// Load and check the spec, print the plan and stop
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Run stand-ins instead of containers (mysql, redis and kafka images)
+    #[arg(long)]
+    pub embedded: bool,
+    /// Set an environment variable of a service
+    #[arg(long = "env", value_name = "SERVICE:KEY=VALUE")]
+    pub env: Vec<String>,
+    /// Run another executable for a service
+    #[arg(long = "binary", value_name = "SERVICE=PATH")]
+    pub binary: Vec<String>,
+    /// Write the bundle here
+    #[arg(long, value_name = "PATH", conflicts_with = "no_bundle")]
+    pub bundle: Option<PathBuf>,
+    /// Write no bundle
+    #[arg(long)]
+    pub no_bundle: bool,
+    /// Keep the service's binary in the bundle although every cell passed
+    #[arg(long)]
+    pub embed: bool,
+    /// How to print
+    #[arg(long, value_enum, default_value = "human")]
+    pub format: Format,
+    /// Cells at once; this version runs one at a time
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1))]
+    pub jobs: u32,
+}
+
+/// How much of a recording runs again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Depth {
+    /// Nothing: recorded steps, live spec
+    Judge,
+    /// The service under test; every other service is served from the bundle
+    Redrive,
+    /// Everything
+    Rerun,
+}
+
+/// Arguments of `replay`.
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// The bundle
+    pub bundle: PathBuf,
+    /// Only these cells: exact names, globs with *, or /regular expressions/
+    #[arg(long = "test", value_name = "CELL")]
+    pub tests: Vec<String>,
+    /// The seed of the recording; another one is an error
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// What runs again
+    #[arg(long, value_enum, default_value = "redrive")]
+    pub depth: Depth,
+    /// Drive another executable of the service against the recording
+    #[arg(long = "with", value_name = "SERVICE=PATH")]
+    pub with: Vec<String>,
+    /// Set an environment variable of the service
+    #[arg(long = "env", value_name = "SERVICE:KEY=VALUE")]
+    pub env: Vec<String>,
+    /// Collapse nothing in the comparison
+    #[arg(long)]
+    pub strict: bool,
+    /// How to print
+    #[arg(long, value_enum, default_value = "human")]
+    pub format: Format,
+}
+
+/// Arguments of `inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// The bundle
+    pub bundle: PathBuf,
+    /// One cell in detail
+    pub cell: Option<String>,
+    /// How to print
+    #[arg(long, value_enum, default_value = "human")]
+    pub format: Format,
+}
+
+/// Arguments of the hidden `__standin`.
+#[derive(Debug, Args)]
+pub struct StandInArgs {
+    /// Its kind.
+    pub kind: String,
+    /// Port on loopback.
+    #[arg(long)]
+    pub port: u16,
+    /// Data directory.
+    #[arg(long)]
+    pub data: PathBuf,
+    /// Control socket.
+    #[arg(long)]
+    pub control: PathBuf,
+}

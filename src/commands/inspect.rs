@@ -1,0 +1,332 @@
+//! `faultbox inspect`: what a reviewer opens. What ran, what failed and whose it is, the
+//! entries behind a failure in order, and how to see it again.
+//!
+//! Contract: reads the bundle and nothing else; text from the bundle reaches the terminal
+//! without control sequences.
+
+use super::test::{hex, verdict_json};
+use crate::cli::{Format, InspectArgs};
+use crate::terminal::{self, notice, plain, say};
+use crate::{exit_code, host};
+use faultbox_bundle_format::{
+    Body, Bundle, CellSummary, Class, Ending, Entry, Exchange, FaultCount, Outcome, Payload, Phase, ReadError, RunStarted, Verdict,
+};
+use faultbox_replayer::diff::show;
+
+/// Most lines of a story in the overview.
+const STORY: usize = 60;
+
+/// Runs the command.
+pub fn run(args: InspectArgs) -> u8 {
+    match try_run(&args) {
+        Ok(()) => exit_code::OK,
+        Err(code) => code,
+    }
+}
+
+/// One recorded cell.
+struct Cell<'a> {
+    name: &'a str,
+    entries: Vec<Entry>,
+    verdict: Option<&'a Verdict>,
+}
+
+struct Opened<'a> {
+    args: &'a InspectArgs,
+    bundle: &'a Bundle,
+    started: Option<RunStarted>,
+    run: Vec<Entry>,
+}
+
+fn unreadable(args: &InspectArgs, error: &ReadError) -> u8 {
+    notice(&format!("faultbox: {}: {}", args.bundle.display(), plain(&error.to_string())));
+    match error {
+        ReadError::NoSuchCell { .. } => exit_code::USAGE,
+        _ => exit_code::BUNDLE,
+    }
+}
+
+fn try_run(args: &InspectArgs) -> Result<(), u8> {
+    let bundle = Bundle::open(&args.bundle).map_err(|error| unreadable(args, &error))?;
+    let run = bundle.raw_entries(0).map_err(|error| unreadable(args, &error))?;
+    let started = run.iter().find_map(|entry| match &entry.body {
+        Body::RunStarted(started) => Some(started.clone()),
+        _ => None,
+    });
+    let opened = Opened { args, bundle: &bundle, started, run };
+    let Some(name) = &args.cell else {
+        return match args.format {
+            Format::Human => opened.overview(),
+            Format::Json => opened.all(false).map(|cells| opened.json(&cells)),
+        };
+    };
+    let summary = bundle.cell(name).map_err(|error| unreadable(args, &error))?;
+    let cell = opened.cell(summary, true)?;
+    match args.format {
+        Format::Human => opened.detail(&cell),
+        Format::Json => opened.json(&[cell]),
+    }
+    Ok(())
+}
+
+impl Opened<'_> {
+    /// A cell; its entries are read only where they are shown.
+    fn cell<'a>(&self, summary: &'a CellSummary, entries: bool) -> Result<Cell<'a>, u8> {
+        let entries = match entries {
+            true => self.bundle.entries(summary.cell).map_err(|error| unreadable(self.args, &error))?,
+            false => Vec::new(),
+        };
+        Ok(Cell { name: &summary.name, entries, verdict: summary.verdict.as_ref() })
+    }
+
+    fn all(&self, entries: bool) -> Result<Vec<Cell<'_>>, u8> {
+        self.bundle.cells().iter().map(|summary| self.cell(summary, entries)).collect()
+    }
+
+    fn overview(&self) -> Result<(), u8> {
+        self.head();
+        let cells = self.bundle.cells();
+        let passed = cells.iter().filter(|cell| cell.passed()).count();
+        let without = cells.iter().filter(|cell| cell.verdict.is_none()).count();
+        let incomplete = if without > 0 { format!(", {without} without a verdict") } else { String::new() };
+        say(&format!("{passed} passed, {} failed{incomplete}\n", cells.len() - passed - without));
+        for cell in cells {
+            let verdict = cell.verdict.as_ref();
+            let mark = verdict.map_or("no verdict", |verdict| terminal::word(verdict.ending));
+            let ms = verdict.map_or(0, |verdict| verdict.scenario_ns / 1_000_000);
+            let faults = verdict.map(faults).unwrap_or_default();
+            say(format!("{mark:<12} {:<45} {ms:>6}ms  {faults}", plain(&cell.name)).trim_end());
+        }
+        for cell in cells.iter().filter(|cell| !cell.passed()) {
+            say("");
+            self.story(&self.cell(cell, true)?, false);
+        }
+        Ok(())
+    }
+
+    fn head(&self) {
+        if let Some(started) = &self.started {
+            say(&format!(
+                "{} recorded {} UTC by faultbox {}, seed {} ({})",
+                self.args.bundle.display(),
+                host::stamp(started.unix_ns),
+                plain(&started.tool_version),
+                started.seed,
+                plain(&started.seed_source)
+            ));
+            say(&format!("command: faultbox {}", plain(&started.command.join(" "))));
+        }
+        if let Some(digest) = self.bundle.digest() {
+            say(&format!("digest:  {}", hex(&digest)));
+        } else {
+            say("incomplete: the run that wrote it was cut short; what follows is all up to its last whole chunk");
+        }
+        if let Some(damage) = self.bundle.damage() {
+            say(&format!("lost: {} bytes from byte {} on ({})", damage.lost, damage.at, plain(&damage.what)));
+        }
+        let unknown = &self.bundle.index().unknown;
+        if let Some(first) = unknown.first() {
+            let count = unknown.len();
+            say(&format!("not shown: {count} records of kinds that this version does not know (the first is {})", first.kind));
+        }
+    }
+
+    fn detail(&self, cell: &Cell<'_>) {
+        self.head();
+        say("");
+        self.story(cell, true);
+        say("\nhost:");
+        for entry in &self.run {
+            if let Body::HostFact(fact) = &entry.body {
+                say(&format!("  {}: {}", plain(&fact.name), plain(&fact.value)));
+            }
+        }
+    }
+
+    /// What failed, whose it is, what led to it, how to see it again.
+    fn story(&self, cell: &Cell<'_>, whole: bool) {
+        let name = plain(cell.name);
+        let Some(verdict) = cell.verdict else {
+            say(&format!("{name}: no verdict was reached; the last that is known:"));
+            self.happened(cell, whole, true);
+            return;
+        };
+        say(&format!("{} {name}", terminal::word(verdict.ending)));
+        if verdict.ending != Ending::Passed {
+            say(&format!("  reason: {}", plain(&verdict.reason)));
+            say(&format!("  whose:  {}", terminal::whose(verdict.blame)));
+        }
+        say(&format!("  digest: {}", hex(&verdict.digest)));
+        for count in &verdict.fired {
+            let fired = if count.fired == 0 { "never fired".to_owned() } else { format!("fired {}x", count.fired) };
+            say(&format!(
+                "  fault:  {} {} on {}: {fired} of {} matches",
+                plain(&count.assumption),
+                plain(&count.rule),
+                plain(&count.target),
+                count.matched
+            ));
+        }
+        say("  what happened in the scenario:");
+        self.happened(cell, whole, false);
+        let seed = self.started.as_ref().map_or(0, |started| started.seed);
+        say(&format!("  again:  faultbox replay {} --test {name} --seed {seed}", self.args.bundle.display()));
+    }
+
+    /// The entries behind a result, in the order in which they began.
+    fn happened(&self, cell: &Cell<'_>, whole: bool, every_phase: bool) {
+        let shown = |entry: &&Entry| every_phase || entry.phase == Phase::Scenario;
+        let base = cell.entries.iter().find(shown).map_or(0, |e| e.at_ns);
+        let mut lines: Vec<(u64, String)> =
+            cell.entries.iter().filter(shown).flat_map(|entry| line(entry, whole)).collect();
+        lines.sort_by_key(|(at, _)| *at);
+        let most = if whole { usize::MAX } else { STORY };
+        // What led to the end matters most: a long story loses its middle.
+        let (head, tail) = (most.min(lines.len()) / 3, most - most.min(lines.len()) / 3);
+        let cut = lines.len().saturating_sub(head + tail);
+        for (place, (at, text)) in lines.iter().enumerate() {
+            if place == head && cut > 0 {
+                let (bundle, name) = (self.args.bundle.display(), plain(cell.name));
+                say(&format!("               ... {cut} more: faultbox inspect {bundle} {name}"));
+            }
+            if place < head || place >= head + cut {
+                let ms = at.saturating_sub(base) as f64 / 1e6;
+                say(&format!("    {ms:>9.2}ms  {}", plain(text)));
+            }
+        }
+        if whole {
+            counts(cell);
+        }
+    }
+
+    fn json(&self, cells: &[Cell<'_>]) {
+        let cells = cells.iter().map(|cell| match cell.verdict {
+            Some(verdict) => {
+                let mut json = verdict_json(cell.name, verdict);
+                if let (Some(map), true) = (json.as_object_mut(), self.args.cell.is_some()) {
+                    let entries = cell.entries.iter().filter_map(entry_json);
+                    map.insert("entries".to_owned(), entries.collect::<Vec<_>>().into());
+                }
+                json
+            }
+            None => serde_json::json!({ "name": cell.name, "verdict": "incomplete" }),
+        });
+        let started = self.started.as_ref();
+        let document = serde_json::json!({
+            "bundle": self.args.bundle.display().to_string(),
+            "complete": self.bundle.is_complete(),
+            "digest": self.bundle.digest().map(|digest| hex(&digest)),
+            "seed": started.map(|s| s.seed),
+            "tool_version": started.map(|s| s.tool_version.clone()),
+            "command": started.map(|s| s.command.clone()),
+            "cells": cells.collect::<Vec<_>>(),
+        });
+        say(&serde_json::to_string_pretty(&document).unwrap_or_default());
+    }
+}
+
+/// Which faults of a cell fired how often, on one line.
+fn faults(verdict: &Verdict) -> String {
+    let one = |count: &FaultCount| {
+        let (rule, target) = (plain(&count.rule), plain(&count.target));
+        if count.fired == 0 { format!("{rule} on {target} never fired") } else { format!("{rule} on {target} {}x", count.fired) }
+    };
+    let all: Vec<String> = verdict.fired.iter().map(one).collect();
+    let mark = if verdict.unreached { "unreached: " } else { "" };
+    format!("{mark}{}", all.join(", "))
+}
+
+/// An entry as lines of the story, with the time at which each began.
+fn line(entry: &Entry, whole: bool) -> Vec<(u64, String)> {
+    let one = |text: String| vec![(entry.at_ns, text)];
+    match &entry.body {
+        Body::FaultWindow(window) => {
+            let word = if window.active { "active" } else { "over" };
+            one(format!("fault {} {word}: {}", window.assumption, window.rules.join(", ")))
+        }
+        Body::StepStarted(step) => {
+            one(format!("step {}: {} {} {}", step.step, step.verb, step.interface, shown(&step.arguments)))
+        }
+        Body::StepEnded(step) => {
+            let response = step.response.value().unwrap_or_default();
+            let field = |name: &str| response.get(name).map(show).unwrap_or_default();
+            let error = field("error");
+            let error = if error == "null" { String::new() } else { format!(", {error}") };
+            one(format!("step {} answered: status {}{error}", step.step, field("status")))
+        }
+        Body::Exchange(exchange) if exchange.class == Class::Work || whole && exchange.rule.is_some() => {
+            vec![(exchange.began_ns, exchange_line(exchange, whole))]
+        }
+        // Calls that a rule looked at and let pass are many and explain nothing.
+        Body::Syscall(call) if whole || call.rule.is_some() => one(format!("{}: {} {} -> {}", call.service, call.name, call.target, call.action)),
+        Body::Output(output) => {
+            let text = String::from_utf8_lossy(&output.bytes).into_owned();
+            let lines = text.lines().filter(|line| !line.trim().is_empty());
+            lines.map(|line| (entry.at_ns, format!("{} says: {line}", output.service))).collect()
+        }
+        Body::Assertion(assertion) if !assertion.held => {
+            one(format!("assertion failed at {}: {}", assertion.location, assertion.message))
+        }
+        Body::ServiceExited(exited) => one(format!("{} ended", exited.service)),
+        _ => Vec::new(),
+    }
+}
+
+fn exchange_line(exchange: &Exchange, whole: bool) -> String {
+    let outcome = match exchange.outcome {
+        Outcome::Answered => format!("answered {}", brief(exchange.response.as_ref())),
+        Outcome::Dropped => "connection cut by a rule".to_owned(),
+        Outcome::Failed => format!("failed {}", brief(exchange.response.as_ref())),
+        Outcome::Abandoned => "the asker went away".to_owned(),
+        Outcome::OneWay => "no answer wanted".to_owned(),
+    };
+    let rule = exchange.rule.as_ref().map(|hit| format!(" [{}: {}]", hit.assumption, hit.action)).unwrap_or_default();
+    let ms = exchange.ended_ns.saturating_sub(exchange.began_ns) as f64 / 1e6;
+    let request = if whole { format!(" {}", shown(&exchange.request)) } else { String::new() };
+    let Exchange { source, interface, operation, .. } = exchange;
+    format!("{source} -> {interface}: {operation}{request}, {outcome} after {ms:.2}ms{rule}")
+}
+
+fn shown(payload: &Payload) -> String {
+    payload.value().map(|value| show(&value)).unwrap_or_default()
+}
+
+fn brief(payload: Option<&Payload>) -> String {
+    let value = payload.and_then(Payload::value).unwrap_or_default();
+    match value.get("status").or_else(|| value.get("err")).or_else(|| value.get("error")) {
+        Some(status) => show(status),
+        None => show(&value),
+    }
+}
+
+/// What the story leaves out, counted.
+fn counts(cell: &Cell<'_>) {
+    let exchanges = || {
+        cell.entries.iter().filter_map(|entry| match &entry.body {
+            Body::Exchange(exchange) => Some((entry.phase, exchange)),
+            _ => None,
+        })
+    };
+    let class = |class: Class| exchanges().filter(|(_, exchange)| exchange.class == class).count();
+    let outside = exchanges().filter(|(phase, _)| *phase != Phase::Scenario).count();
+    say(&format!(
+        "  not shown: {} session set-up, {} ambient (pings, polls, refreshes), {outside} before or after the scenario",
+        class(Class::Control),
+        class(Class::Ambient)
+    ));
+}
+
+fn entry_json(entry: &Entry) -> Option<serde_json::Value> {
+    let text = line(entry, true);
+    if text.is_empty() {
+        return None;
+    }
+    let what: Vec<String> = text.into_iter().map(|(_, text)| plain(&text)).collect();
+    Some(serde_json::json!({
+        "seq": entry.seq,
+        "at_ns": entry.at_ns,
+        "phase": format!("{:?}", entry.phase).to_lowercase(),
+        "actor": entry.actor,
+        "what": what.join("\n"),
+    }))
+}

@@ -1,0 +1,8 @@
+//! One file a command. Each returns the exit code.
+
+pub mod inspect;
+pub mod replay;
+pub mod run;
+pub mod standin;
+pub mod test;
+pub mod verify;

@@ -1,0 +1,320 @@
+//! `faultbox replay`: drive recorded cells again from a bundle, compare, say exact or where.
+
+use super::run::{self, Host};
+use super::test::{select, verdict_json};
+use crate::cli::{Depth, Format, ReplayArgs};
+use crate::terminal::{self, notice, plain, say};
+use crate::{exit_code, host};
+use faultbox_bundle_format::canonical::Policy;
+use faultbox_bundle_format::redact::Redactor;
+use faultbox_bundle_format::{Body, Bundle, Ending, Entry, RunStarted, StoredFile};
+use faultbox_engine::addresses::AddressBook;
+use faultbox_engine::event_sink::NullSink;
+use faultbox_engine::plan::Plan;
+use faultbox_engine::prng::Key;
+use faultbox_engine::runner::live::Live;
+use faultbox_engine::runner::{self, RunContext};
+use faultbox_engine::spec::{self, LoadOptions, MemoryFiles};
+use faultbox_engine::topology::ServiceKind;
+use faultbox_replayer::session::{self, Outcome, Recording};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// How many differences of one cell are printed.
+const SHOWN: usize = 5;
+
+/// Runs the command.
+pub fn run(args: ReplayArgs) -> u8 {
+    match try_run(&args) {
+        Ok(code) | Err(code) => code,
+    }
+}
+
+fn try_run(args: &ReplayArgs) -> Result<u8, u8> {
+    let source = Source::open(&args.bundle)?;
+    if args.seed.is_some_and(|seed| seed != source.started.seed) {
+        notice(&format!("faultbox: the bundle was recorded with --seed {}", source.started.seed));
+        return Err(exit_code::USAGE);
+    }
+    let host = if args.depth == Depth::Judge { None } else { Some(Host::probe()?) };
+    let addresses = Arc::new(host.as_ref().map_or_else(AddressBook::isolated, Host::addresses));
+    let dir = host::RunDir::create().map_err(|error| {
+        notice(&format!("faultbox: the temporary folder cannot be used: {error}"));
+        exit_code::HOST
+    })?;
+    let plan = Arc::new(source.plan(args, &addresses, dir.path())?);
+    let cells = source.cells(&plan, &args.tests)?;
+    let runtime = run::runtime()?;
+    let policy = if args.strict { Policy::Strict } else { Policy::Default };
+    let mut replays = Vec::new();
+    for index in cells {
+        let Some(recording) = source.recording(&plan, index)? else { continue };
+        let outcome = match (&host, args.depth) {
+            (Some(host), Depth::Redrive) => runtime.block_on(async {
+                let (run, oracle) = context(host, &recording, &dir, &addresses, &recording.entries);
+                let mut outcome = session::redrive(&run, &plan, index, &recording, policy).await;
+                outcome.divergences.extend(oracle.divergences());
+                outcome
+            }),
+            (Some(host), Depth::Rerun) => runtime.block_on(async {
+                let context = context(host, &recording, &dir, &addresses, &[]).0;
+                rerun(&context, &plan, index, &recording, policy).await
+            }),
+            _ => session::judge(&plan, index, &recording, Key::of_run(recording.seed)),
+        };
+        let replay = Replay { name: plan.cells[index].name.clone(), recording, outcome };
+        if args.format == Format::Human {
+            print(args, &replay);
+        }
+        replays.push(replay);
+    }
+    runtime.shutdown_background();
+    Ok(report(args, &replays, policy))
+}
+
+struct Replay {
+    name: String,
+    recording: Recording,
+    outcome: Outcome,
+}
+
+fn context(
+    host: &Host,
+    recording: &Recording,
+    dir: &host::RunDir,
+    addresses: &Arc<AddressBook>,
+    journal: &[Entry],
+) -> (Arc<RunContext>, Arc<faultbox_replayer::oracle::RecordedOracle>) {
+    let oracle = Arc::new(faultbox_replayer::oracle::RecordedOracle::new(recording.seed, journal));
+    let sink = Arc::new(NullSink);
+    (host.context(recording.seed, recording.redactor.clone(), sink, oracle.clone(), dir, true, addresses.clone()), oracle)
+}
+
+async fn rerun(
+    context: &Arc<RunContext>,
+    plan: &Arc<Plan>,
+    index: usize,
+    recording: &Recording,
+    policy: Policy,
+) -> Outcome {
+    let live = Live::new(context.clone());
+    let result = runner::run_cell(context, plan, index, live.clone()).await;
+    live.stop().await;
+    session::outcome(recording, result, context.clock.unix_ns(), policy)
+}
+
+/// A bundle as a replay needs it.
+struct Source {
+    path: PathBuf,
+    bundle: Bundle,
+    started: RunStarted,
+    files: Vec<StoredFile>,
+}
+
+impl Source {
+    fn open(path: &Path) -> Result<Self, u8> {
+        let unreadable = |why: String| {
+            notice(&format!("faultbox: {}: {why}", path.display()));
+            exit_code::BUNDLE
+        };
+        let bundle = Bundle::open(path).map_err(|error| unreadable(error.to_string()))?;
+        let entries = bundle.run_entries().map_err(|error| unreadable(error.to_string()))?;
+        let mut started = None;
+        let mut files = Vec::new();
+        for entry in entries {
+            match entry.body {
+                Body::RunStarted(run) => started = Some(run),
+                Body::File(file) => files.push(file),
+                _ => {}
+            }
+        }
+        let started = started.ok_or_else(|| unreadable("it does not say how its run began".to_owned()))?;
+        Ok(Source { path: path.to_owned(), bundle, started, files })
+    }
+
+    fn unreadable(&self, why: &str) -> u8 {
+        notice(&format!("faultbox: {}: {why}", self.path.display()));
+        exit_code::BUNDLE
+    }
+
+    /// The plan of the recorded spec, with the service's executable in place.
+    fn plan(&self, args: &ReplayArgs, addresses: &AddressBook, dir: &Path) -> Result<Plan, u8> {
+        let usage = |why: String| {
+            notice(&format!("faultbox: {why}"));
+            exit_code::USAGE
+        };
+        let mut files = MemoryFiles::default();
+        for file in self.files.iter().filter(|file| file.role != "binary") {
+            let content = file.content.as_ref().and_then(|payload| payload.bytes());
+            let content = content.ok_or_else(|| self.unreadable(&format!("the content of {} is missing", file.path)))?;
+            files.insert(&file.path, content.to_vec());
+        }
+        // The recorded run's own overrides come first; what is given now wins.
+        let mut env = recorded_flags(&self.started.command, "--env");
+        env.extend(args.env.iter().cloned());
+        let options = |binaries| LoadOptions {
+            addresses,
+            env: run::env_overrides(&env).unwrap_or_default(),
+            binaries,
+            files: Some(&files),
+        };
+        run::env_overrides(&env).map_err(usage)?;
+        let mut binaries = run::path_overrides("with", &args.with).map_err(usage)?;
+        if args.depth != Depth::Judge {
+            let plan = self.load(&options(binaries.clone()))?;
+            for service in &plan.topology.services {
+                let given = binaries.iter().any(|(name, _)| *name == service.name);
+                if let (ServiceKind::Binary { written, .. }, false) = (&service.kind, given) {
+                    binaries.push((service.name.clone(), self.executable(&service.name, written, dir)?));
+                }
+            }
+        }
+        self.load(&options(binaries))
+    }
+
+    fn load(&self, options: &LoadOptions<'_>) -> Result<Plan, u8> {
+        spec::load(Path::new(&self.started.spec), options).map_err(|errors| {
+            notice(errors.to_string().trim_end());
+            exit_code::USAGE
+        })
+    }
+
+    /// The recorded executable: out of the bundle, else the file that still has its digest.
+    fn executable(&self, service: &str, written: &str, dir: &Path) -> Result<PathBuf, u8> {
+        use std::os::unix::fs::PermissionsExt;
+        let stored = self.files.iter().find(|file| file.role == "binary" && file.service == service);
+        let Some(stored) = stored else {
+            return Err(self.unreadable(&format!("it does not say which executable {service} was; give --with {service}=PATH")));
+        };
+        if let Some(content) = stored.content.as_ref().and_then(|payload| payload.bytes()) {
+            let path = dir.join(format!("{service}.recorded"));
+            let written = std::fs::write(&path, content)
+                .and_then(|()| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)));
+            return written.map(|()| path).map_err(|error| {
+                notice(&format!("faultbox: the recorded executable cannot be laid out: {error}"));
+                exit_code::HOST
+            });
+        }
+        let recorded_spec = self.started.command.iter().find(|word| word.ends_with(".star"));
+        let folder = recorded_spec.and_then(|spec| Path::new(spec).parent()).unwrap_or(Path::new("."));
+        let overrides = recorded_flags(&self.started.command, "--binary");
+        let overridden = overrides.iter().filter_map(|flag| flag.split_once('=')).filter(|(name, _)| *name == service);
+        let mut candidates: Vec<PathBuf> = overridden.map(|(_, path)| PathBuf::from(path)).collect();
+        candidates.push(folder.join(written));
+        let same = |path: &PathBuf| std::fs::read(path).is_ok_and(|bytes| *blake3::hash(&bytes).as_bytes() == stored.digest);
+        candidates.into_iter().find(same).and_then(|path| std::path::absolute(path).ok()).ok_or_else(|| {
+            notice(&format!(
+                "faultbox: the bundle keeps only the digest of {service}'s executable (every cell passed), and no file \
+                 here has it; give --with {service}=PATH, or record with --embed"
+            ));
+            exit_code::HOST
+        })
+    }
+
+    /// The cells that the patterns choose among the recorded ones.
+    fn cells(&self, plan: &Plan, patterns: &[String]) -> Result<Vec<usize>, u8> {
+        let chosen = select(plan, patterns)?;
+        let recorded: Vec<&str> = self.bundle.cells().iter().map(|cell| cell.name.as_str()).collect();
+        let cells: Vec<usize> =
+            chosen.into_iter().filter(|index| recorded.contains(&plan.cells[*index].name.as_str())).collect();
+        if cells.is_empty() {
+            notice(&format!("faultbox: no such cell was recorded in {}", self.path.display()));
+            return Err(exit_code::USAGE);
+        }
+        Ok(cells)
+    }
+
+    fn recording(&self, plan: &Plan, index: usize) -> Result<Option<Recording>, u8> {
+        let name = &plan.cells[index].name;
+        let Some(summary) = self.bundle.cells().iter().find(|cell| &cell.name == name) else { return Ok(None) };
+        let entries = self.bundle.entries(summary.cell).map_err(|error| self.unreadable(&error.to_string()))?;
+        let redactor = Redactor::new(&self.bundle.header().salt, run::secrets(plan));
+        let recording = Recording::new(entries, self.started.unix_ns, self.started.seed, redactor);
+        if recording.is_none() {
+            notice(&format!("faultbox: the recording of {name} is incomplete; it cannot be replayed"));
+            return Err(exit_code::BUNDLE);
+        }
+        Ok(recording)
+    }
+}
+
+/// Values of a repeatable flag on the recorded command line.
+fn recorded_flags(command: &[String], flag: &str) -> Vec<String> {
+    let mut values = Vec::new();
+    let mut words = command.iter();
+    while let Some(word) = words.next() {
+        if word == flag {
+            values.extend(words.next().cloned());
+        } else if let Some(value) = word.strip_prefix(flag).and_then(|rest| rest.strip_prefix('=')) {
+            values.push(value.to_owned());
+        }
+    }
+    values
+}
+
+fn print(args: &ReplayArgs, replay: &Replay) {
+    let Replay { name, recording, outcome } = replay;
+    say(&terminal::result(name, &outcome.verdict, recording.seed));
+    let (was, now) = (terminal::word(recording.verdict.ending), terminal::word(outcome.verdict.ending));
+    if outcome.setup_failed {
+        say("  the service could not be driven");
+        return;
+    }
+    let changed = !args.with.is_empty() || !args.env.is_empty();
+    if outcome.exact() {
+        let how = if args.strict { "strict policy" } else { "default policy" };
+        let repeats = if outcome.repeats > 0 { format!(", {} repeated requests", outcome.repeats) } else { String::new() };
+        say(&format!("  exact ({how}{repeats})"));
+        return;
+    }
+    if !outcome.reproduced {
+        say(&format!("  {}: was {was}, now {now}", if changed { "verdict flipped" } else { "not reproduced" }));
+        if recording.verdict.ending != Ending::Passed {
+            say(&format!("  recorded reason: {}", plain(&recording.verdict.reason)));
+        }
+    }
+    for (place, divergence) in outcome.divergences.iter().take(SHOWN).enumerate() {
+        let word = if place == 0 { "diverged at" } else { "then" };
+        say(&format!("  {word} {}", plain(&divergence.to_string())));
+    }
+    let more = outcome.divergences.len().saturating_sub(SHOWN);
+    if more > 0 {
+        say(&format!("  and {more} more"));
+    }
+}
+
+fn report(args: &ReplayArgs, replays: &[Replay], policy: Policy) -> u8 {
+    let exact = replays.iter().filter(|replay| replay.outcome.exact()).count();
+    let lost = replays.iter().filter(|replay| !replay.outcome.reproduced).count();
+    if args.format == Format::Json {
+        let cells = replays.iter().map(|replay| {
+            let mut cell = verdict_json(&replay.name, &replay.outcome.verdict);
+            if let Some(map) = cell.as_object_mut() {
+                map.insert("recorded_verdict".to_owned(), format!("{:?}", replay.recording.verdict.ending).to_lowercase().into());
+                map.insert("exact".to_owned(), replay.outcome.exact().into());
+                map.insert("reproduced".to_owned(), replay.outcome.reproduced.into());
+                let divergences: Vec<String> = replay.outcome.divergences.iter().map(ToString::to_string).collect();
+                map.insert("divergences".to_owned(), divergences.into());
+                map.insert("recorded_cell_ms".to_owned(), (replay.recording.verdict.cell_ns / 1_000_000).into());
+            }
+            cell
+        });
+        let document = serde_json::json!({
+            "policy": format!("{policy:?}").to_lowercase(),
+            "exact": exact,
+            "cells": cells.collect::<Vec<_>>(),
+        });
+        say(&serde_json::to_string_pretty(&document).unwrap_or_default());
+    } else if replays.len() > 1 {
+        say(&format!("\n{exact} exact, {} diverged", replays.len() - exact));
+    }
+    if replays.iter().any(|replay| replay.outcome.setup_failed) {
+        exit_code::HOST
+    } else if lost > 0 {
+        exit_code::FAILED
+    } else if exact < replays.len() {
+        exit_code::INCONCLUSIVE
+    } else {
+        exit_code::OK
+    }
+}

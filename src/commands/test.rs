@@ -1,0 +1,379 @@
+//! `faultbox test`: run every cell of a spec, write the bundle, report.
+
+use super::run::{self, Host};
+use crate::cli::{Format, TestArgs};
+use crate::terminal::{self, Progress, notice, say};
+use crate::{exit_code, host};
+use faultbox_bundle_format::redact::Redactor;
+use faultbox_bundle_format::{
+    Body, Ending, Header, Named, Payload, RunEnded, RunStarted, StoredFile, Verdict,
+};
+use faultbox_engine::addresses::AddressBook;
+use faultbox_engine::event_sink::{EventSink, NullSink};
+use faultbox_engine::journal::Journal;
+use faultbox_engine::oracle::SeededOracle;
+use faultbox_engine::plan::Plan;
+use faultbox_engine::prng;
+use faultbox_engine::runner::live::{Live, stand_in_for};
+use faultbox_engine::runner::{self, CellResult, RunContext};
+use faultbox_engine::spec::{self, LoadOptions};
+use faultbox_engine::topology::ServiceKind;
+use faultbox_recorder::Recorder;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Largest file that is kept in a bundle (a service's binary).
+const BINARY_BYTES_MAX: u64 = 512 * 1024 * 1024;
+
+/// Runs the command.
+pub fn run(args: TestArgs) -> u8 {
+    match try_run(&args) {
+        Ok(code) | Err(code) => code,
+    }
+}
+
+fn try_run(args: &TestArgs) -> Result<u8, u8> {
+    let offline = args.list || args.dry_run;
+    let host = if offline { None } else { Some(Host::probe()?) };
+    let addresses = Arc::new(host.as_ref().map_or_else(AddressBook::isolated, Host::addresses));
+    let plan = load(args, &addresses)?;
+    let cells = select(&plan, &args.tests)?;
+    if args.list {
+        cells.iter().for_each(|index| say(&plan.cells[*index].name));
+        return Ok(exit_code::OK);
+    }
+    if args.dry_run {
+        say(spec::describe(&plan, &cells).trim_end());
+        return Ok(exit_code::OK);
+    }
+    let host = host.ok_or(exit_code::HOST)?;
+    check_host(&plan, args, &host)?;
+    let (seed, source) = match args.seed {
+        Some(seed) => (seed, "cli"),
+        None => (fresh_seed()?, "generated"),
+    };
+    if args.format == Format::Human {
+        say(&format!("Seed: {seed} ({source})\n"));
+    }
+    plan.warnings.iter().for_each(|warning| notice(&format!("warning: {warning}")));
+    Session { args, host: &host, plan: Arc::new(plan), cells, seed, source, addresses }.run()
+}
+
+fn load(args: &TestArgs, addresses: &AddressBook) -> Result<Plan, u8> {
+    let usage = |why: String| {
+        notice(&format!("faultbox: {why}"));
+        exit_code::USAGE
+    };
+    let options = LoadOptions {
+        addresses,
+        env: run::env_overrides(&args.env).map_err(usage)?,
+        binaries: run::path_overrides("binary", &args.binary).map_err(usage)?,
+        files: None,
+    };
+    spec::load(&args.spec, &options).map_err(|errors| {
+        notice(errors.to_string().trim_end());
+        exit_code::USAGE
+    })
+}
+
+/// Indices of the cells that the patterns choose.
+pub fn select(plan: &Plan, patterns: &[String]) -> Result<Vec<usize>, u8> {
+    spec::select(plan, patterns).map_err(|error| {
+        notice(&format!("faultbox: {error}"));
+        exit_code::USAGE
+    })
+}
+
+fn fresh_seed() -> Result<u64, u8> {
+    prng::fresh_seed().map_err(|error| {
+        notice(&format!("faultbox: no seed could be drawn: {error}; give one with --seed"));
+        exit_code::HOST
+    })
+}
+
+/// Names what the host lacks before the first cell.
+fn check_host(plan: &Plan, args: &TestArgs, host: &Host) -> Result<(), u8> {
+    let mut lacking = Vec::new();
+    for service in &plan.topology.services {
+        match &service.kind {
+            ServiceKind::Image(image) if args.embedded => match stand_in_for(image) {
+                Some(kind) => notice(&format!("notice: {}: the embedded {kind} stand-in runs instead of {image}", service.name)),
+                None => lacking.push(format!("{}: there is no stand-in for {image} (there are mysql, redis and kafka)", service.name)),
+            },
+            ServiceKind::Image(image) => lacking.push(format!(
+                "{}: {image} needs a container engine, which this version cannot drive; --embedded runs stand-ins",
+                service.name
+            )),
+            ServiceKind::Build(_) | ServiceKind::Remote(_) => {
+                lacking.push(format!("{}: build= and remote= are not in this version", service.name));
+            }
+            ServiceKind::Binary { path, written } if !is_executable(path) => lacking.push(format!(
+                "{}: {written} is not an executable file ({}); build it, or give --binary {}=PATH",
+                service.name,
+                path.display(),
+                service.name
+            )),
+            ServiceKind::Binary { .. } | ServiceKind::Mock(_) => {}
+        }
+    }
+    let faults_syscalls = plan.cells.iter().filter_map(|cell| cell.assumption.as_ref());
+    let faults_syscalls = faults_syscalls.flat_map(|a| a.flatten()).any(|a| !a.syscalls.is_empty());
+    if let (true, Err(why)) = (faults_syscalls, &host.facts.seccomp_notify) {
+        lacking.push(format!("the spec has syscall faults, which need seccomp user notification: {why} (Linux 5.9 or later)"));
+    }
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    lacking.iter().for_each(|line| notice(&format!("faultbox: {line}")));
+    Err(exit_code::HOST)
+}
+
+fn is_executable(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+struct Session<'a> {
+    args: &'a TestArgs,
+    host: &'a Host,
+    plan: Arc<Plan>,
+    cells: Vec<usize>,
+    seed: u64,
+    source: &'static str,
+    addresses: Arc<AddressBook>,
+}
+
+impl Session<'_> {
+    fn run(&self) -> Result<u8, u8> {
+        let dir = host::RunDir::create().map_err(|error| {
+            notice(&format!("faultbox: the temporary folder cannot be used: {error}"));
+            exit_code::HOST
+        })?;
+        let header = faultbox_recorder::new_header().map_err(|error| {
+            notice(&format!("faultbox: {error}"));
+            exit_code::HOST
+        })?;
+        let redactor = Redactor::new(&header.salt, run::secrets(&self.plan));
+        let recorder = self.recorder(header, redactor.clone())?;
+        let sink: Arc<dyn EventSink> = match &recorder {
+            Some(recorder) => recorder.clone(),
+            None => Arc::new(NullSink),
+        };
+        let runtime = run::runtime()?;
+        let (results, interrupted) = runtime.block_on(async {
+            let oracle = Arc::new(SeededOracle::new(self.seed));
+            let (embedded, addresses) = (self.args.embedded, self.addresses.clone());
+            let context = self.host.context(self.seed, redactor, sink.clone(), oracle, &dir, embedded, addresses);
+            self.run_cells(&context).await
+        });
+        let bundle = self.finish(recorder)?;
+        let code = self.report(&results, bundle.as_deref(), interrupted);
+        // Tasks that still hold connections end with the runtime.
+        runtime.shutdown_background();
+        Ok(code)
+    }
+
+    fn recorder(&self, header: Header, redactor: Redactor) -> Result<Option<Arc<Recorder>>, u8> {
+        if self.args.no_bundle {
+            return Ok(None);
+        }
+        let path = self.args.bundle.clone().unwrap_or_else(|| {
+            let dir = std::env::var_os("FAULTBOX_BUNDLE_DIR").map(PathBuf::from).unwrap_or_default();
+            let stamp = host::stamp(faultbox_engine::clock::RunClock::start().unix_ns());
+            dir.join(format!("run-{stamp}-{}.fb", self.seed))
+        });
+        let recorder = Recorder::create(&path, header, redactor).map_err(|error| {
+            notice(&format!("faultbox: the bundle {} cannot be written: {error}", path.display()));
+            exit_code::BUNDLE
+        })?;
+        Ok(Some(Arc::new(recorder)))
+    }
+
+    async fn run_cells(&self, context: &Arc<RunContext>) -> (Vec<CellResult>, bool) {
+        let journal = Journal::new(context.sink.clone(), context.clock, context.sequence.clone(), 0, "");
+        self.note_run(&journal, context);
+        let live = Live::new(context.clone());
+        let progress = Progress::new();
+        let mut results = Vec::new();
+        for (done, index) in self.cells.iter().enumerate() {
+            if context.interrupted.is_cancelled() {
+                break;
+            }
+            progress.show(done, self.cells.len(), &self.plan.cells[*index].name);
+            let result = runner::run_cell(context, &self.plan, *index, live.clone()).await;
+            progress.clear();
+            if self.args.format == Format::Human {
+                say(&terminal::result(&result.name, &result.verdict, self.seed));
+            }
+            let setup_failed = result.setup_failed;
+            results.push(result);
+            if setup_failed {
+                notice("faultbox: the remaining cells were not run");
+                break;
+            }
+        }
+        live.stop().await;
+        self.note_binaries(&journal, &results);
+        let passed = results.iter().filter(|r| r.verdict.ending == Ending::Passed).count();
+        let interrupted = context.interrupted.is_cancelled();
+        let ended = RunEnded { passed: passed as u32, failed: (results.len() - passed) as u32, interrupted };
+        journal.note("faultbox", "run", None, Body::RunEnded(ended));
+        (results, interrupted)
+    }
+
+    fn note_run(&self, journal: &Journal, context: &RunContext) {
+        let started = RunStarted {
+            seed: self.seed,
+            seed_source: self.source.to_owned(),
+            tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+            command: std::env::args().skip(1).collect(),
+            unix_ns: context.clock.unix_ns(),
+            spec: self.plan.spec.clone(),
+        };
+        journal.note("faultbox", "run", None, Body::RunStarted(started));
+        for file in &self.plan.files {
+            let stored = StoredFile {
+                path: file.path.clone(),
+                role: file.role.to_owned(),
+                service: String::new(),
+                digest: *blake3::hash(&file.content).as_bytes(),
+                content: Some(Payload::Inline(file.content.clone())),
+            };
+            journal.note("faultbox", "run", None, Body::File(stored));
+        }
+        let facts = &self.host.facts;
+        let yes = |result: &Result<(), String>| match result {
+            Ok(()) => "yes".to_owned(),
+            Err(why) => format!("no: {why}"),
+        };
+        for (name, value) in [
+            ("kernel", facts.kernel.clone()),
+            ("network namespaces", yes(&facts.namespaces)),
+            ("seccomp user notification", yes(&facts.seccomp_notify)),
+            ("seccomp wait killable", facts.wait_killable.to_string()),
+            ("seccomp synchronous wake-up", facts.sync_wake_up.to_string()),
+            ("architecture", std::env::consts::ARCH.to_owned()),
+        ] {
+            journal.note("faultbox", "run", None, Body::HostFact(Named { name: name.to_owned(), value }));
+        }
+    }
+
+    /// The digest of every local executable; its content too where a cell failed or it was asked for.
+    fn note_binaries(&self, journal: &Journal, results: &[CellResult]) {
+        let wanted = self.args.embed || results.iter().any(|r| r.verdict.ending != Ending::Passed);
+        for service in &self.plan.topology.services {
+            let ServiceKind::Binary { path, written } = &service.kind else { continue };
+            let small = std::fs::metadata(path).is_ok_and(|meta| meta.len() <= BINARY_BYTES_MAX);
+            let Ok(content) = std::fs::read(path) else { continue };
+            let stored = StoredFile {
+                path: written.trim_start_matches("./").trim_start_matches('/').replace("../", ""),
+                role: "binary".to_owned(),
+                service: service.name.clone(),
+                digest: *blake3::hash(&content).as_bytes(),
+                content: (wanted && small).then_some(Payload::Inline(content)),
+            };
+            journal.note("faultbox", "run", None, Body::File(stored));
+        }
+    }
+
+    fn finish(&self, recorder: Option<Arc<Recorder>>) -> Result<Option<PathBuf>, u8> {
+        let Some(recorder) = recorder else { return Ok(None) };
+        recorder.finish().map(Some).map_err(|error| {
+            notice(&format!("faultbox: the bundle could not be written: {error}"));
+            exit_code::BUNDLE
+        })
+    }
+
+    fn report(&self, results: &[CellResult], bundle: Option<&Path>, interrupted: bool) -> u8 {
+        let failed: Vec<&CellResult> = results.iter().filter(|r| r.verdict.ending != Ending::Passed).collect();
+        let passed = results.len() - failed.len();
+        let replay = |name: &str| {
+            bundle.map(|bundle| format!("faultbox replay {} --test {name} --seed {}", bundle.display(), self.seed))
+        };
+        match self.args.format {
+            Format::Human => {
+                if let Some(bundle) = bundle {
+                    say(&format!("\nBundle: {}", bundle.display()));
+                }
+                say(&format!("\n{passed} passed, {} failed", failed.len()));
+                let unreached = results.iter().filter(|r| r.verdict.unreached).count();
+                if unreached > 0 {
+                    say(&format!("{unreached} unreached (no fault of theirs fired)"));
+                }
+                for (place, result) in failed.iter().enumerate() {
+                    if let Some(line) = replay(&result.name) {
+                        say(&format!("{}Replay: {line}", if place == 0 { "\n" } else { "" }));
+                    }
+                }
+            }
+            Format::Json => {
+                let cells: Vec<_> = results.iter().map(|r| cell_json(r, replay(&r.name))).collect();
+                let document = serde_json::json!({
+                    "seed": self.seed,
+                    "bundle": bundle.map(|b| b.display().to_string()),
+                    "passed": passed,
+                    "failed": failed.len(),
+                    "interrupted": interrupted,
+                    "cells": cells,
+                });
+                say(&serde_json::to_string_pretty(&document).unwrap_or_default());
+            }
+        }
+        if interrupted {
+            notice("faultbox: interrupted; everything that was started has ended");
+        }
+        exit_for(results, interrupted)
+    }
+}
+
+fn exit_for(results: &[CellResult], interrupted: bool) -> u8 {
+    let any = |endings: &[Ending]| results.iter().any(|r| endings.contains(&r.verdict.ending));
+    if results.iter().any(|r| r.setup_failed) && !interrupted {
+        exit_code::HOST
+    } else if any(&[Ending::Failed, Ending::Violated, Ending::Error]) {
+        exit_code::FAILED
+    } else if any(&[Ending::Inconclusive]) || interrupted {
+        exit_code::INCONCLUSIVE
+    } else {
+        exit_code::OK
+    }
+}
+
+/// A digest in hexadecimal.
+pub fn hex(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A verdict for `--format json`.
+pub fn verdict_json(name: &str, verdict: &Verdict) -> serde_json::Value {
+    let faults = verdict.fired.iter().map(|count| {
+        serde_json::json!({
+            "assumption": count.assumption,
+            "rule": count.rule,
+            "target": count.target,
+            "matched": count.matched,
+            "fired": count.fired,
+        })
+    });
+    serde_json::json!({
+        "name": name,
+        "verdict": format!("{:?}", verdict.ending).to_lowercase(),
+        "reason": verdict.reason,
+        "whose": if verdict.ending == Ending::Passed { "" } else { terminal::whose(verdict.blame) },
+        "digest": hex(&verdict.digest),
+        "duration_ms": verdict.scenario_ns / 1_000_000,
+        "cell_ms": verdict.cell_ns / 1_000_000,
+        "unreached": verdict.unreached,
+        "faults": faults.collect::<Vec<_>>(),
+    })
+}
+
+fn cell_json(result: &CellResult, replay: Option<String>) -> serde_json::Value {
+    let mut cell = verdict_json(&result.name, &result.verdict);
+    if let (Some(line), Some(map)) = (replay, cell.as_object_mut()) {
+        if result.verdict.ending != Ending::Passed {
+            map.insert("replay".to_owned(), line.into());
+        }
+    }
+    cell
+}

@@ -1,0 +1,94 @@
+//! The chapter's 27 results: healthy, with each planted defect, twice with one seed.
+
+use super::{cells, reasons, record, red};
+use std::collections::BTreeMap;
+
+/// Scenarios that use what a fault is aimed at: these cells must show it firing.
+const REACHED: &[&str] = &[
+    "matrix_order_creation_db_down",
+    "matrix_order_creation_db_slow",
+    "matrix_order_creation_db_write_fail",
+    "matrix_order_creation_cache_down",
+    "matrix_order_creation_bus_down",
+    "matrix_order_listing_db_down",
+    "matrix_order_listing_db_slow",
+    "matrix_order_listing_cache_down",
+    "matrix_login_flow_users_unavailable",
+];
+
+fn defect(name: &str, expected: &[&str]) {
+    let dir = tempfile::tempdir().unwrap();
+    let (document, code) = record(&dir.path().join("defect.fb"), &["--env", &format!("api:ORDERS_BUG={name}")]);
+    assert_eq!(red(&document), expected, "{}", reasons(&document));
+    assert_eq!(code, 1);
+}
+
+#[test]
+fn the_healthy_service_passes_all_27() {
+    let dir = tempfile::tempdir().unwrap();
+    let (document, code) = record(&dir.path().join("healthy.fb"), &[]);
+    assert_eq!(red(&document), Vec::<String>::new(), "{}", reasons(&document));
+    assert_eq!(cells(&document).len(), 27);
+    assert_eq!(code, 0);
+    for name in REACHED {
+        let cell = cells(&document).iter().find(|cell| cell["name"] == *name).unwrap();
+        let fired: u64 = cell["faults"].as_array().unwrap().iter().map(|f| f["fired"].as_u64().unwrap()).sum();
+        assert!(fired > 0, "{name}: its fault never fired: {cell}");
+        assert_eq!(cell["unreached"], false, "{name}");
+    }
+}
+
+#[test]
+fn db_poison_turns_exactly_its_cells_red() {
+    defect(
+        "db-poison",
+        &["matrix_order_creation_db_down", "matrix_order_creation_db_write_fail", "matrix_order_listing_db_down"],
+    );
+}
+
+#[test]
+fn db_slow_health_turns_exactly_its_cell_red() {
+    defect("db-slow-health", &["matrix_health_probe_db_slow"]);
+}
+
+#[test]
+fn auth_cascade_turns_exactly_its_cells_red() {
+    defect("auth-cascade", &["matrix_order_creation_users_unavailable", "matrix_order_listing_users_unavailable"]);
+}
+
+#[test]
+fn bus_block_turns_exactly_its_cell_red() {
+    defect("bus-block", &["matrix_order_creation_bus_down"]);
+}
+
+#[test]
+fn ten_runs_with_one_seed_are_equal() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut digests: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for run in 0..10 {
+        let (document, _) = record(&dir.path().join(format!("{run}.fb")), &[]);
+        for cell in cells(&document) {
+            let digest = cell["digest"].as_str().unwrap().to_owned();
+            let seen = digests.entry(cell["name"].as_str().unwrap().to_owned()).or_default();
+            if !seen.contains(&digest) {
+                seen.push(digest);
+            }
+        }
+    }
+    let unequal: Vec<_> = digests.iter().filter(|(_, seen)| seen.len() > 1).collect();
+    assert!(unequal.is_empty(), "cells whose digest differs between runs: {unequal:?}");
+    assert_eq!(digests.len(), 27);
+}
+
+#[test]
+fn the_canary_is_red_throughout() {
+    let spec = super::repository("specs/canary/must_fail.star").display().to_string();
+    let api = format!("api={}", super::orders_api().display());
+    let output = super::run(&["test", &spec, "--no-bundle", "--seed", "1", "--binary", &api, "--format", "json"]);
+    let document = super::document(&output);
+    assert_eq!(super::code(&output), 1);
+    assert_eq!(
+        red(&document),
+        ["matrix_forgets_to_return_slow", "matrix_probe_slow", "test_false_assertion", "test_wrong_status"]
+    );
+}
