@@ -370,13 +370,11 @@ impl Down<'_, '_> {
         };
         let mut out = upstream.buffer.split_to(head.len);
         loop {
-            let mut offset = kept.len();
             let mut see = |data: &mut [u8]| {
-                for byte in data.iter_mut() {
-                    if corrupt && offset % 64 == 0 {
-                        *byte ^= 0x5a;
-                    }
-                    offset += 1;
+                if corrupt {
+                    let first = kept.len();
+                    let hit = data.iter_mut().enumerate().filter(|(at, _)| (first + *at as u64) % 64 == 0);
+                    hit.for_each(|(_, byte)| *byte ^= 0x5a);
                 }
                 kept.push(data);
             };

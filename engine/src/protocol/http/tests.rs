@@ -393,3 +393,44 @@ async fn a_token_verifies_against_the_issuer_that_is_served() {
     })
     .await;
 }
+
+/// A real server (hyper's) and a real client over real sockets, with the proxy between.
+#[tokio::test]
+async fn real_peers_meet_through_the_proxy() {
+    use crate::protocol::testing::Tcp;
+    guard(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let upstream: Arc<dyn Dial> = Arc::new(Tcp(listener.local_addr().unwrap()));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let service =
+                    hyper::service::service_fn(|request: http::Request<hyper::body::Incoming>| async {
+                        // Streams what comes back as it comes, in chunks.
+                        Ok::<_, std::convert::Infallible>(http::Response::new(request.into_body()))
+                    });
+                let server = hyper::server::conn::http1::Builder::new();
+                tokio::spawn(async move { server.serve_connection(TokioIo::new(stream), service).await });
+            }
+        });
+        let world = world();
+        let proxy = Proxied { protocol: &PROTOCOL, link: world.link.clone(), upstream };
+        let stream = proxy.dial().await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        // Larger than all buffers on the way: request and answer must flow at the same time.
+        for size in [3_000_000, 0, 17] {
+            let body = bytes::Bytes::from(vec![b'x'; size]);
+            let request =
+                http::Request::post("/echo").header("host", "peer").body(Full::new(body.clone())).unwrap();
+            let response = sender.send_request(request).await.unwrap();
+            assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), body);
+        }
+        let exchanges = world.exchanges();
+        assert_eq!(exchanges.len(), 3);
+        assert!(exchanges.iter().all(|e| e.connection == 1 && e.outcome == Outcome::Answered));
+        let answer = exchanges[2].response.as_ref().unwrap().value().unwrap();
+        assert_eq!(answer.get("body"), Some(&Value::text("x".repeat(17))));
+    })
+    .await;
+}
