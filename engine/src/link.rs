@@ -262,6 +262,7 @@ impl Link {
             began_ns: self.journal.clock().now_ns(),
             began_seq: self.journal.position(),
             counted,
+            late: None,
             request: Some(request),
         }
     }
@@ -289,8 +290,12 @@ pub struct Pending {
     began_ns: u64,
     began_seq: u64,
     counted: bool,
+    late: Option<LateBody>,
     request: Option<Request>,
 }
+
+/// Makes a request's body when the exchange closes.
+pub type LateBody = Box<dyn FnOnce() -> Value + Send + Sync>;
 
 impl Pending {
     /// The rule that acts on it, if any. The protocol carries it out.
@@ -312,6 +317,12 @@ impl Pending {
         if let Some(request) = &mut self.request {
             request.body = body;
         }
+    }
+
+    /// The request is still streaming by: what it turned out to be is asked when the exchange
+    /// closes, however it does.
+    pub fn revise_late(&mut self, body: LateBody) {
+        self.late = Some(body);
     }
 
     /// The exchange no longer holds up the end of the scenario, though more may follow (an
@@ -351,7 +362,10 @@ impl Pending {
     }
 
     fn close(&mut self, outcome: Outcome, response: Option<&Value>) {
-        let Some(request) = self.request.take() else { return };
+        let Some(mut request) = self.request.take() else { return };
+        if let Some(late) = self.late.take() {
+            request.body = late();
+        }
         let link = &self.link;
         let stream = format!("{}>{}:{}", link.source, link.interface, request.key);
         let exchange = Exchange {
