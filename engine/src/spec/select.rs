@@ -64,9 +64,12 @@ fn select_names(names: &[&str], patterns: &[String]) -> Result<Vec<usize>, Selec
 type Matches = Box<dyn Fn(&str) -> bool>;
 
 fn matcher(pattern: &str) -> Result<Matches, SelectError> {
-    if let Some(inner) = pattern.strip_prefix('/').and_then(|rest| rest.strip_suffix('/')).filter(|p| !p.is_empty()) {
+    if let Some(inner) =
+        pattern.strip_prefix('/').and_then(|rest| rest.strip_suffix('/')).filter(|p| !p.is_empty())
+    {
         let regex = regex::Regex::new(inner).map_err(|error| {
-            let why = error.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+            let why =
+                error.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
             SelectError::Regex { pattern: pattern.to_owned(), why }
         })?;
         return Ok(Box::new(move |name| regex.is_match(name)));
@@ -83,7 +86,9 @@ fn matcher(pattern: &str) -> Result<Matches, SelectError> {
 fn wild(pattern: &[char], name: &[char]) -> bool {
     match (pattern.split_first(), name.split_first()) {
         (None, None) => true,
-        (Some(('*', rest)), _) => wild(rest, name) || name.split_first().is_some_and(|(_, tail)| wild(pattern, tail)),
+        (Some(('*', rest)), _) => {
+            wild(rest, name) || name.split_first().is_some_and(|(_, tail)| wild(pattern, tail))
+        }
         (Some(('?', rest)), Some((_, tail))) => wild(rest, tail),
         (Some((p, rest)), Some((n, tail))) if p == n => wild(rest, tail),
         _ => false,
@@ -98,7 +103,12 @@ pub fn describe(plan: &Plan, cells: &[usize]) -> String {
     let sut = plan.topology.sut().map(|service| service.name.as_str());
     let width = plan.topology.services.iter().map(|service| service.name.len()).max().unwrap_or(0);
     for service in &plan.topology.services {
-        let _ = writeln!(out, "  {:width$}  {}", service.name, service_words(service, sut == Some(&service.name)));
+        let _ = writeln!(
+            out,
+            "  {:width$}  {}",
+            service.name,
+            service_words(service, sut == Some(&service.name))
+        );
     }
     let chosen = || cells.iter().filter_map(|index| plan.cells.get(*index));
     let mut assumptions: Vec<&Assumption> = Vec::new();
@@ -111,7 +121,11 @@ pub fn describe(plan: &Plan, cells: &[usize]) -> String {
         let _ = writeln!(out, "\nFaults:");
     }
     for assumption in &assumptions {
-        let about = if assumption.description.is_empty() { String::new() } else { format!(": {}", assumption.description) };
+        let about = if assumption.description.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", assumption.description)
+        };
         let _ = writeln!(out, "  {}{about}", assumption.name);
         for line in rule_lines(assumption) {
             let _ = writeln!(out, "    {line}");
@@ -147,7 +161,8 @@ fn service_words(service: &Service, under_test: bool) -> String {
         ServiceKind::Remote(address) => format!("remote {address}"),
         ServiceKind::Mock(mock) => format!("{} mock", mock.kind()),
     };
-    let interfaces = service.interfaces.iter().map(|i| format!("{} {} at {}", i.name, i.protocol.name(), i.addr));
+    let interfaces =
+        service.interfaces.iter().map(|i| format!("{} {} at {}", i.name, i.protocol.name(), i.addr));
     let mut words = vec![what];
     words.extend(interfaces);
     if under_test {
