@@ -5,6 +5,7 @@
 //! processes so that syscall faults bite.
 
 pub mod process;
+pub mod mysql;
 pub mod redis;
 
 use crate::link::{BoxFuture, Stream};
