@@ -30,9 +30,12 @@ pub use error::{ReadError, WriteError};
 pub use event::*;
 pub use index::CellSummary;
 pub use reader::Bundle;
+pub use redact::Redactor;
 pub use value::{Value, ValueError};
 pub use version::Header;
 pub use writer::BundleWriter;
 
 #[cfg(test)]
 mod container_tests;
+#[cfg(test)]
+mod canonical_tests;

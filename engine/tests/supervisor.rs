@@ -61,10 +61,20 @@ fn run_guest(words: &[&str]) {
         ["files", dir] => files(Path::new(dir)),
         ["flood"] => flood(),
         ["environment"] => environment(),
+        ["resolve", address] => {
+            // It asks as librdkafka and others do, with AI_ADDRCONFIG.
+            let getent = Command::new("getent").args(["ahostsv4", address]).output().unwrap();
+            println!("{address} {}", String::from_utf8_lossy(&getent.stdout).contains(address));
+        }
         ["hold", socket, children] => hold(socket, children.parse().unwrap()),
         ["orphan", socket] => {
             // Its parent ends at once, so that it has none of its own.
             Command::new(me()).args(["guest", "hold", socket, "0"]).spawn().unwrap();
+        }
+        ["busy", socket, children] => {
+            let enosys = format!("{socket}.enosys");
+            std::thread::spawn(move || busy(&enosys));
+            hold(socket, children.parse().unwrap());
         }
         ["driver", socket] => drive(socket),
         other => panic!("no guest {other:?}"),
@@ -189,10 +199,20 @@ fn hold(socket: &str, children: u32) {
     }
 }
 
+/// Makes trapped calls without end, and leaves a file when one fails as if nobody answered.
+fn busy(enosys: &str) {
+    let mut null = File::options().write(true).open("/dev/null").unwrap();
+    loop {
+        if outcome(null.write(b"x")) == "errno 38" {
+            File::create(enosys).unwrap();
+        }
+    }
+}
+
 /// A Faultbox that launches a service and waits to be killed.
 fn drive(socket: &str) {
     runtime().block_on(async {
-        let mut plan = plan(&["hold", socket, "2"]);
+        let mut plan = plan(&["busy", socket, "2"]);
         plan.families.insert("write".to_owned());
         let _running = launch(plan, Arc::new(Quiet)).await.unwrap();
         std::future::pending::<()>().await;
@@ -218,13 +238,13 @@ enum Needs {
 
 fn run_cases(words: &[&str]) -> ExitCode {
     let facts = probe_host(&me());
-    println!("\nhost: {facts:?}");
     let namespaces = || facts.namespaces.clone();
     let traps = || facts.seccomp_notify.clone().and_then(|()| facts.read_memory.clone());
     let cases: Vec<(&str, Needs, fn() -> Case)> = vec![
         ("one_port_in_two_namespaces", Needs::Namespace, || Box::pin(one_port_in_two_namespaces())),
         ("upstreams_are_accepted_outside", Needs::Namespace, || Box::pin(upstreams_are_accepted_outside())),
         ("nothing_else_is_reachable_inside", Needs::Namespace, || Box::pin(nothing_else_is_reachable_inside())),
+        ("addresses_resolve_inside", Needs::Namespace, || Box::pin(addresses_resolve_inside())),
         ("a_clean_start", Needs::Nothing, || Box::pin(a_clean_start())),
         ("output_is_whole_and_in_order", Needs::Nothing, || Box::pin(output_is_whole_and_in_order())),
         ("failures_to_start_say_why", Needs::Traps, || Box::pin(failures_to_start_say_why())),
@@ -241,9 +261,16 @@ fn run_cases(words: &[&str]) -> ExitCode {
         ("a_shared_network_remaps_ports", Needs::TrapsAndSockets, || Box::pin(a_shared_network_remaps_ports())),
         ("stop_leaves_no_process", Needs::Nothing, || Box::pin(stop_leaves_no_process())),
         ("dropping_leaves_no_process", Needs::Nothing, || Box::pin(dropping_leaves_no_process())),
+        ("its_threads_end_with_it", Needs::Traps, || Box::pin(its_threads_end_with_it())),
         ("our_own_death_leaves_no_process", Needs::Traps, || Box::pin(our_own_death_leaves_no_process())),
         ("the_helpers_death_is_noticed", Needs::Nothing, || Box::pin(the_helpers_death_is_noticed())),
     ];
+    if words.contains(&"--list") {
+        let listed = if words.contains(&"--ignored") { &[][..] } else { &cases[..] };
+        listed.iter().for_each(|(name, ..)| println!("{name}: test"));
+        return ExitCode::SUCCESS;
+    }
+    println!("\nhost: {facts:?}");
     let filters: Vec<&&str> = words.iter().filter(|word| !word.starts_with('-')).collect();
     let (mut passed, mut failed, mut skipped, mut filtered) = (0, Vec::new(), 0, 0);
     for (name, needs, case) in cases {
@@ -425,6 +452,11 @@ async fn nothing_else_is_reachable_inside() {
     let mut running = launch(plan(&["call", &address, "192.0.2.1:80"]), Arc::new(Quiet)).await.unwrap();
     let output = whole_output(&mut running).await;
     assert_eq!(output, format!("{address} errno 111\n192.0.2.1:80 errno 101\n"));
+}
+
+async fn addresses_resolve_inside() {
+    let mut running = launch(plan(&["resolve", "127.0.0.1"]), Arc::new(Quiet)).await.unwrap();
+    assert_eq!(whole_output(&mut running).await, "127.0.0.1 true\n");
 }
 
 async fn a_clean_start() {
@@ -647,12 +679,17 @@ async fn a_caller_killed_meanwhile_harms_nobody() {
 async fn a_policy_that_panics_lets_pass() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("data");
+    // The panic is meant: no need to tell of it.
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
     let policy = By(|call: &SyscallCall<'_>| {
         assert!(!names(call, "data"), "on purpose");
         SyscallDecision::Continue
     });
     let mut running = launch(trapping(&["write", text(&file)], &["write"]), Arc::new(policy)).await.unwrap();
-    assert_eq!(whole_output(&mut running).await, format!("{} ok\n", file.display()));
+    let output = whole_output(&mut running).await;
+    std::panic::set_hook(hook);
+    assert_eq!(output, format!("{} ok\n", file.display()));
     assert_eq!(running.trouble().unwrap(), "the policy panicked on a write of 'guest'");
 }
 
@@ -731,6 +768,20 @@ async fn dropping_leaves_no_process() {
     held.all_dead().await;
 }
 
+async fn its_threads_end_with_it() {
+    let mut running = launch(trapping(&["parent", "environment"], &["read"]), Arc::new(Quiet)).await.unwrap();
+    whole_output(&mut running).await;
+    running.stop(Duration::ZERO).await;
+    let ours = || {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+        let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+        names.filter(|name| name.starts_with("syscalls of") || name.starts_with("helper of")).count()
+    };
+    while ours() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
 async fn our_own_death_leaves_no_process() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("held");
@@ -740,6 +791,8 @@ async fn our_own_death_leaves_no_process() {
     driver.kill().unwrap();
     driver.wait().unwrap();
     held.all_dead().await;
+    // Nor did it see its supervisor vanish.
+    assert!(!dir.path().join("held.enosys").exists());
 }
 
 async fn the_helpers_death_is_noticed() {

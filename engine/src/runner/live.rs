@@ -209,12 +209,8 @@ impl Environment for Live {
         Box::pin(async move {
             // A stand-in that died of an injected fault starts cold for the next cell.
             let mut stand_ins = self.stand_ins.lock().await;
-            let mut dead = BTreeSet::new();
-            for (name, stand_in) in stand_ins.iter() {
-                if super::has_exited(&stand_in.running).await {
-                    dead.insert(name.clone());
-                }
-            }
+            let dead: BTreeSet<String> =
+                stand_ins.iter().filter(|(_, s)| s.running.exit().is_some()).map(|(name, _)| name.clone()).collect();
             for name in dead {
                 if let Some(stand_in) = stand_ins.remove(&name) {
                     drop(stand_in.output);

@@ -25,6 +25,8 @@ use crate::prng::Key;
 use crate::protocol::Protocol;
 use crate::supervisor::{self, Exit, Isolation, Launch, Running};
 use crate::topology::{Service, ServiceKind};
+use faultbox_bundle_format::canonical::{self, Policy};
+use faultbox_bundle_format::redact::Redactor;
 use faultbox_bundle_format::{
     Blame, Body, CellStarted, Ending, Entry, FaultCount, Named, Output, Phase, ServiceExited, ServiceStarted, Verdict,
 };
@@ -52,6 +54,8 @@ pub struct RunContext {
     pub seed: u64,
     /// Numbers of entries.
     pub sequence: Arc<Sequence>,
+    /// Replaces secrets before anything is digested.
+    pub redactor: Redactor,
     /// Where entries go.
     pub sink: Arc<dyn EventSink>,
     /// Who makes choices.
@@ -270,7 +274,7 @@ impl CellContext {
     async fn call(
         self: &Arc<Self>,
         service: &str,
-        what: fn(&CellContext, &str, Arc<dyn crate::plan::Driver>) -> Result<(), String>,
+        what: Callable,
     ) -> Result<(), String> {
         let deadline = Instant::now() + Duration::from_secs(60);
         let driver = Arc::new(driver::CellDriver::new(self.clone(), deadline));
@@ -279,6 +283,9 @@ impl CellContext {
         called.await.unwrap_or_else(|error| Err(error.to_string()))
     }
 }
+
+/// A callable of the spec about one service.
+type Callable = fn(&CellContext, &str, Arc<dyn crate::plan::Driver>) -> Result<(), String>;
 
 /// A local executable that the runner started.
 struct Local {
@@ -327,15 +334,16 @@ fn note_start(cell: &CellContext) {
         expectation: planned.expectation.clone(),
     };
     cell.journal.note("faultbox", "cell", None, Body::CellStarted(started));
-    let services = cell.plan.topology.services.iter();
-    let addresses = services.flat_map(|service| {
-        let named = |i: &crate::topology::Interface| Named {
-            name: format!("@{}.{}", service.name, i.name),
-            value: i.addr.clone(),
-        };
-        service.interfaces.iter().map(named)
-    });
+    let addresses = cell.plan.topology.services.iter().flat_map(addresses_of);
     cell.journal.note("faultbox", "cell", None, Body::Addresses(addresses.collect()));
+}
+
+/// The addresses of a service's interfaces and what they stand for.
+pub fn addresses_of(service: &Service) -> impl Iterator<Item = Named> + '_ {
+    service
+        .interfaces
+        .iter()
+        .map(|i| Named { name: format!("@{}.{}", service.name, i.name), value: i.addr.clone() })
 }
 
 fn interrupted() -> SetupError {
@@ -357,10 +365,10 @@ async fn prepare(
 ) -> Result<(), SetupError> {
     environment.prepare(cell).await?;
     for service in cell.plan.topology.start_order() {
-        if let ServiceKind::Binary { path, written } = &service.kind {
-            if environment.runs(&service.name) {
-                start_local(cell, service, path, written, locals).await?;
-            }
+        if let ServiceKind::Binary { path, written } = &service.kind
+            && environment.runs(&service.name)
+        {
+            start_local(cell, service, path, written, locals).await?;
         }
     }
     Ok(())
@@ -492,13 +500,11 @@ async fn scenario(cell: &Arc<CellContext>, locals: &[Local]) -> (Judgement, u64)
     let scenario_ns = cell.journal.clock().now_ns() - began_ns;
     let _ = tokio::time::timeout(QUIESCE, cell.open.idle()).await;
     cell.faults.deactivate();
-    let mut crashed = None;
-    for local in locals {
-        if has_exited(&local.running).await {
-            crashed = Some(local);
-        }
+    if let Some(trouble) = locals.iter().find_map(|local| local.running.trouble()) {
+        let reason = format!("the syscall supervisor failed: {trouble}");
+        return (Judgement { ending: Ending::Error, reason, blame: Blame::Faultbox }, scenario_ns);
     }
-    match crashed {
+    match locals.iter().find(|local| local.running.exit().is_some()) {
         Some(local) => (crash(&local.service), scenario_ns),
         None => (judgement, scenario_ns),
     }
@@ -516,7 +522,7 @@ fn crash(service: &str) -> Judgement {
 async fn stop(cell: &Arc<CellContext>, locals: Vec<Local>) -> bool {
     let mut crashed = false;
     for local in locals.into_iter().rev() {
-        let unasked = has_exited(&local.running).await;
+        let unasked = local.running.exit().is_some();
         crashed |= unasked;
         let exit = local.running.stop(GRACE).await;
         local.output.drained().await;
@@ -531,10 +537,6 @@ async fn stop(cell: &Arc<CellContext>, locals: Vec<Local>) -> bool {
     crashed
 }
 
-/// Whether the process has ended by now.
-pub(crate) async fn has_exited(running: &Running) -> bool {
-    tokio::time::timeout(Duration::ZERO, running.exited()).await.is_ok()
-}
 
 fn exit_words(exit: Exit) -> String {
     match exit {
@@ -577,7 +579,9 @@ fn verdict(
         cell_ns: cell.journal.clock().now_ns() - began_ns,
         digest: [0; 32],
     };
-    let digest = digest(&memory.entries(), &verdict, cell.journal.clock().unix_ns());
+    let mut entries = memory.entries();
+    entries.iter_mut().for_each(|entry| cell.run.redactor.entry(entry));
+    let unix_ns = cell.journal.clock().unix_ns();
+    let digest = canonical::of_cell_with(&entries, Some(&verdict), unix_ns, Policy::Default).digest;
     Verdict { digest, ..verdict }
 }
-fn digest(_: &[Entry], _: &Verdict, _: u64) -> [u8; 32] { [0; 32] }
