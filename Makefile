@@ -5,7 +5,7 @@ RELEASE := target/release
 FAULTBOX := $(RELEASE)/faultbox
 API := specs/orders/bin/api
 
-.PHONY: help setup build demo test lint unit chapter bench soak clean
+.PHONY: help setup build mutant demo test lint unit chapter bench soak clean
 
 help:
 	@echo "make demo   build, run the chapter's matrix with a planted defect, replay and inspect a failing cell"
@@ -20,6 +20,12 @@ build: setup
 	@mkdir -p $(dir $(API))
 	@cp -f $(RELEASE)/orders-api $(API).new && mv -f $(API).new $(API)
 
+# The service with its wrong versions built in (testdata/mutations); then the right one again.
+mutant: setup
+	$(CARGO) build --release --locked --workspace --features orders-api/mutations
+	@cp -f $(RELEASE)/orders-api $(RELEASE)/orders-api-mutant
+	$(CARGO) build --release --locked --workspace
+
 demo: build
 	@./.ci/demo $(FAULTBOX)
 
@@ -30,7 +36,7 @@ lint: setup
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 
-unit: setup
+unit: mutant
 	$(CARGO) test --release --locked --workspace
 
 chapter: build

@@ -3,6 +3,7 @@
 //! Contract: portable, stored types only (`Vec`, `String`, `Option`, enums, fixed-width
 //! integers). Live types of the engine are converted to these where they are noted.
 //! Not modelled: anything that only one implementation could understand.
+#![expect(missing_docs, reason = "the derive makes helper types without docs; every field here has its own")]
 
 use crate::Value;
 use rkyv::{Archive, Deserialize, Serialize};

@@ -196,8 +196,12 @@ impl Scanner {
 
     /// The message with unnumbered holes in the place of generated values and
     /// `@service.interface` in the place of addresses; without volatile and derived parts.
+    /// Tokens of secrets stay: in messages of one bundle, equal tokens are equal secrets.
     pub fn template(&self, value: &Value) -> Value {
-        self.replace(value, &mut |generated| placeholder(generated))
+        self.replace(value, &mut |generated| match generated.kind {
+            Kind::Secret => generated.text.clone(),
+            _ => placeholder(generated),
+        })
     }
 
     /// As [`Scanner::template`], with what `name` says in the place of each generated value.
@@ -211,7 +215,8 @@ impl Scanner {
     }
 
     /// Pairs of (recorded value, live value) in order, where the two messages are equal up to
-    /// generated values; `live` sees the live side. Addresses are not among them.
+    /// generated values; `live` sees the live side. Addresses are not among them. Both must
+    /// be redacted with one salt.
     pub fn bind(&self, recorded: &Value, live: &Scanner, now: &Value) -> Option<Vec<(String, String)>> {
         if self.template(recorded) != live.template(now) {
             return None;
@@ -325,7 +330,7 @@ impl Scanner {
             at = if taken { hits.last().map_or(end, |hit| hit.end.max(end)) } else { start + 1 };
         }
         if tracing {
-            add_trace_ids(bytes, &mut hits);
+            take_trace_ids(bytes, &mut hits);
         }
         hits
     }
@@ -395,6 +400,16 @@ impl Scanner {
         let found = units.into_iter().find(fits).map(|(kind, _)| kind);
         found.filter(|_| self.unix_ns > 0)
     }
+}
+
+/// [`Scanner::template`] for a message of a run that began at `near_ns`.
+pub fn template(value: &Value, near_ns: u64) -> Value {
+    Scanner::new(near_ns).template(value)
+}
+
+/// [`Scanner::bind`] for a recorded message and a live one of a run that began at `now_ns`.
+pub fn bind(recorded: &Value, live: &Value, near_ns: u64, now_ns: u64) -> Option<Vec<(String, String)>> {
+    Scanner::new(near_ns).bind(recorded, &Scanner::new(now_ns), live)
 }
 
 /// The unnumbered hole for a generated value.
@@ -513,22 +528,17 @@ fn binary_uuid(bytes: &[u8]) -> Option<Generated> {
     Some(Generated { kind: Kind::Uuid, text, name: String::new() })
 }
 
-/// Hexadecimal ids in a field that holds nothing else.
-fn add_trace_ids(bytes: &[u8], hits: &mut Vec<Hit>) {
-    let mut more = Vec::new();
+/// Hexadecimal ids in a field that holds nothing else: there, they are trace ids even where
+/// they look like something else by chance.
+fn take_trace_ids(bytes: &[u8], hits: &mut Vec<Hit>) {
     for found in HEX_ID.captures_iter(bytes) {
-        let Some((kind, m)) = (found.name("trace").map(|m| (Kind::Trace, m)))
-            .or_else(|| found.name("span").map(|m| (Kind::Span, m)))
-        else {
-            continue;
-        };
-        if !hits.iter().any(|hit| hit.start < m.end() && m.start() < hit.end) {
-            let text = String::from_utf8_lossy(m.as_bytes()).into_owned();
-            let value = Generated { kind, text, name: String::new() };
-            more.push(Hit { start: m.start(), end: m.end(), value });
-        }
+        let trace = found.name("trace").map(|m| (Kind::Trace, m));
+        let Some((kind, m)) = trace.or_else(|| found.name("span").map(|m| (Kind::Span, m))) else { continue };
+        hits.retain(|hit| hit.end <= m.start() || m.end() <= hit.start);
+        let text = String::from_utf8_lossy(m.as_bytes()).into_owned();
+        let value = Generated { kind, text, name: String::new() };
+        hits.push(Hit { start: m.start(), end: m.end(), value });
     }
-    hits.append(&mut more);
     hits.sort_by_key(|hit| hit.start);
 }
 

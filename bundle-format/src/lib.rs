@@ -3,6 +3,8 @@
 //! Start with `FORMAT.md`, the normative description. Then, in reading order:
 //! - [`event`]: the vocabulary of journal entries;
 //! - [`value`]: the tree in which decoded messages are kept;
+//! - [`generated`]: ids and times that a run makes up, found and unified;
+//! - [`canonical`]: the canonical form of a cell and its digest;
 //! - [`version`]: the file header, and the one function that decides readability;
 //! - [`frame`], [`index`]: the pieces of the container;
 //! - [`writer`], [`reader`]: the container as a whole;
@@ -10,6 +12,7 @@
 //! - [`check`]: semantic checks; [`limits`]: every bound; [`error`]: what can go wrong.
 #![forbid(unsafe_code)]
 
+pub mod canonical;
 pub mod check;
 pub mod error;
 pub mod event;
@@ -27,9 +30,12 @@ pub use error::{ReadError, WriteError};
 pub use event::*;
 pub use index::CellSummary;
 pub use reader::Bundle;
+pub use redact::Redactor;
 pub use value::{Value, ValueError};
 pub use version::Header;
 pub use writer::BundleWriter;
 
 #[cfg(test)]
 mod container_tests;
+#[cfg(test)]
+mod canonical_tests;

@@ -174,16 +174,12 @@ impl Bundle {
     /// When a chunk of the cell or a payload is damaged or missing.
     pub fn entries(&self, cell: u32) -> Result<Vec<Entry>, ReadError> {
         let mut entries = self.raw_entries(cell)?;
-        for entry in &mut entries {
-            if !matches!(entry.body, Body::File(_)) {
-                self.resolve(entry)?;
-            }
-        }
+        entries.iter_mut().try_for_each(|entry| self.resolve(entry))?;
         Ok(entries)
     }
 
-    /// The entries of the run itself (sources, environment, start and end). The content of
-    /// files stays in the store: see [`Bundle::content`].
+    /// The entries of the run itself (sources, environment, start and end), files with their
+    /// content; [`Bundle::raw_entries`] of cell 0 leaves that in the store.
     ///
     /// # Errors
     /// When a chunk is damaged.
@@ -246,7 +242,7 @@ impl Bundle {
         Ok(frame.content.split_off(32))
     }
 
-    /// The files that the run read: sources, descriptors, binaries.
+    /// The files that the run read: sources, descriptors, binaries; content by reference.
     ///
     /// # Errors
     /// When a chunk of the run is damaged.
@@ -255,7 +251,7 @@ impl Bundle {
             Body::File(file) => Some(file),
             _ => None,
         };
-        Ok(self.run_entries()?.into_iter().filter_map(file).collect())
+        Ok(self.raw_entries(0)?.into_iter().filter_map(file).collect())
     }
 
     /// The content of a stored file by its path; `None` where there is no such file or only

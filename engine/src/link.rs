@@ -8,10 +8,11 @@
 use crate::fault::active::{ActiveFaults, Consultation, Firing};
 use crate::journal::Journal;
 use faultbox_bundle_format::{Body, Class, Exchange, Outcome, Payload, Phase, RuleHit, Value};
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -129,6 +130,7 @@ pub struct Link {
     faults: Option<Arc<ActiveFaults>>,
     open: Arc<OpenExchanges>,
     connections: AtomicU64,
+    state: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Link {
@@ -153,6 +155,7 @@ impl Link {
             faults,
             open,
             connections: AtomicU64::new(0),
+            state: OnceLock::new(),
         })
     }
 
@@ -180,6 +183,13 @@ impl Link {
         self.connections.fetch_add(1, Ordering::SeqCst) + 1
     }
 
+    /// What a protocol keeps for all connections of this link (group membership), made at first
+    /// use. A protocol asks for one type only; of another type it gets a fresh one each time.
+    pub fn state<T: Send + Sync + 'static>(&self, make: impl Fn() -> T) -> Arc<T> {
+        let kept = self.state.get_or_init(|| Arc::new(make())).clone();
+        kept.downcast().unwrap_or_else(|_| Arc::new(make()))
+    }
+
     /// The journal of the cell.
     pub fn journal(&self) -> &Arc<Journal> {
         &self.journal
@@ -203,6 +213,11 @@ impl Link {
         self.open(connection, request, firing)
     }
 
+    /// A server got a request that it answers itself (session set-up): no rules, journaled.
+    pub fn receive(self: &Arc<Self>, connection: u64, request: Request) -> Pending {
+        self.open(connection, request, None)
+    }
+
     /// Server side: asks the conversation and closes the exchange with its answer. Rules are
     /// asked as well, so that decisions are counted and journaled, but what happens is what
     /// the conversation says: behind a proxy there are no rules, and a bundle has the outcome.
@@ -212,11 +227,25 @@ impl Link {
         with: &dyn Conversation,
         request: Request,
     ) -> Answer {
+        let class = request.class;
+        self.converse_as(connection, with, request, |answer| (answer, class)).await
+    }
+
+    /// As [`Link::converse`], with the protocol's last word: `settle` turns what the
+    /// conversation said into the answer that is given, and into the exchange's class.
+    pub async fn converse_as(
+        self: &Arc<Self>,
+        connection: u64,
+        with: &dyn Conversation,
+        request: Request,
+        settle: impl FnOnce(Answer) -> (Answer, Class) + Send,
+    ) -> Answer {
         let mut pending = self.ask(connection, request);
         let (answer, hit) = with.answer(pending.request()).await;
         pending.hit = hit;
+        let (answer, class) = settle(answer);
         match &answer {
-            Answer::Reply(response) => pending.answered(response),
+            Answer::Reply(response) => pending.answered_as(class, response),
             Answer::Cut => pending.dropped(),
             Answer::Nothing => pending.one_way(),
             Answer::Unknown => pending.failed("not known here"),
@@ -243,6 +272,7 @@ impl Link {
             began_ns: self.journal.clock().now_ns(),
             began_seq: self.journal.position(),
             counted,
+            late: None,
             request: Some(request),
         }
     }
@@ -270,8 +300,12 @@ pub struct Pending {
     began_ns: u64,
     began_seq: u64,
     counted: bool,
+    late: Option<LateBody>,
     request: Option<Request>,
 }
+
+/// Makes a request's body when the exchange closes.
+pub type LateBody = Box<dyn FnOnce() -> Value + Send + Sync>;
 
 impl Pending {
     /// The rule that acts on it, if any. The protocol carries it out.
@@ -285,6 +319,27 @@ impl Pending {
             Some(request) => request,
             // Taken only by `close`, which consumes or drops `self`.
             None => unreachable!("a pending exchange holds its request until it is closed"),
+        }
+    }
+
+    /// The request turned out to be this: what streamed by after the rules were asked.
+    pub fn revise(&mut self, body: Value) {
+        if let Some(request) = &mut self.request {
+            request.body = body;
+        }
+    }
+
+    /// The request is still streaming by: what it turned out to be is asked when the exchange
+    /// closes, however it does.
+    pub fn revise_late(&mut self, body: LateBody) {
+        self.late = Some(body);
+    }
+
+    /// The exchange no longer holds up the end of the scenario, though more may follow (an
+    /// answer without a recognisable end).
+    pub fn settled(&mut self) {
+        if std::mem::take(&mut self.counted) && self.link.open.count.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.link.open.changed.notify_waiters();
         }
     }
 
@@ -317,7 +372,10 @@ impl Pending {
     }
 
     fn close(&mut self, outcome: Outcome, response: Option<&Value>) {
-        let Some(request) = self.request.take() else { return };
+        let Some(mut request) = self.request.take() else { return };
+        if let Some(late) = self.late.take() {
+            request.body = late();
+        }
         let link = &self.link;
         let stream = format!("{}>{}:{}", link.source, link.interface, request.key);
         let exchange = Exchange {
@@ -339,9 +397,7 @@ impl Pending {
             began_seq: self.began_seq,
         };
         link.journal.note_in(self.phase, &link.source, &stream, None, Body::Exchange(exchange));
-        if self.counted && link.open.count.fetch_sub(1, Ordering::SeqCst) == 1 {
-            link.open.changed.notify_waiters();
-        }
+        self.settled();
     }
 }
 

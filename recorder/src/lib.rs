@@ -11,12 +11,16 @@ use faultbox_bundle_format::redact::Redactor;
 use faultbox_bundle_format::{BundleWriter, Entry, Header, WriteError};
 use faultbox_engine::event_sink::EventSink;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Mutex, MutexGuard};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// Entries that wait for the writer at most.
 const QUEUE: usize = 4096;
+/// What was taken is written at the latest when nothing came for this long, so that a killed
+/// run leaves what led to its end.
+const IDLE: Duration = Duration::from_millis(250);
 
 /// Why a bundle could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -88,13 +92,242 @@ pub fn new_header() -> Result<Header, RecordError> {
 }
 
 fn write(mut writer: BundleWriter, entries: &Receiver<Entry>, redactor: &Redactor) -> Result<PathBuf, WriteError> {
-    while let Ok(mut entry) = entries.recv() {
-        redactor.entry(&mut entry);
-        writer.append(&entry)?;
+    let mut held = false;
+    loop {
+        let next = if held { entries.recv_timeout(IDLE) } else { entries.recv().map_err(|_| RecvTimeoutError::Disconnected) };
+        match next {
+            Ok(mut entry) => {
+                redactor.entry(&mut entry);
+                writer.take(entry)?;
+                held = true;
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                writer.flush()?;
+                held = false;
+            }
+            Err(RecvTimeoutError::Disconnected) => return writer.finish(),
+        }
     }
-    writer.finish()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    //! Goal: what is noted is in the bundle, what is secret is not, and a failure is told.
+
+    use super::*;
+    use faultbox_bundle_format::*;
+
+    fn entry(seq: u64, cell: u32, body: Body) -> Entry {
+        Entry {
+            seq,
+            at_ns: seq,
+            cell,
+            phase: if cell == 0 { Phase::Run } else { Phase::Scenario },
+            actor: "api".to_owned(),
+            stream: "s".to_owned(),
+            ordinal: seq,
+            cause: None,
+            body,
+        }
+    }
+
+    fn named(name: &str, value: &str) -> Named {
+        Named { name: name.to_owned(), value: value.to_owned() }
+    }
+
+    fn exchange(request: Value, response: Value) -> Body {
+        Body::Exchange(Exchange {
+            protocol: "http".to_owned(),
+            source: "api".to_owned(),
+            interface: "users.main".to_owned(),
+            connection: 1,
+            operation: "GET /".to_owned(),
+            key: "GET /".to_owned(),
+            class: Class::Work,
+            mutating: false,
+            repeatable: false,
+            request: Payload::of(&request),
+            outcome: Outcome::Answered,
+            response: Some(Payload::of(&response)),
+            rule: None,
+            began_ns: 0,
+            ended_ns: 1,
+            began_seq: 0,
+        })
+    }
+
+    /// Every frame of a bundle, decompressed.
+    fn decompressed(bundle: &Bundle) -> Vec<u8> {
+        let mut all = Vec::new();
+        for cell in 0..=1 {
+            for entry in bundle.entries(cell).unwrap() {
+                all.extend(format!("{entry:?}").into_bytes());
+                for payload in check::payloads(&entry.body) {
+                    all.extend_from_slice(payload.bytes().unwrap());
+                }
+                if let Body::Output(output) = &entry.body {
+                    all.extend_from_slice(&output.bytes);
+                }
+            }
+        }
+        all
+    }
+
+    fn holds(bytes: &[u8], needle: &str) -> bool {
+        bytes.windows(needle.len()).any(|window| window == needle.as_bytes())
+    }
+
+    const SECRETS: [&str; 8] = [
+        "spec-secret-0001",
+        "env-secret-0002",
+        "url-secret-0003",
+        "bearer-secret-0004",
+        "cookie-secret-0005",
+        "keybody-secret0006",
+        "short07",
+        "flag-secret-0008",
+    ];
+
+    fn record(folder: &Path) -> PathBuf {
+        let [spec, env, url, bearer, cookie, key, short, flag] = SECRETS;
+        let variables = [
+            ("API_TOKEN", env.to_owned()),
+            ("DB_URL", format!("mysql://root:{url}@127.0.0.1:3306/appdb")),
+            ("DB_PASSWORD", short.to_owned()),
+            ("PUBLIC_URL", "http://example.test".to_owned()),
+        ];
+        let mut known = Redactor::secrets_of_env(variables.iter().map(|(name, value)| (*name, value.as_str())));
+        known.push(("payment".to_owned(), spec.to_owned()));
+        let header = new_header().unwrap();
+        let recorder = Recorder::create(&folder.join("r.fb"), header, Redactor::new(&header.salt, known)).unwrap();
+        let run = Body::RunStarted(RunStarted {
+            seed: 1,
+            seed_source: "cli".to_owned(),
+            tool_version: "0".to_owned(),
+            command: vec!["test".to_owned(), "--env".to_owned(), format!("api:AUTH_TOKEN={flag}")],
+            unix_ns: 1,
+            spec: "a.star".to_owned(),
+        });
+        recorder.note(entry(0, 0, run));
+        let started = ServiceStarted {
+            service: "api".to_owned(),
+            pid: 1,
+            program: "api".to_owned(),
+            digest: None,
+            args: vec![format!("--token={env}")],
+            env: variables.iter().map(|(name, value)| named(name, value)).collect(),
+            isolated: true,
+        };
+        recorder.note(entry(1, 1, Body::ServiceStarted(started)));
+        let headers = Value::map([
+            ("Authorization", Value::text(format!("Bearer {bearer}"))),
+            ("Cookie", Value::text(format!("sid={cookie}; theme=dark"))),
+        ]);
+        let body = Value::map([("headers", headers), ("body", Value::text(format!("{spec} and {env}")))]);
+        let mut binary = vec![0xff, 0xfe];
+        binary.extend_from_slice(spec.as_bytes());
+        let pairs = Value::List(vec![
+            Value::text("Set-Cookie"),
+            Value::text(format!("sid={cookie}; Path=/; HttpOnly")),
+        ]);
+        let response = Value::map([("headers", Value::List(vec![pairs])), ("body", Value::Bytes(binary))]);
+        recorder.note(entry(2, 1, exchange(body, response)));
+        let pem = format!("-----BEGIN PRIVATE KEY-----\n{key}\n-----END PRIVATE KEY-----");
+        let output = format!("connecting to redis://u:{url}@cache {pem} with {spec}");
+        let output = Output { service: "api".to_owned(), stderr: true, bytes: output.into_bytes() };
+        recorder.note(entry(3, 1, Body::Output(output)));
+        recorder.finish().unwrap()
+    }
+
+    #[test]
+    fn no_secret_reaches_the_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = record(folder.path());
+        let bundle = Bundle::open(&path).unwrap();
+        let (raw, plain) = (std::fs::read(&path).unwrap(), decompressed(&bundle));
+        for secret in SECRETS {
+            assert!(!holds(&raw, secret), "{secret} is in the file");
+            assert!(!holds(&plain, secret), "{secret} is in a frame");
+        }
+        for kept in ["http://example.test", "theme=<secret cookie#", "Path=/; HttpOnly", "Bearer <secret authorization#"] {
+            assert!(holds(&plain, kept), "{kept} is gone");
+        }
+    }
+
+    #[test]
+    fn equal_secrets_are_equal_tokens_and_a_live_message_matches() {
+        let folder = tempfile::tempdir().unwrap();
+        let bundle = Bundle::open(&record(folder.path())).unwrap();
+        let recorded = bundle.entries(1).unwrap();
+        let Body::Exchange(exchange) = &recorded[1].body else { panic!("another body") };
+        let (request, response) = (exchange.request.value().unwrap(), exchange.response.as_ref().unwrap().value().unwrap());
+        let redactor = Redactor::new(&bundle.header().salt, []);
+        let live = Value::map([(
+            "headers",
+            Value::map([
+                ("Authorization", Value::text(format!("Bearer {}", SECRETS[3]))),
+                ("Cookie", Value::text(format!("sid={}; theme=dark", SECRETS[4]))),
+            ]),
+        )]);
+        assert_eq!(redactor.value(&live).get("headers"), request.get("headers"));
+        let cookie = request.get("headers").unwrap().get("Cookie").unwrap().as_text().unwrap();
+        let token = cookie.strip_prefix("sid=").unwrap().split(';').next().unwrap();
+        assert!(format!("{response:?}").contains(token), "the cookie that was set is the cookie that came back");
+        assert_eq!(redactor.value(&redactor.value(&live)), redactor.value(&live));
+    }
+
+    #[test]
+    fn known_secrets_can_be_put_back() {
+        let known = [("db".to_owned(), "correct horse".to_owned())];
+        let redactor = Redactor::new(&[1; 16], known);
+        let value = Value::map([("body", Value::text("say correct horse twice: correct horse"))]);
+        let redacted = redactor.value(&value);
+        assert_ne!(redacted, value);
+        assert_eq!(redactor.restore(&redacted), value);
+    }
+
+    #[test]
+    fn a_bundle_that_cannot_be_written_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let header = new_header().unwrap();
+        let nowhere = folder.path().join("missing/r.fb");
+        assert!(Recorder::create(&nowhere, header, Redactor::new(&header.salt, [])).is_err());
+        let path = folder.path().join("r.fb");
+        let recorder = Recorder::create(&path, header, Redactor::new(&header.salt, [])).unwrap();
+        let bytes = vec![0; limits::ENTRY_MAX + 1];
+        recorder.note(entry(0, 1, Body::Output(Output { service: "api".to_owned(), stderr: false, bytes })));
+        for seq in 1..10_000 {
+            // More than the queue holds: a failed writer must not block its callers.
+            recorder.note(entry(seq, 1, Body::PhaseBegan));
+        }
+        assert!(recorder.finish().is_err());
+        assert!(recorder.finish().is_err(), "it stays an error");
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn nothing_that_is_noted_is_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let header = new_header().unwrap();
+        let path = folder.path().join("r.fb");
+        let recorder = Recorder::create(&path, header, Redactor::new(&header.salt, [])).unwrap();
+        std::thread::scope(|scope| {
+            for cell in 1..=4u32 {
+                let recorder = &recorder;
+                scope.spawn(move || {
+                    (0..5000).for_each(|n| recorder.note(entry(u64::from(cell) * 10_000 + n, cell, Body::PhaseBegan)));
+                });
+            }
+        });
+        let bundle = Bundle::open(&recorder.finish().unwrap()).unwrap();
+        assert_eq!(bundle.verify().unwrap().entries, 20_000);
+        for cell in 1..=4 {
+            let ordinals: Vec<u64> = bundle.entries(cell).unwrap().iter().map(|e| e.seq % 10_000).collect();
+            assert_eq!(ordinals, (0..5000).collect::<Vec<_>>());
+        }
+    }
 }

@@ -1,1 +1,14 @@
-//! The replayer: a cell driven again from its bundle, and the comparison with what was recorded.
+//! The replayer: a cell driven again from its bundle, and the comparison with what was
+//! recorded.
+//!
+//! In reading order: [`session`] drives and judges; [`tape`] matches requests to recorded
+//! exchanges; [`environment`] and [`oracle`] are the engine's seams over it; [`divergence`]
+//! and [`diff`] say what differs.
+#![forbid(unsafe_code)]
+
+pub mod diff;
+pub mod divergence;
+pub mod environment;
+pub mod oracle;
+pub mod session;
+pub mod tape;

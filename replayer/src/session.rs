@@ -9,7 +9,9 @@ use crate::divergence::Divergence;
 use crate::environment::RecordedEnvironment;
 use crate::tape::Tape;
 use faultbox_bundle_format::canonical::{self, Canonical, Policy};
-use faultbox_bundle_format::{Body, Entry, Phase, Verdict};
+use faultbox_bundle_format::generated::Scanner;
+use faultbox_bundle_format::redact::Redactor;
+use faultbox_bundle_format::{Body, Entry, Named, Phase, Verdict};
 use faultbox_engine::mock::{Mock, MockError, SignRequest};
 use faultbox_engine::plan::{Driver, Plan};
 use faultbox_engine::prng::Key;
@@ -30,16 +32,18 @@ pub struct Recording {
     pub seed: u64,
     /// Its verdict.
     pub verdict: Verdict,
+    /// Gives live values the recording's tokens.
+    pub redactor: Redactor,
 }
 
 impl Recording {
     /// A recording from a cell's entries; `None` where the cell has no verdict.
-    pub fn new(entries: Vec<Entry>, unix_ns: u64, seed: u64) -> Option<Self> {
+    pub fn new(entries: Vec<Entry>, unix_ns: u64, seed: u64, redactor: Redactor) -> Option<Self> {
         let verdict = entries.iter().rev().find_map(|entry| match &entry.body {
             Body::Verdict(verdict) => Some(verdict.clone()),
             _ => None,
         })?;
-        Some(Recording { entries, unix_ns, seed, verdict })
+        Some(Recording { entries, unix_ns, seed, verdict, redactor })
     }
 }
 
@@ -75,7 +79,9 @@ pub async fn redrive(
     recording: &Recording,
     policy: Policy,
 ) -> Outcome {
-    let tape = Tape::new(&recording.entries, recording.unix_ns);
+    let services = plan.topology.services.iter();
+    let addresses: Vec<Named> = services.flat_map(runner::addresses_of).collect();
+    let tape = Tape::new(recording, Scanner::new(run.clock.unix_ns()).with_addresses(&addresses));
     let sut = plan.topology.sut().map(|service| service.name.clone()).unwrap_or_default();
     let environment = RecordedEnvironment::new(tape.clone(), &sut);
     let result = runner::run_cell(run, plan, index, environment).await;
@@ -97,7 +103,8 @@ pub async fn redrive(
 
 /// Compares a cell that ran (live or redriven, at `unix_ns`) with its recording.
 pub fn outcome(recording: &Recording, result: CellResult, unix_ns: u64, policy: Policy) -> Outcome {
-    let CellResult { verdict, entries, setup_failed, .. } = result;
+    let CellResult { verdict, mut entries, setup_failed, .. } = result;
+    entries.iter_mut().for_each(|entry| recording.redactor.entry(entry));
     Outcome {
         divergences: compare(&recording.entries, recording.unix_ns, &entries, unix_ns, policy),
         reproduced: same_verdict(&recording.verdict, &verdict),

@@ -8,7 +8,11 @@
 //! Not modelled: recorded latencies that no rule caused; a replay does not wait for them.
 
 use crate::divergence::{Divergence, Nearest};
-use faultbox_bundle_format::{Body, Class, Entry, Exchange, Outcome, Phase, RuleHit, Value, generated};
+use crate::session::Recording;
+use faultbox_bundle_format::canonical::scanner_of;
+use faultbox_bundle_format::generated::{self, Scanner};
+use faultbox_bundle_format::redact::Redactor;
+use faultbox_bundle_format::{Body, Class, Exchange, Outcome, Phase, RuleHit, Value};
 use faultbox_engine::journal::Journal;
 use faultbox_engine::link::{Answer, BoxFuture, Conversation, Request, Responder};
 use std::collections::BTreeMap;
@@ -48,15 +52,19 @@ struct State {
 pub struct Tape {
     state: Mutex<State>,
     arrived: Notify,
-    near_ns: u64,
+    /// Knows the values that the recording made up.
+    recorded: Scanner,
+    /// Knows the values that the replay makes up.
+    live: Scanner,
+    redactor: Redactor,
 }
 
 impl Tape {
-    /// A tape from a cell's entries (payloads at hand), recorded at `near_ns` since the Unix
-    /// epoch.
-    pub fn new(entries: &[Entry], near_ns: u64) -> Arc<Self> {
-        let mut state = State::default();
-        for entry in entries {
+    /// A tape of a recorded cell for a replay whose values `live` knows.
+    pub fn new(recording: &Recording, live: Scanner) -> Arc<Self> {
+        let recorded = scanner_of(&recording.entries, recording.unix_ns);
+        let mut state = State { bindings: recorded.address_pairs(&live), ..State::default() };
+        for entry in &recording.entries {
             let Body::Exchange(exchange) = &entry.body else { continue };
             let Some(request) = exchange.request.value() else { continue };
             let key = (exchange.source.clone(), exchange.interface.clone(), exchange.key.clone());
@@ -64,7 +72,7 @@ impl Tape {
             state.recorded.push(Recorded {
                 phase: entry.phase,
                 ended_seq: entry.seq,
-                template: generated::template(&request.stable(), near_ns),
+                template: recorded.template(&request.stable()),
                 request,
                 exchange: exchange.clone(),
                 used: false,
@@ -75,7 +83,8 @@ impl Tape {
         for queue in state.queues.values_mut() {
             queue.sort_by_key(|index| began[*index]);
         }
-        Arc::new(Tape { state: Mutex::new(state), arrived: Notify::new(), near_ns })
+        let (state, redactor) = (Mutex::new(state), recording.redactor.clone());
+        Arc::new(Tape { state, arrived: Notify::new(), recorded, live, redactor })
     }
 
     /// Where what was asked and what was recorded parted ways, in order.
@@ -99,7 +108,8 @@ impl Tape {
 
     /// Finds and takes the recorded counterpart of a request.
     fn take(&self, source: &str, interface: &str, request: &Request, phase: Phase) -> Found {
-        let template = generated::template(&request.body.stable(), self.near_ns);
+        let body = self.redactor.value(&request.body);
+        let template = self.live.template(&body.stable());
         let mut state = self.lock();
         let key = (source.to_owned(), interface.to_owned(), request.key.clone());
         let queue = state.queues.get(&key).cloned().unwrap_or_default();
@@ -115,7 +125,7 @@ impl Tape {
         match (taken, repeated()) {
             (Some(index), _) => {
                 state.recorded[index].used = true;
-                let pairs = generated::bind(&state.recorded[index].request, &request.body, self.near_ns);
+                let pairs = self.recorded.bind(&state.recorded[index].request.stable(), &self.live, &body.stable());
                 for pair in pairs.unwrap_or_default() {
                     if pair.0 != pair.1 && !state.bindings.contains(&pair) {
                         state.bindings.push(pair);
@@ -136,7 +146,7 @@ impl Tape {
                         source: source.to_owned(),
                         interface: interface.to_owned(),
                         operation: request.operation.clone(),
-                        request: request.body.stable(),
+                        request: body.stable(),
                         nearest,
                         phase,
                     });
@@ -192,7 +202,10 @@ impl Tape {
         };
         let answer = match exchange.outcome {
             Outcome::Answered => match exchange.response.as_ref().and_then(|payload| payload.value()) {
-                Some(response) => Answer::Reply(generated::substitute(&response, &state.bindings)),
+                Some(response) => {
+                    let response = generated::substitute(&response, &state.bindings);
+                    Answer::Reply(self.redactor.restore(&response))
+                }
                 None => Answer::Unknown,
             },
             Outcome::Dropped | Outcome::Failed => Answer::Cut,

@@ -6,6 +6,7 @@ use crate::cli::{Depth, Format, ReplayArgs};
 use crate::terminal::{self, notice, plain, say};
 use crate::{exit_code, host};
 use faultbox_bundle_format::canonical::Policy;
+use faultbox_bundle_format::redact::Redactor;
 use faultbox_bundle_format::{Body, Bundle, Ending, Entry, RunStarted, StoredFile};
 use faultbox_engine::addresses::AddressBook;
 use faultbox_engine::event_sink::NullSink;
@@ -86,7 +87,7 @@ fn context(
 ) -> (Arc<RunContext>, Arc<faultbox_replayer::oracle::RecordedOracle>) {
     let oracle = Arc::new(faultbox_replayer::oracle::RecordedOracle::new(recording.seed, journal));
     let sink = Arc::new(NullSink);
-    (host.context(recording.seed, sink, oracle.clone(), dir, true, addresses.clone()), oracle)
+    (host.context(recording.seed, recording.redactor.clone(), sink, oracle.clone(), dir, true, addresses.clone()), oracle)
 }
 
 async fn rerun(
@@ -226,8 +227,9 @@ impl Source {
     fn recording(&self, plan: &Plan, index: usize) -> Result<Option<Recording>, u8> {
         let name = &plan.cells[index].name;
         let Some(summary) = self.bundle.cells().iter().find(|cell| &cell.name == name) else { return Ok(None) };
-        let entries = self.bundle.entries(summary.index).map_err(|error| self.unreadable(&error.to_string()))?;
-        let recording = Recording::new(entries, self.started.unix_ns, self.started.seed);
+        let entries = self.bundle.entries(summary.cell).map_err(|error| self.unreadable(&error.to_string()))?;
+        let redactor = Redactor::new(&self.bundle.header().salt, run::secrets(plan));
+        let recording = Recording::new(entries, self.started.unix_ns, self.started.seed, redactor);
         if recording.is_none() {
             notice(&format!("faultbox: the recording of {name} is incomplete; it cannot be replayed"));
             return Err(exit_code::BUNDLE);

@@ -2,10 +2,12 @@
 
 use crate::terminal::notice;
 use crate::{exit_code, host};
+use faultbox_bundle_format::redact::Redactor;
 use faultbox_engine::addresses::AddressBook;
 use faultbox_engine::clock::RunClock;
 use faultbox_engine::event_sink::EventSink;
 use faultbox_engine::oracle::Oracle;
+use faultbox_engine::plan::Plan;
 use faultbox_engine::runner::RunContext;
 use faultbox_engine::supervisor::{HostFacts, Isolation, probe_host};
 use std::path::PathBuf;
@@ -77,9 +79,11 @@ impl Host {
     }
 
     /// A context for a run.
+    #[expect(clippy::too_many_arguments, reason = "one argument for each part of the context")]
     pub fn context(
         &self,
         seed: u64,
+        redactor: Redactor,
         sink: Arc<dyn EventSink>,
         oracle: Arc<dyn Oracle>,
         dir: &host::RunDir,
@@ -90,6 +94,7 @@ impl Host {
             clock: RunClock::start(),
             seed,
             sequence: Arc::default(),
+            redactor,
             sink,
             oracle,
             isolation: self.isolation,
@@ -100,6 +105,16 @@ impl Host {
             interrupted: host::interruption(),
         })
     }
+}
+
+/// The secrets that a spec names: `secret(...)` and credentials in environments.
+pub fn secrets(plan: &Plan) -> Vec<(String, String)> {
+    let mut secrets = plan.secrets.clone();
+    for service in &plan.topology.services {
+        let env = service.env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        secrets.extend(Redactor::secrets_of_env(env));
+    }
+    secrets
 }
 
 /// The runtime that everything runs on.

@@ -4,8 +4,9 @@ use super::run::{self, Host};
 use crate::cli::{Format, TestArgs};
 use crate::terminal::{self, Progress, notice, say};
 use crate::{exit_code, host};
+use faultbox_bundle_format::redact::Redactor;
 use faultbox_bundle_format::{
-    Body, Ending, Named, Payload, RunEnded, RunStarted, StoredFile, Verdict,
+    Body, Ending, Header, Named, Payload, RunEnded, RunStarted, StoredFile, Verdict,
 };
 use faultbox_engine::addresses::AddressBook;
 use faultbox_engine::event_sink::{EventSink, NullSink};
@@ -17,7 +18,7 @@ use faultbox_engine::runner::live::{Live, stand_in_for};
 use faultbox_engine::runner::{self, CellResult, RunContext};
 use faultbox_engine::spec::{self, LoadOptions};
 use faultbox_engine::topology::ServiceKind;
-use faultbox_recorder::{Recorder, RecorderOptions};
+use faultbox_recorder::Recorder;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -148,7 +149,12 @@ impl Session<'_> {
             notice(&format!("faultbox: the temporary folder cannot be used: {error}"));
             exit_code::HOST
         })?;
-        let recorder = self.recorder()?;
+        let header = faultbox_recorder::new_header().map_err(|error| {
+            notice(&format!("faultbox: {error}"));
+            exit_code::HOST
+        })?;
+        let redactor = Redactor::new(&header.salt, run::secrets(&self.plan));
+        let recorder = self.recorder(header, redactor.clone())?;
         let sink: Arc<dyn EventSink> = match &recorder {
             Some(recorder) => recorder.clone(),
             None => Arc::new(NullSink),
@@ -156,18 +162,18 @@ impl Session<'_> {
         let runtime = run::runtime()?;
         let (results, interrupted) = runtime.block_on(async {
             let oracle = Arc::new(SeededOracle::new(self.seed));
-            let context =
-                self.host.context(self.seed, sink.clone(), oracle, &dir, self.args.embedded, self.addresses.clone());
+            let (embedded, addresses) = (self.args.embedded, self.addresses.clone());
+            let context = self.host.context(self.seed, redactor, sink.clone(), oracle, &dir, embedded, addresses);
             self.run_cells(&context).await
         });
-        let bundle = self.finish(recorder, &results)?;
+        let bundle = self.finish(recorder)?;
         let code = self.report(&results, bundle.as_deref(), interrupted);
         // Tasks that still hold connections end with the runtime.
         runtime.shutdown_background();
         Ok(code)
     }
 
-    fn recorder(&self) -> Result<Option<Arc<Recorder>>, u8> {
+    fn recorder(&self, header: Header, redactor: Redactor) -> Result<Option<Arc<Recorder>>, u8> {
         if self.args.no_bundle {
             return Ok(None);
         }
@@ -176,16 +182,11 @@ impl Session<'_> {
             let stamp = host::stamp(faultbox_engine::clock::RunClock::start().unix_ns());
             dir.join(format!("run-{stamp}-{}.fb", self.seed))
         });
-        let options = RecorderOptions { secrets: self.secrets() };
-        let recorder = Recorder::create(&path, options).map_err(|error| {
+        let recorder = Recorder::create(&path, header, redactor).map_err(|error| {
             notice(&format!("faultbox: the bundle {} cannot be written: {error}", path.display()));
             exit_code::BUNDLE
         })?;
-        Ok(Some(recorder))
-    }
-
-    fn secrets(&self) -> Vec<(String, String)> {
-        self.plan.secrets.clone()
+        Ok(Some(Arc::new(recorder)))
     }
 
     async fn run_cells(&self, context: &Arc<RunContext>) -> (Vec<CellResult>, bool) {
@@ -275,7 +276,7 @@ impl Session<'_> {
         }
     }
 
-    fn finish(&self, recorder: Option<Arc<Recorder>>, _results: &[CellResult]) -> Result<Option<PathBuf>, u8> {
+    fn finish(&self, recorder: Option<Arc<Recorder>>) -> Result<Option<PathBuf>, u8> {
         let Some(recorder) = recorder else { return Ok(None) };
         recorder.finish().map(Some).map_err(|error| {
             notice(&format!("faultbox: the bundle could not be written: {error}"));

@@ -9,6 +9,7 @@
 mod architecture;
 mod chapter;
 mod mistakes;
+mod mutations;
 mod replays;
 
 use serde_json::Value;

@@ -181,6 +181,14 @@ impl ActiveFaults {
         })
     }
 
+    /// Whether an active rule looks at one of these syscall families.
+    pub fn looks_at(&self, families: &[&str]) -> bool {
+        self.find(|assumption, _| {
+            assumption.syscalls.iter().any(|rule| families.contains(&rule.family.as_str())).then_some(())
+        })
+        .is_some()
+    }
+
     /// Services whose open inbound connections are to be reset when the fault begins.
     pub fn resets_inbound(&self) -> Vec<String> {
         let mut services = Vec::new();
@@ -249,7 +257,7 @@ impl ActiveFaults {
         };
         let counted = modifiers.nth.is_none_or(|n| matched == n)
             && modifiers.after.is_none_or(|n| matched > n)
-            && modifiers.every.is_none_or(|n| n > 0 && matched % n == 0)
+            && modifiers.every.is_none_or(|n| n > 0 && matched.is_multiple_of(n))
             && modifiers.times.is_none_or(|n| total.1 < n);
         let drawn = match modifiers.probability {
             None => true,

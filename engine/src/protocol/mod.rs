@@ -16,6 +16,8 @@ pub mod mysql;
 pub mod redis;
 mod stub;
 pub mod tcp;
+#[cfg(test)]
+pub mod testing;
 
 use crate::fault::rule::Rule;
 use crate::link::{BoxFuture, Dial, Link, Responder, Stream};

@@ -25,8 +25,11 @@ use crate::prng::Key;
 use crate::protocol::Protocol;
 use crate::supervisor::{self, Exit, Isolation, Launch, Running};
 use crate::topology::{Service, ServiceKind};
+use faultbox_bundle_format::canonical::{self, Policy};
+use faultbox_bundle_format::redact::Redactor;
 use faultbox_bundle_format::{
-    Blame, Body, CellStarted, Ending, Entry, FaultCount, Named, Output, Phase, ServiceExited, ServiceStarted, Verdict,
+    Blame, Body, CellStarted, Ending, Entry, FaultCount, Named, Output, Phase, ServiceExited, ServiceStarted,
+    Verdict,
 };
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -52,6 +55,8 @@ pub struct RunContext {
     pub seed: u64,
     /// Numbers of entries.
     pub sequence: Arc<Sequence>,
+    /// Replaces secrets before anything is digested.
+    pub redactor: Redactor,
     /// Where entries go.
     pub sink: Arc<dyn EventSink>,
     /// Who makes choices.
@@ -130,7 +135,9 @@ pub enum SetupError {
         why: String,
     },
     /// There is nothing here that could run the image.
-    #[error("{service}: {image} needs a container engine, which this version cannot drive; `--embedded` runs stand-ins for mysql, redis and kafka images")]
+    #[error(
+        "{service}: {image} needs a container engine, which this version cannot drive; `--embedded` runs stand-ins for mysql, redis and kafka images"
+    )]
     NoEngine {
         /// The service.
         service: String,
@@ -196,7 +203,11 @@ impl OutputLog {
                 let excess = kept.len().saturating_sub(TAIL_BYTES);
                 kept.drain(..excess);
                 drop(kept);
-                let output = Output { service: service.clone(), stderr: chunk.stream == supervisor::OutputStream::Stderr, bytes: chunk.bytes };
+                let output = Output {
+                    service: service.clone(),
+                    stderr: chunk.stream == supervisor::OutputStream::Stderr,
+                    bytes: chunk.bytes,
+                };
                 journal.note(&service, &format!("{service}/output"), None, Body::Output(output));
             }
         });
@@ -267,11 +278,7 @@ impl CellContext {
         self.call(service, |cell, service, driver| cell.plan.program.reset(service, driver)).await
     }
 
-    async fn call(
-        self: &Arc<Self>,
-        service: &str,
-        what: fn(&CellContext, &str, Arc<dyn crate::plan::Driver>) -> Result<(), String>,
-    ) -> Result<(), String> {
+    async fn call(self: &Arc<Self>, service: &str, what: Callable) -> Result<(), String> {
         let deadline = Instant::now() + Duration::from_secs(60);
         let driver = Arc::new(driver::CellDriver::new(self.clone(), deadline));
         let (cell, service) = (self.clone(), service.to_owned());
@@ -279,6 +286,9 @@ impl CellContext {
         called.await.unwrap_or_else(|error| Err(error.to_string()))
     }
 }
+
+/// A callable of the spec about one service.
+type Callable = fn(&CellContext, &str, Arc<dyn crate::plan::Driver>) -> Result<(), String>;
 
 /// A local executable that the runner started.
 struct Local {
@@ -327,15 +337,16 @@ fn note_start(cell: &CellContext) {
         expectation: planned.expectation.clone(),
     };
     cell.journal.note("faultbox", "cell", None, Body::CellStarted(started));
-    let services = cell.plan.topology.services.iter();
-    let addresses = services.flat_map(|service| {
-        let named = |i: &crate::topology::Interface| Named {
-            name: format!("@{}.{}", service.name, i.name),
-            value: i.addr.clone(),
-        };
-        service.interfaces.iter().map(named)
-    });
+    let addresses = cell.plan.topology.services.iter().flat_map(addresses_of);
     cell.journal.note("faultbox", "cell", None, Body::Addresses(addresses.collect()));
+}
+
+/// The addresses of a service's interfaces and what they stand for.
+pub fn addresses_of(service: &Service) -> impl Iterator<Item = Named> + '_ {
+    service
+        .interfaces
+        .iter()
+        .map(|i| Named { name: format!("@{}.{}", service.name, i.name), value: i.addr.clone() })
 }
 
 fn interrupted() -> SetupError {
@@ -357,10 +368,10 @@ async fn prepare(
 ) -> Result<(), SetupError> {
     environment.prepare(cell).await?;
     for service in cell.plan.topology.start_order() {
-        if let ServiceKind::Binary { path, written } = &service.kind {
-            if environment.runs(&service.name) {
-                start_local(cell, service, path, written, locals).await?;
-            }
+        if let ServiceKind::Binary { path, written } = &service.kind
+            && environment.runs(&service.name)
+        {
+            start_local(cell, service, path, written, locals).await?;
         }
     }
     Ok(())
@@ -376,14 +387,17 @@ async fn start_local(
     let failed = |why: String| SetupError::Start { service: service.name.clone(), why };
     let digest = digest_of(path).map_err(|error| failed(format!("{}: {error}", path.display())))?;
     let topology = &cell.plan.topology;
-    let assumptions: Vec<&Assumption> = cell.plan.cells.iter().filter_map(|c| c.assumption.as_deref()).collect();
+    let assumptions: Vec<&Assumption> =
+        cell.plan.cells.iter().filter_map(|c| c.assumption.as_deref()).collect();
     let dir = cell.run.dir.join(format!("{}-{}", cell.index, service.name));
     std::fs::create_dir_all(&dir).map_err(|error| failed(error.to_string()))?;
     let asked: Vec<(String, std::net::SocketAddr)> = topology
         .services
         .iter()
         .filter(|other| topology.asks(&service.name, &other.name))
-        .flat_map(|other| other.interfaces.iter().map(|i| (format!("{}.{}", other.name, i.name), i.addr.clone())))
+        .flat_map(|other| {
+            other.interfaces.iter().map(|i| (format!("{}.{}", other.name, i.name), i.addr.clone()))
+        })
         .filter_map(|(name, addr)| Some((name, addr.parse().ok()?)))
         .collect();
     let isolated = cell.run.isolation == Isolation::Namespace;
@@ -407,7 +421,11 @@ async fn start_local(
         program: written.to_owned(),
         digest: Some(digest),
         args: launch.args.clone(),
-        env: launch.env.iter().map(|(name, value)| Named { name: name.clone(), value: value.clone() }).collect(),
+        env: launch
+            .env
+            .iter()
+            .map(|(name, value)| Named { name: name.clone(), value: value.clone() })
+            .collect(),
         isolated,
     };
     let mut running = supervisor::launch(launch, policy).await.map_err(|error| failed(error.to_string()))?;
@@ -415,7 +433,11 @@ async fn start_local(
     cell.journal.note(&service.name, "lifecycle", None, Body::ServiceStarted(started));
     let output = OutputLog::follow(&service.name, running.output(), cell.journal.clone());
 
-    let listeners = if isolated { std::mem::take(&mut running.listeners) } else { held(cell, &asked).map_err(|e| failed(e.to_string()))? };
+    let listeners = if isolated {
+        std::mem::take(&mut running.listeners)
+    } else {
+        held(cell, &asked).map_err(|e| failed(e.to_string()))?
+    };
     for ((interface, _), listener) in asked.iter().zip(listeners) {
         let listening = cell.switchboard.listen(cell, &service.name, interface, listener);
         listening.map_err(|error| failed(format!("{interface}: {error}")))?;
@@ -437,7 +459,10 @@ async fn start_local(
 }
 
 /// The listeners that stand for interfaces where services share the host's loopback.
-fn held(cell: &CellContext, asked: &[(String, std::net::SocketAddr)]) -> std::io::Result<Vec<std::net::TcpListener>> {
+fn held(
+    cell: &CellContext,
+    asked: &[(String, std::net::SocketAddr)],
+) -> std::io::Result<Vec<std::net::TcpListener>> {
     let listeners = asked.iter().map(|(interface, _)| cell.run.addresses.listener(interface));
     listeners.filter_map(Result::transpose).collect()
 }
@@ -492,13 +517,11 @@ async fn scenario(cell: &Arc<CellContext>, locals: &[Local]) -> (Judgement, u64)
     let scenario_ns = cell.journal.clock().now_ns() - began_ns;
     let _ = tokio::time::timeout(QUIESCE, cell.open.idle()).await;
     cell.faults.deactivate();
-    let mut crashed = None;
-    for local in locals {
-        if has_exited(&local.running).await {
-            crashed = Some(local);
-        }
+    if let Some(trouble) = locals.iter().find_map(|local| local.running.trouble()) {
+        let reason = format!("the syscall supervisor failed: {trouble}");
+        return (Judgement { ending: Ending::Error, reason, blame: Blame::Faultbox }, scenario_ns);
     }
-    match crashed {
+    match locals.iter().find(|local| local.running.exit().is_some()) {
         Some(local) => (crash(&local.service), scenario_ns),
         None => (judgement, scenario_ns),
     }
@@ -516,7 +539,7 @@ fn crash(service: &str) -> Judgement {
 async fn stop(cell: &Arc<CellContext>, locals: Vec<Local>) -> bool {
     let mut crashed = false;
     for local in locals.into_iter().rev() {
-        let unasked = has_exited(&local.running).await;
+        let unasked = local.running.exit().is_some();
         crashed |= unasked;
         let exit = local.running.stop(GRACE).await;
         local.output.drained().await;
@@ -529,11 +552,6 @@ async fn stop(cell: &Arc<CellContext>, locals: Vec<Local>) -> bool {
         cell.journal.note(&local.service, "lifecycle", None, Body::ServiceExited(exited));
     }
     crashed
-}
-
-/// Whether the process has ended by now.
-pub(crate) async fn has_exited(running: &Running) -> bool {
-    tokio::time::timeout(Duration::ZERO, running.exited()).await.is_ok()
 }
 
 fn exit_words(exit: Exit) -> String {
@@ -553,7 +571,8 @@ fn verdict(
     memory: &MemorySink,
 ) -> Verdict {
     let planned = &cell.plan.cells[cell.index];
-    let fired: Vec<FaultCount> = planned.assumption.as_ref().map(|a| cell.faults.account(a)).unwrap_or_default();
+    let fired: Vec<FaultCount> =
+        planned.assumption.as_ref().map(|a| cell.faults.account(a)).unwrap_or_default();
     let unreached = !fired.is_empty() && fired.iter().all(|count| count.fired == 0);
     let mut judgement = judgement;
     if judgement.ending == Ending::Passed && unreached && planned.require_faults_fire == RequireFire::Yes {
@@ -577,7 +596,9 @@ fn verdict(
         cell_ns: cell.journal.clock().now_ns() - began_ns,
         digest: [0; 32],
     };
-    let digest = digest(&memory.entries(), &verdict, cell.journal.clock().unix_ns());
+    let mut entries = memory.entries();
+    entries.iter_mut().for_each(|entry| cell.run.redactor.entry(entry));
+    let unix_ns = cell.journal.clock().unix_ns();
+    let digest = canonical::of_cell_with(&entries, Some(&verdict), unix_ns, Policy::Default).digest;
     Verdict { digest, ..verdict }
 }
-fn digest(_: &[Entry], _: &Verdict, _: u64) -> [u8; 32] { [0; 32] }

@@ -24,6 +24,8 @@ pub struct CellPolicy {
 impl CellPolicy {
     /// A policy that lets everything pass until a cell is set.
     pub fn new(service: &str, root: PathBuf) -> Arc<Self> {
+        // The supervisor reports canonical paths.
+        let root = root.canonicalize().unwrap_or(root);
         Arc::new(CellPolicy { service: service.to_owned(), root, cell: Mutex::default() })
     }
 
@@ -34,6 +36,14 @@ impl CellPolicy {
 }
 
 impl SyscallPolicy for CellPolicy {
+    fn wants(&self, _name: &'static str, families: &[&'static str]) -> bool {
+        lock(&self.cell).upgrade().is_some_and(|cell| cell.faults.looks_at(families))
+    }
+
+    fn changes(&self) -> Option<tokio::sync::watch::Receiver<u64>> {
+        lock(&self.cell).upgrade().map(|cell| cell.faults.changes())
+    }
+
     fn decide(&self, call: &SyscallCall<'_>) -> SyscallDecision {
         let Some(cell) = lock(&self.cell).upgrade() else { return SyscallDecision::Continue };
         let mut path = None;
@@ -48,7 +58,8 @@ impl SyscallPolicy for CellPolicy {
             }
             SyscallTarget::Peer(addr) => {
                 let interface = cell.plan.topology.interface_at(&addr.to_string());
-                peer = interface.as_ref().and_then(|i| i.split_once('.')).map(|(service, _)| service.to_owned());
+                peer =
+                    interface.as_ref().and_then(|i| i.split_once('.')).map(|(service, _)| service.to_owned());
                 interface.map_or_else(|| addr.to_string(), |interface| format!("@{interface}"))
             }
             SyscallTarget::UnixPeer(path) => path.display().to_string(),

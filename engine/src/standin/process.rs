@@ -24,7 +24,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 pub static KINDS: &[(&str, Open)] = &[
     ("mysql", super::mysql::open),
     ("redis", super::redis::open),
-    // kafka
+    ("kafka", super::kafka::open),
 ];
 
 /// How long a connection may take to notice that it was cut before its task is ended.

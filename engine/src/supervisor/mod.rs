@@ -17,7 +17,7 @@
 //! - Works as root and as an ordinary user.
 //!
 //! Not modelled: 32-bit and x32 syscalls (never trapped), the peer of `sendmsg`, a result other
-//! than an errno, a service's name as a host name inside its namespace. A rule about `read` or
+//! than an errno, names of services as host names inside a namespace. A rule about `read` or
 //! `write` cannot be decided in the filter program (it sees numbers, not kinds of files), so
 //! trapped families cost a round trip also on sockets. Where the kernel is older than 5.19, a
 //! signal restarts a trapped call, which is then decided anew.

@@ -19,6 +19,7 @@ pub(super) fn enter() -> StepResult<()> {
         Err(errno) => return Err(("enter a network namespace".to_owned(), errno)),
     }
     super::sys::loopback_up().step(|| "bring loopback up in the network namespace".to_owned())?;
+    super::sys::loopback_second_address().step(|| "give loopback a second address".to_owned())?;
     // A convenience: where `/proc` is read-only, low ports stay root's.
     let _ = std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
     Ok(())
@@ -29,7 +30,8 @@ fn enter_as_user() -> StepResult<()> {
     unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET)
         .step(|| "enter a user and network namespace".to_owned())?;
     let write = |file: &str, text: String| {
-        std::fs::write(format!("/proc/self/{file}"), text).step(|| format!("write {file} of the user namespace"))
+        std::fs::write(format!("/proc/self/{file}"), text)
+            .step(|| format!("write {file} of the user namespace"))
     };
     write("setgroups", "deny".to_owned())?;
     write("uid_map", format!("{user} {user} 1"))?;

@@ -51,23 +51,29 @@ impl Remap {
         let [fd, at, length, ..] = notification.args;
         let bytes = read_address(notification.tid, at, length)?;
         let SyscallTarget::Peer(wanted) = decode_address(&bytes) else { return None };
-        if !self.covers(wanted.port()) || !notifier.valid(notification.id) {
+        if !self.covers(wanted.port()) {
             return None;
         }
         let v6 = bytes.first_chunk().map(|b| i32::from(u16::from_ne_bytes(*b))) == Some(libc::AF_INET6);
         // A descriptor is the low half of its register.
-        let done = self.perform(notification.tid, fd as u32 as i32, wanted, v6);
+        let socket = process_of(notification.tid)
+            .ok_or(Errno::ESRCH)
+            .and_then(|process| sys::take_descriptor(process, fd as u32 as i32));
+        if !notifier.valid(notification.id) {
+            // Its thread is gone; what was read may be another's.
+            return None;
+        }
+        let done = socket.and_then(|socket| self.perform(&socket, wanted, v6));
         Some(done.map_or_else(|errno| Response::Errno(errno as i32), |()| Response::Success))
     }
 
-    fn perform(&self, tid: u32, fd: i32, wanted: SocketAddr, v6: bool) -> nix::Result<()> {
-        let socket = sys::take_descriptor(process_of(tid).ok_or(Errno::ESRCH)?, fd)?;
-        let only_v6 = v6 && getsockopt(&socket, sockopt::Ipv6V6Only).unwrap_or(false);
+    fn perform(&self, socket: &OwnedFd, wanted: SocketAddr, v6: bool) -> nix::Result<()> {
+        let only_v6 = v6 && getsockopt(socket, sockopt::Ipv6V6Only).unwrap_or(false);
         let ip = inside(wanted.ip(), v6, only_v6);
         let mut bound = self.bound.lock().unwrap_or_else(|p| p.into_inner());
         let port = bound.get(&wanted.port()).map_or(0, SocketAddr::port);
         bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(ip, port)))?;
-        let port = local_port(&socket)?;
+        let port = local_port(socket)?;
         bound.entry(wanted.port()).or_insert(SocketAddr::new(ip.to_canonical(), port));
         Ok(())
     }

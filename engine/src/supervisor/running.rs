@@ -82,6 +82,9 @@ pub enum LaunchError {
     },
 }
 
+/// How long a killed process may take to be gone.
+const UNKILLABLE: Duration = Duration::from_secs(10);
+
 /// A running service. Dropping it kills the service and all that it started.
 #[derive(Debug)]
 pub struct Running {
@@ -387,7 +390,8 @@ impl Running {
     }
 
     /// Asks all processes of the service to end (SIGTERM), kills after `grace` what is left,
-    /// and returns when nothing is.
+    /// and returns when nothing is. What cannot be killed (another user's, or one that the kernel
+    /// holds) is given up after ten seconds more and is our [`Running::trouble`].
     pub async fn stop(&self, grace: Duration) -> Exit {
         let shared = &self.attended.0;
         // Nobody who is held up by a fault could end in an orderly way.
@@ -397,7 +401,11 @@ impl Running {
         // In vain: then it is killed.
         let _ = tokio::time::timeout(grace, empty.wait_for(|empty| *empty)).await;
         let _ = shared.control.send(&Command::End, &[]);
-        self.attended.gone().await;
+        if tokio::time::timeout(UNKILLABLE, self.attended.gone()).await.is_err() {
+            let mut trouble = shared.trouble.lock().unwrap_or_else(|p| p.into_inner());
+            trouble.get_or_insert_with(|| "a process of it could not be killed".to_owned());
+            return self.exit().unwrap_or(Exit::Unknown);
+        }
         self.exited().await
     }
 }

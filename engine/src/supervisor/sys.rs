@@ -118,7 +118,8 @@ pub(super) fn default_sigpipe() {
 pub(super) fn close_others_at_exec() -> nix::Result<()> {
     const CLOEXEC: libc::c_uint = 1 << 2;
     // SAFETY: the call takes three integers and closes nothing by itself.
-    let result = unsafe { libc::syscall(libc::SYS_close_range, 3 as libc::c_uint, libc::c_uint::MAX, CLOEXEC) };
+    let result =
+        unsafe { libc::syscall(libc::SYS_close_range, 3 as libc::c_uint, libc::c_uint::MAX, CLOEXEC) };
     Errno::result(result).map(drop)
 }
 
@@ -138,6 +139,26 @@ pub(super) fn loopback_up() -> nix::Result<()> {
     request.ifr_ifru.ifru_flags = flags | libc::IFF_UP as libc::c_short;
     // SAFETY: SIOCSIFFLAGS reads the name and flags of the `ifreq` it is given.
     Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &request) }).map(drop)
+}
+
+/// Gives loopback a second address, 127.0.0.2. Where a host has no other than 127.0.0.1, glibc's
+/// `getaddrinfo` with `AI_ADDRCONFIG` (librdkafka and others ask so) resolves nothing, not even numbers.
+pub(super) fn loopback_second_address() -> nix::Result<()> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    // SAFETY: an all-zero `ifreq` is a valid value (an empty name, an empty address).
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (place, byte) in request.ifr_name.iter_mut().zip(b"lo:1") {
+        *place = *byte as libc::c_char;
+    }
+    // A `sockaddr_in` in a `sockaddr`: two bytes of port, four of address.
+    let mut address = libc::sockaddr { sa_family: libc::AF_INET as libc::sa_family_t, sa_data: [0; 14] };
+    for (place, byte) in address.sa_data.iter_mut().skip(2).zip([127u8, 0, 0, 2]) {
+        *place = byte as libc::c_char;
+    }
+    request.ifr_ifru.ifru_addr = address;
+    // SAFETY: SIOCSIFADDR reads the name and address of the `ifreq` it is given.
+    Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFADDR as _, &request) }).map(drop)
 }
 
 /// Puts a filter program on this thread (and all that it starts) and returns the listener of its

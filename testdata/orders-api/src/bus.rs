@@ -12,8 +12,8 @@ use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance, StreamConsumer};
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::metadata::MetadataTopic;
 use rdkafka::message::{Header, Message, OwnedHeaders};
+use rdkafka::metadata::MetadataTopic;
 use rdkafka::producer::future_producer::DeliveryFuture;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use serde_json::json;
@@ -147,7 +147,10 @@ impl Bus {
                 Some(mut delivery) => match tokio::time::timeout(Duration::ZERO, &mut delivery).await {
                     Ok(Ok(Ok(_))) => {
                         self.arrived();
-                        log::info("event delivered from the outbox", json!({ "order": undelivered.event.key }));
+                        log::info(
+                            "event delivered from the outbox",
+                            json!({ "order": undelivered.event.key }),
+                        );
                         continue;
                     }
                     Ok(_) => None,
@@ -165,7 +168,10 @@ impl Bus {
                 Ok(message) => {
                     let seen = self.seen.fetch_add(1, Ordering::Relaxed) + 1;
                     let offset = message.offset();
-                    log::info("event seen", json!({ "topic": message.topic(), "offset": offset, "seen": seen }));
+                    log::info(
+                        "event seen",
+                        json!({ "topic": message.topic(), "offset": offset, "seen": seen }),
+                    );
                 }
                 Err(error) => self.consumer.context().failed(&error),
             }
@@ -183,7 +189,8 @@ impl Bus {
     }
 
     fn enqueue(&self, event: &Event) -> Result<DeliveryFuture, KafkaError> {
-        let mut headers = OwnedHeaders::new().insert(Header { key: "content-type", value: Some("application/json") });
+        let mut headers =
+            OwnedHeaders::new().insert(Header { key: "content-type", value: Some("application/json") });
         if !mutation::is_on("event-header-missing") {
             headers = headers.insert(Header { key: HEADER, value: Some(event.traceparent.as_str()) });
         }

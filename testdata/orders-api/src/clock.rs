@@ -77,7 +77,8 @@ mod tests {
 
     #[test]
     fn moments_are_written_in_utc() {
-        let at = |seconds, micros| Moment { since_epoch: Duration::new(seconds, micros * 1000) }.to_string();
+        let at =
+            |seconds, micros: u32| Moment { since_epoch: Duration::new(seconds, micros * 1000) }.to_string();
         assert_eq!(at(0, 0), "1970-01-01T00:00:00.000000Z");
         assert_eq!(at(951_827_696, 250_000), "2000-02-29T12:34:56.250000Z");
         assert_eq!(at(1_709_251_199, 999_999), "2024-02-29T23:59:59.999999Z");

@@ -234,7 +234,9 @@ async fn insert(conn: &mut Conn, order: &NewOrder) -> mysql_async::Result<Option
     };
     match written.await {
         Ok(number) => transaction.commit().await.map(|()| number),
-        Err(mysql_async::Error::Server(error)) if error.code == DUPLICATE && error.message.contains(&order.uuid) => {
+        Err(mysql_async::Error::Server(error))
+            if error.code == DUPLICATE && error.message.contains(&order.uuid) =>
+        {
             // The id is ours alone: an attempt whose connection broke had been committed.
             transaction.rollback().await.map(|()| None)
         }

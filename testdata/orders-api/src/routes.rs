@@ -279,7 +279,8 @@ async fn authorize(
     scope: Option<&'static str>,
 ) -> Result<Claims, ApiError> {
     let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let token = value.and_then(|value| value.split_once(' ')).filter(|(kind, _)| kind.eq_ignore_ascii_case("bearer"));
+    let token =
+        value.and_then(|value| value.split_once(' ')).filter(|(kind, _)| kind.eq_ignore_ascii_case("bearer"));
     let (_, token) = token.ok_or_else(|| ApiError::Unauthorized("a bearer token is needed".into()))?;
     let claims = app.verifier.verify(token.trim(), trace).await.map_err(|error| match error {
         AuthError::Invalid(why) => ApiError::Unauthorized(why),

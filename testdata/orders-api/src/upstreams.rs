@@ -62,7 +62,9 @@ impl Upstream {
     async fn warm(&self) {
         match self.endpoint.connect().await {
             Ok(channel) => *self.channel.write().unwrap_or_else(PoisonError::into_inner) = channel,
-            Err(error) => log::warn("not connected yet", json!({ "to": self.name, "why": error.to_string() })),
+            Err(error) => {
+                log::warn("not connected yet", json!({ "to": self.name, "why": error.to_string() }))
+            }
         }
     }
 

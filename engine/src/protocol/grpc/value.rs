@@ -10,13 +10,11 @@
 
 use super::codec::{self, Frame};
 use super::{message, status};
+use crate::protocol::http::kept::{KEPT_MAX, Kept};
 use bytes::BytesMut;
 use faultbox_bundle_format::Value;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use prost_reflect::MessageDescriptor;
-
-/// Most bytes of a body that are kept; of a longer one its length and hash are.
-pub const KEPT_MAX: usize = 8 << 20;
 
 /// Metadata that means nothing beyond one connection, moment or library version.
 const VOLATILE: &[&str] = &["user-agent", "grpc-timeout", "date", "server", "grpc-accept-encoding"];
@@ -24,49 +22,14 @@ const VOLATILE: &[&str] = &["user-agent", "grpc-timeout", "date", "server", "grp
 /// Headers that belong to the framing and are made anew.
 const FRAMING: &[&str] = &["te", "grpc-status", "grpc-message", "content-length"];
 
-/// A body as it passes by: its bytes up to [`KEPT_MAX`], its length and hash beyond.
-#[derive(Debug, Default)]
-pub struct Body {
-    bytes: BytesMut,
-    length: u64,
-    hasher: blake3::Hasher,
-}
-
-impl Body {
-    /// Takes note of bytes.
-    pub fn push(&mut self, bytes: &[u8]) {
-        self.hasher.update(bytes);
-        self.length += bytes.len() as u64;
-        if self.length <= KEPT_MAX as u64 {
-            self.bytes.extend_from_slice(bytes);
-        } else {
-            self.bytes = BytesMut::new();
-        }
-    }
-
-    /// How many bytes passed.
-    pub fn len(&self) -> u64 {
-        self.length
-    }
-
-    /// Whether none did.
-    pub fn is_empty(&self) -> bool {
-        self.length == 0
-    }
-
-    /// The fields `message` or `messages`, and `raw`.
-    pub fn fields(&self, descriptor: Option<&MessageDescriptor>) -> Vec<(String, Value)> {
-        if self.length > KEPT_MAX as u64 {
-            let omitted = Value::map([
-                ("omitted_bytes", Value::UInt(self.length)),
-                ("blake3", Value::text(self.hasher.finalize().to_hex().to_string())),
-            ]);
-            return vec![("omitted".to_owned(), omitted)];
-        }
-        match codec::decode_all(&self.bytes) {
-            Ok(frames) => message_fields(descriptor, &frames),
-            Err(_) => vec![("undecodable".to_owned(), Value::Bytes(self.bytes.to_vec()))],
-        }
+/// The fields `message` or `messages`, and `raw`.
+fn body_fields(body: &Kept, descriptor: Option<&MessageDescriptor>) -> Vec<(String, Value)> {
+    let Some(bytes) = body.whole() else {
+        return vec![("omitted".to_owned(), body.value())];
+    };
+    match codec::decode_all(bytes) {
+        Ok(frames) => message_fields(descriptor, &frames),
+        Err(_) => vec![("undecodable".to_owned(), Value::Bytes(bytes.to_vec()))],
     }
 }
 
@@ -170,12 +133,12 @@ pub fn put_metadata(value: Option<&Value>, headers: &mut HeaderMap) {
 pub fn request(
     path: &str,
     headers: &HeaderMap,
-    body: &Body,
+    body: &Kept,
     descriptor: Option<&MessageDescriptor>,
 ) -> Value {
     let mut fields =
         vec![("method".to_owned(), Value::text(path)), ("metadata".to_owned(), metadata(headers))];
-    fields.extend(body.fields(descriptor));
+    fields.extend(body_fields(body, descriptor));
     Value::Map(fields)
 }
 
@@ -183,7 +146,7 @@ pub fn request(
 pub fn response(
     http_status: u16,
     headers: &HeaderMap,
-    body: &Body,
+    body: &Kept,
     trailers: Option<&HeaderMap>,
     descriptor: Option<&MessageDescriptor>,
 ) -> Value {
@@ -200,7 +163,7 @@ pub fn response(
     }
     fields.push(("metadata".to_owned(), metadata(headers)));
     if trailers.is_some() || !body.is_empty() {
-        fields.extend(body.fields(descriptor));
+        fields.extend(body_fields(body, descriptor));
     }
     if let Some(trailers) = trailers {
         fields.push(("trailers".to_owned(), metadata(trailers)));

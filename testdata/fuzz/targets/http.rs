@@ -1,0 +1,4 @@
+//! The HTTP/1.1 decoder: no input may make it panic.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| faultbox_engine::protocol::http::codec::fuzz_one(bytes));
