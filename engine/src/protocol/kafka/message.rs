@@ -436,23 +436,25 @@ fn offset_fetch_value(response: &OffsetFetchResponse) -> Value {
 
 /// The first error code of a response about membership and offsets.
 fn first_error(kind: &ResponseKind) -> i16 {
-    let partitions = |codes: &mut dyn Iterator<Item = i16>| codes.find(|code| *code != 0).unwrap_or(0);
+    fn partitions(mut codes: impl Iterator<Item = i16>) -> i16 {
+        codes.find(|code| *code != 0).unwrap_or(0)
+    }
     match kind {
         ResponseKind::ApiVersions(r) => r.error_code,
         ResponseKind::FindCoordinator(r) if r.error_code != 0 => r.error_code,
-        ResponseKind::FindCoordinator(r) => partitions(&mut r.coordinators.iter().map(|c| c.error_code)),
+        ResponseKind::FindCoordinator(r) => partitions(r.coordinators.iter().map(|c| c.error_code)),
         ResponseKind::JoinGroup(r) => r.error_code,
         ResponseKind::SyncGroup(r) => r.error_code,
         ResponseKind::Heartbeat(r) => r.error_code,
         ResponseKind::LeaveGroup(r) => r.error_code,
         ResponseKind::InitProducerId(r) => r.error_code,
         ResponseKind::OffsetFetch(r) if r.error_code != 0 => r.error_code,
-        ResponseKind::OffsetFetch(r) => partitions(&mut r.groups.iter().map(|g| g.error_code)),
+        ResponseKind::OffsetFetch(r) => partitions(r.groups.iter().map(|g| g.error_code)),
         ResponseKind::OffsetCommit(r) => {
-            partitions(&mut r.topics.iter().flat_map(|t| t.partitions.iter().map(|p| p.error_code)))
+            partitions(r.topics.iter().flat_map(|t| t.partitions.iter().map(|p| p.error_code)))
         }
         ResponseKind::ListOffsets(r) => {
-            partitions(&mut r.topics.iter().flat_map(|t| t.partitions.iter().map(|p| p.error_code)))
+            partitions(r.topics.iter().flat_map(|t| t.partitions.iter().map(|p| p.error_code)))
         }
         _ => 0,
     }
