@@ -255,7 +255,7 @@ mod tests {
     fn expression() -> impl Strategy<Value = String> {
         let leaf = prop_oneof![
             "[a-e]".prop_map(|s| s),
-            "[0-9]{1,3}",
+            "[1-9][0-9]{0,2}",
             Just("\"a, b = (\"".to_owned()),
             Just("'x=1'".to_owned()),
         ];

@@ -6,6 +6,7 @@
 
 pub mod kafka;
 pub mod process;
+pub mod mysql;
 pub mod redis;
 
 use crate::link::{BoxFuture, Stream};

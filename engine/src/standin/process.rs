@@ -22,7 +22,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// Every kind of stand-in and what opens it. One line each.
 pub static KINDS: &[(&str, Open)] = &[
-    // mysql
+    ("mysql", super::mysql::open),
     ("redis", super::redis::open),
     ("kafka", super::kafka::open),
 ];

@@ -84,11 +84,10 @@ pub fn answer(fields: &Fields, error: bool, output: Option<&MessageDescriptor>) 
         },
         (_, code, _) => value::error(code.unwrap_or(status::UNKNOWN), text),
     };
-    if let (Value::Map(answer), Some(metadata)) = (&mut answer, fields.get("metadata")) {
-        for (name, value) in answer.iter_mut().filter(|(name, _)| name == "metadata") {
-            let _ = name;
-            *value = metadata.clone();
-        }
+    if let (Value::Map(answer), Some(metadata)) = (&mut answer, fields.get("metadata"))
+        && let Some((_, place)) = answer.iter_mut().find(|(name, _)| name == "metadata")
+    {
+        *place = metadata.clone();
     }
     answer
 }

@@ -220,7 +220,8 @@ pub fn stable_key(command: &[Vec<u8>]) -> String {
     let mut key = match name.as_str() {
         // Long or odd names come from noise, not from clients.
         odd if odd.len() > 40 || !odd.bytes().all(|b| b.is_ascii_graphic()) => "?".to_owned(),
-        "CONFIG" | "CLIENT" | "COMMAND" | "SCRIPT" | "FUNCTION" | "OBJECT" | "PUBSUB" | "XGROUP" | "XINFO" | "ACL" => {
+        "CONFIG" | "CLIENT" | "COMMAND" | "SCRIPT" | "FUNCTION" | "OBJECT" | "PUBSUB" | "XGROUP"
+        | "XINFO" | "ACL" => {
             format!("{name} {}", command.get(1).map(|w| text(w).to_ascii_uppercase()).unwrap_or_default())
         }
         // The same script, by text or by digest.
@@ -335,7 +336,10 @@ mod tests {
         assert_eq!(key("MGET o:12345 o:12346 p"), "MGET o:{} p");
         assert_eq!(key("BLPOP a b 0"), "BLPOP a b");
         assert_eq!(key("XREAD BLOCK 0 STREAMS a b 0 0"), "XREAD a b");
-        assert_eq!(key("EVAL return 2 k1 k2 v"), format!("SCRIPT {} k1 k2", script_digest(&of(&["", "return"]))));
+        assert_eq!(
+            key("EVAL return 2 k1 k2 v"),
+            format!("SCRIPT {} k1 k2", script_digest(&of(&["", "return"])))
+        );
         assert_eq!(key("config get save"), "CONFIG GET");
         assert_eq!(key("ZUNIONSTORE out 2 a b"), "ZUNIONSTORE out a b");
         assert_eq!(key("GET"), "GET");

@@ -212,7 +212,10 @@ async fn unreachable_server(
             if !words.is_empty() {
                 asked = true;
                 let request = session.ask(&words).request;
-                shared.link.ask(shared.connection, request).failed(&format!("cannot reach the server: {error}"));
+                shared
+                    .link
+                    .ask(shared.connection, request)
+                    .failed(&format!("cannot reach the server: {error}"));
             }
         }
     }
@@ -332,7 +335,8 @@ impl Requests {
         }
         let confirmations = Vec::new();
         let held_bytes = Vec::new();
-        let slot = Slot { pending, name, kind, class, shape, source, hold, finish, confirmations, held_bytes };
+        let slot =
+            Slot { pending, name, kind, class, shape, source, hold, finish, confirmations, held_bytes };
         self.shared.expect(Expected::Reply(Box::new(slot)));
         if twice {
             self.shared.expect(Expected::Swallow);
@@ -450,7 +454,9 @@ impl Replies {
     fn head(&self) -> Head {
         let mut queue = self.shared.queue();
         match queue.pop_front() {
-            Some(Expected::Reply(slot)) if matches!(slot.source, Source::Local(_) | Source::Cut) => Head::Local(slot),
+            Some(Expected::Reply(slot)) if matches!(slot.source, Source::Local(_) | Source::Cut) => {
+                Head::Local(slot)
+            }
             Some(Expected::Raw) => Head::Raw,
             Some(other) => {
                 queue.push_front(other);
@@ -498,7 +504,9 @@ impl Replies {
             _ => None,
         };
         match (self.subscriptions.unasked(&frame, within.is_some()), within) {
-            (Some(Unasked::Confirmation), Some(expected)) => return self.confirmation(&frame, raw, expected).await,
+            (Some(Unasked::Confirmation), Some(expected)) => {
+                return self.confirmation(&frame, raw, expected).await;
+            }
             (Some(Unasked::Confirmation), None) => self.subscriptions.confirm(&value::of_frame(&frame)),
             (Some(Unasked::Message), _) => {
                 let request = self.subscriptions.next_message();
@@ -525,7 +533,12 @@ impl Replies {
         Ok(true)
     }
 
-    async fn confirmation(&mut self, frame: &Frame, raw: &[u8], expected: usize) -> Result<bool, ProtocolError> {
+    async fn confirmation(
+        &mut self,
+        frame: &Frame,
+        raw: &[u8],
+        expected: usize,
+    ) -> Result<bool, ProtocolError> {
         let confirmed = value::plain(&value::of_frame(frame));
         self.subscriptions.confirm(&confirmed);
         let Some(Expected::Reply(mut slot)) = self.shared.queue().pop_front() else { return Ok(true) };
@@ -545,7 +558,12 @@ impl Replies {
     }
 
     /// The server's reply to a request.
-    async fn answer(&mut self, mut slot: Box<Slot>, mut frame: Frame, raw: &[u8]) -> Result<bool, ProtocolError> {
+    async fn answer(
+        &mut self,
+        mut slot: Box<Slot>,
+        mut frame: Frame,
+        raw: &[u8],
+    ) -> Result<bool, ProtocolError> {
         match std::mem::replace(&mut slot.source, Source::Server) {
             Source::With(inserted) => {
                 if let Frame::Array(results) = &mut frame {

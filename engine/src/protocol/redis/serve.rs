@@ -27,7 +27,11 @@ const READ_AHEAD: usize = 1 << 20;
 ///
 /// # Errors
 /// When the client fails or the conversation cuts the connection.
-pub async fn serve(client: Stream, link: Arc<Link>, responder: Arc<dyn Responder>) -> Result<(), ProtocolError> {
+pub async fn serve(
+    client: Stream,
+    link: Arc<Link>,
+    responder: Arc<dyn Responder>,
+) -> Result<(), ProtocolError> {
     let connection = link.next_connection();
     let conversation = responder.converse(&link.source, connection);
     let (reader, writer) = tokio::io::split(client);
@@ -130,7 +134,8 @@ impl Server {
         if push.as_ref().is_some_and(|push| push.key == key) {
             return;
         }
-        let (link, conversation, connection) = (self.link.clone(), self.conversation.clone(), self.connection);
+        let (link, conversation, connection) =
+            (self.link.clone(), self.conversation.clone(), self.connection);
         let request = key.clone();
         let answer = Box::pin(async move {
             let settle = |answer| match answer {
@@ -180,7 +185,8 @@ impl Server {
             (other, _) => (other, class),
         };
         let answer = {
-            let mut answer = std::pin::pin!(self.link.converse_as(self.connection, &patient, request, settle));
+            let mut answer =
+                std::pin::pin!(self.link.converse_as(self.connection, &patient, request, settle));
             let mut ready = tokio::select! {
                 biased;
                 answer = &mut answer => Some(answer),
@@ -259,7 +265,9 @@ impl Conversation for Patient<'_> {
 
 /// How long a waiting command waits; `None` is for ever.
 pub fn waits(name: &str, words: &[Vec<u8>]) -> Option<Duration> {
-    let number = |at: Option<usize>| at.and_then(|at| words.get(at)).and_then(|w| command::text(w).parse::<f64>().ok());
+    let number = |at: Option<usize>| {
+        at.and_then(|at| words.get(at)).and_then(|w| command::text(w).parse::<f64>().ok())
+    };
     let seconds = match name {
         "XREAD" | "XREADGROUP" => {
             let block = (1..words.len()).find(|at| command::is(words, *at, "BLOCK"));
@@ -384,7 +392,10 @@ impl State {
 
 /// The error for what nobody here does.
 pub fn not_supported(name: &str, words: &[Vec<u8>]) -> Value {
-    let sub = words.get(1).map(|w| command::text(w)).filter(|_| matches!(name, "CLIENT" | "CONFIG" | "OBJECT" | "SCRIPT"));
+    let sub = words
+        .get(1)
+        .map(|w| command::text(w))
+        .filter(|_| matches!(name, "CLIENT" | "CONFIG" | "OBJECT" | "SCRIPT"));
     let named = sub.map_or_else(|| name.to_owned(), |sub| format!("{name} {sub}"));
     let named: String = named.chars().take(128).collect();
     value::error(format!("ERR unknown command '{named}': not supported by the Faultbox stand-in"))
