@@ -76,7 +76,8 @@ fn words(value: &Value) -> Result<Vec<Vec<u8>>, String> {
             items.iter().map(words).collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect()
         }
         Value::Map(fields) => {
-            let pairs = fields.iter().map(|(name, v)| Ok([vec![name.clone().into_bytes()], words(v)?].concat()));
+            let pairs =
+                fields.iter().map(|(name, v)| Ok([vec![name.clone().into_bytes()], words(v)?].concat()));
             pairs.collect::<Result<Vec<_>, String>>()?.into_iter().flatten().collect()
         }
         _ => return Err("redis takes text, bytes and numbers".to_owned()),
@@ -90,7 +91,8 @@ fn words(value: &Value) -> Result<Vec<Vec<u8>>, String> {
 pub fn build(call: &StepCall) -> Result<Command, String> {
     let given = |name: &str| call.argument(name).filter(|v| !matches!(v.bare(), Value::Null));
     let need = |name: &str| given(name).ok_or_else(|| format!("{} needs {name}", call.verb)).and_then(words);
-    let or = |name: &str, default: &str| given(name).map_or_else(|| Ok(vec![default.as_bytes().to_vec()]), words);
+    let or =
+        |name: &str, default: &str| given(name).map_or_else(|| Ok(vec![default.as_bytes().to_vec()]), words);
     let flag = |name: &str| given(name).and_then(Value::as_bool).unwrap_or(false);
     let verb = call.verb.to_ascii_uppercase();
     let mut command = vec![verb.clone().into_bytes()];
@@ -105,7 +107,8 @@ pub fn build(call: &StepCall) -> Result<Command, String> {
                     command.extend(need(unit)?);
                 }
             }
-            command.extend(["nx", "xx"].iter().filter(|n| flag(n)).map(|n| n.to_ascii_uppercase().into_bytes()));
+            command
+                .extend(["nx", "xx"].iter().filter(|n| flag(n)).map(|n| n.to_ascii_uppercase().into_bytes()));
         }
         "INCR" | "DECR" => {
             if given("by").is_some() {
@@ -254,7 +257,10 @@ mod tests {
     fn verbs_build_commands() {
         let list = |items: &[&str]| Value::List(items.iter().map(|i| (*i).into()).collect());
         let k = || ("key", Value::text("k"));
-        assert_eq!(built("set", &[k(), ("value", Value::Int(3)), ("ex", Value::Int(9))]).unwrap(), "SET k 3 EX 9");
+        assert_eq!(
+            built("set", &[k(), ("value", Value::Int(3)), ("ex", Value::Int(9))]).unwrap(),
+            "SET k 3 EX 9"
+        );
         assert_eq!(built("set", &[k(), ("value", "v".into()), ("nx", true.into())]).unwrap(), "SET k v NX");
         assert_eq!(built("incr", &[k(), ("by", Value::Int(2))]).unwrap(), "INCRBY k 2");
         assert_eq!(built("decr", &[k()]).unwrap(), "DECR k");
@@ -262,7 +268,10 @@ mod tests {
         assert_eq!(built("lrange", &[k()]).unwrap(), "LRANGE k 0 -1");
         let mapping = Value::map([("f", Value::Int(1)), ("g", Value::Float(2.5))]);
         assert_eq!(built("hset", &[k(), ("mapping", mapping)]).unwrap(), "HSET k f 1 g 2.5");
-        assert_eq!(built("command", &[("args", list(&["OBJECT", "ENCODING", "k"]))]).unwrap(), "OBJECT ENCODING k");
+        assert_eq!(
+            built("command", &[("args", list(&["OBJECT", "ENCODING", "k"]))]).unwrap(),
+            "OBJECT ENCODING k"
+        );
         assert_eq!(built("keys", &[]).unwrap(), "KEYS *");
         assert!(built("get", &[]).unwrap_err().contains("key"));
         assert!(built("command", &[("args", list(&["MONITOR"]))]).unwrap_err().contains("MONITOR"));

@@ -288,7 +288,11 @@ impl CommandDecoder {
             Some(_) => {
                 let Some(end) = self.buffer.iter().position(|b| *b == b'\n') else {
                     let too_long = self.buffer.len() > LINE_MAX;
-                    return if too_long { Err(CodecError::TooLong("a line", LINE_MAX as u64)) } else { Ok(None) };
+                    return if too_long {
+                        Err(CodecError::TooLong("a line", LINE_MAX as u64))
+                    } else {
+                        Ok(None)
+                    };
                 };
                 let line = self.buffer.get(..end).unwrap_or_default();
                 (split_inline(line.strip_suffix(b"\r").unwrap_or(line))?, end + 1)
@@ -392,7 +396,10 @@ fn verbatim(content: Vec<u8>) -> Result<Frame, CodecError> {
     match content.split_at_checked(4) {
         Some((format, text)) if format.ends_with(b":") => {
             let format = std::str::from_utf8(format.get(..3).unwrap_or_default());
-            Ok(Frame::Verbatim { format: format.map_err(|_| CodecError::Text)?.to_owned(), text: text.to_vec() })
+            Ok(Frame::Verbatim {
+                format: format.map_err(|_| CodecError::Text)?.to_owned(),
+                text: text.to_vec(),
+            })
         }
         _ => Err(CodecError::Text),
     }
@@ -606,7 +613,7 @@ mod tests {
             for byte in sent.iter().flat_map(|words| encode_command(words)) {
                 decoder.buffer().extend_from_slice(&[byte]);
                 while let Some((command, raw)) = decoder.next_command().unwrap() {
-                    prop_assert_eq!(raw.as_ref(), encode_command(&command).as_slice());
+                    prop_assert_eq!(raw.to_vec(), encode_command(&command));
                     got.push(command);
                 }
             }

@@ -212,7 +212,10 @@ async fn unreachable_server(
             if !words.is_empty() {
                 asked = true;
                 let request = session.ask(&words).request;
-                shared.link.ask(shared.connection, request).failed(&format!("cannot reach the server: {error}"));
+                shared
+                    .link
+                    .ask(shared.connection, request)
+                    .failed(&format!("cannot reach the server: {error}"));
             }
         }
     }
@@ -273,10 +276,11 @@ impl Requests {
             if next == Next::Nothing {
                 return std::future::pending().await;
             }
-            if self.from_client.read_buf(decoder.buffer()).await? == 0 {
+            let read = self.from_client.read_buf(decoder.buffer()).await;
+            if !matches!(read, Ok(1..)) {
                 self.shared.client_done.cancel();
                 let _ = self.to_server.shutdown().await;
-                return Ok(());
+                return read.map(drop).map_err(ProtocolError::Io);
             }
         }
     }
@@ -332,7 +336,8 @@ impl Requests {
         }
         let confirmations = Vec::new();
         let held_bytes = Vec::new();
-        let slot = Slot { pending, name, kind, class, shape, source, hold, finish, confirmations, held_bytes };
+        let slot =
+            Slot { pending, name, kind, class, shape, source, hold, finish, confirmations, held_bytes };
         self.shared.expect(Expected::Reply(Box::new(slot)));
         if twice {
             self.shared.expect(Expected::Swallow);
@@ -450,7 +455,9 @@ impl Replies {
     fn head(&self) -> Head {
         let mut queue = self.shared.queue();
         match queue.pop_front() {
-            Some(Expected::Reply(slot)) if matches!(slot.source, Source::Local(_) | Source::Cut) => Head::Local(slot),
+            Some(Expected::Reply(slot)) if matches!(slot.source, Source::Local(_) | Source::Cut) => {
+                Head::Local(slot)
+            }
             Some(Expected::Raw) => Head::Raw,
             Some(other) => {
                 queue.push_front(other);
@@ -462,10 +469,19 @@ impl Replies {
 
     async fn flush(&mut self) -> Result<(), ProtocolError> {
         if !self.out.is_empty() {
-            self.to_client.write_all(&self.out).await?;
-            self.out.clear();
+            let out = std::mem::take(&mut self.out);
+            self.give(&out).await?;
         }
         Ok(())
+    }
+
+    /// Writes to the client. One that cannot be written to has gone away.
+    async fn give(&mut self, bytes: &[u8]) -> Result<(), ProtocolError> {
+        let given = self.to_client.write_all(bytes).await;
+        if given.is_err() {
+            self.shared.client_done.cancel();
+        }
+        Ok(given?)
     }
 
     /// An answer that is made here. False ends the connection.
@@ -498,7 +514,9 @@ impl Replies {
             _ => None,
         };
         match (self.subscriptions.unasked(&frame, within.is_some()), within) {
-            (Some(Unasked::Confirmation), Some(expected)) => return self.confirmation(&frame, raw, expected).await,
+            (Some(Unasked::Confirmation), Some(expected)) => {
+                return self.confirmation(&frame, raw, expected).await;
+            }
             (Some(Unasked::Confirmation), None) => self.subscriptions.confirm(&value::of_frame(&frame)),
             (Some(Unasked::Message), _) => {
                 let request = self.subscriptions.next_message();
@@ -525,7 +543,12 @@ impl Replies {
         Ok(true)
     }
 
-    async fn confirmation(&mut self, frame: &Frame, raw: &[u8], expected: usize) -> Result<bool, ProtocolError> {
+    async fn confirmation(
+        &mut self,
+        frame: &Frame,
+        raw: &[u8],
+        expected: usize,
+    ) -> Result<bool, ProtocolError> {
         let confirmed = value::plain(&value::of_frame(frame));
         self.subscriptions.confirm(&confirmed);
         let Some(Expected::Reply(mut slot)) = self.shared.queue().pop_front() else { return Ok(true) };
@@ -545,7 +568,12 @@ impl Replies {
     }
 
     /// The server's reply to a request.
-    async fn answer(&mut self, mut slot: Box<Slot>, mut frame: Frame, raw: &[u8]) -> Result<bool, ProtocolError> {
+    async fn answer(
+        &mut self,
+        mut slot: Box<Slot>,
+        mut frame: Frame,
+        raw: &[u8],
+    ) -> Result<bool, ProtocolError> {
         match std::mem::replace(&mut slot.source, Source::Server) {
             Source::With(inserted) => {
                 if let Frame::Array(results) = &mut frame {
@@ -617,7 +645,7 @@ impl Replies {
                 let pause = Duration::from_nanos((step as u64).saturating_mul(1_000_000_000) / rate.max(1));
                 let last = (bytes.len().saturating_sub(1) / step) * step;
                 for piece in bytes.get(..last).unwrap_or_default().chunks(step) {
-                    self.to_client.write_all(piece).await?;
+                    self.give(piece).await?;
                     self.shared.link.pause(pause).await;
                 }
                 slot.pending.answered_as(class, &answer);

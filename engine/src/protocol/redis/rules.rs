@@ -79,7 +79,11 @@ fn check_matcher(field: &str, glob: &str) -> Result<(), RuleProblem> {
     }
     let word = glob.split(' ').next().unwrap_or_default().to_ascii_uppercase();
     // Modules name their commands with a dot; they are not ours to know.
-    if field == "command" && !word.contains('*') && !word.contains('.') && !command::names().any(|n| n == word) {
+    if field == "command"
+        && !word.contains('*')
+        && !word.contains('.')
+        && !command::names().any(|n| n == word)
+    {
         let distance = |name: &&str| strsim::damerau_levenshtein(name, &word);
         let near = command::names().min_by_key(distance).filter(|name| distance(name) <= 2);
         let hint = near.map(|name| format!("did you mean {name}?"));
@@ -100,7 +104,8 @@ fn only(fields: &Fields, allowed: &[&str], what: &str) -> Result<(), RuleProblem
 
 fn check_error(fields: &Fields) -> Result<(), RuleProblem> {
     only(fields, &["message", "code"], "error")?;
-    let hint = || Some("for example error(message = \"LOADING Redis is loading the dataset in memory\")".to_owned());
+    let hint =
+        || Some("for example error(message = \"LOADING Redis is loading the dataset in memory\")".to_owned());
     if fields.0.is_empty() {
         return Err(problem("redis error needs message= or code=".to_owned(), None, hint()));
     }
@@ -130,7 +135,8 @@ fn check_response(fields: &Fields) -> Result<(), RuleProblem> {
         },
         [_] => Ok(()),
         _ => {
-            let hint = "response(value = ...) for data, response(status = \"OK\") for a simple string".to_owned();
+            let hint =
+                "response(value = ...) for data, response(status = \"OK\") for a simple string".to_owned();
             Err(problem("redis response needs value= or status=".to_owned(), None, Some(hint)))
         }
     }
@@ -143,7 +149,11 @@ fn check_duplicate(rule: &Rule) -> Result<(), RuleProblem> {
         let words = command::of(&matcher.pattern.glob.split(' ').collect::<Vec<_>>());
         if !can_duplicate(command::kind(&words)) {
             let message = format!("redis cannot send {} twice", matcher.pattern.glob);
-            return Err(problem(message, Some("command"), Some("duplicate a command that does work".to_owned())));
+            return Err(problem(
+                message,
+                Some("command"),
+                Some("duplicate a command that does work".to_owned()),
+            ));
         }
     }
     Ok(())

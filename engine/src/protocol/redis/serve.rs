@@ -20,6 +20,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 
 /// The server's version, as far as clients ask.
 pub const VERSION: &str = "7.4.0";
+/// How long after "no message is known" the question is put again.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
 /// How much is read ahead while a command is being answered.
 const READ_AHEAD: usize = 1 << 20;
 
@@ -27,7 +29,11 @@ const READ_AHEAD: usize = 1 << 20;
 ///
 /// # Errors
 /// When the client fails or the conversation cuts the connection.
-pub async fn serve(client: Stream, link: Arc<Link>, responder: Arc<dyn Responder>) -> Result<(), ProtocolError> {
+pub async fn serve(
+    client: Stream,
+    link: Arc<Link>,
+    responder: Arc<dyn Responder>,
+) -> Result<(), ProtocolError> {
     let connection = link.next_connection();
     let conversation = responder.converse(&link.source, connection);
     let (reader, writer) = tokio::io::split(client);
@@ -67,7 +73,7 @@ struct Server {
 
 /// "The next message", asked for the subscriptions of the moment.
 struct Await {
-    key: Request,
+    request: Request,
     answer: BoxFuture<'static, Answer>,
 }
 
@@ -103,13 +109,9 @@ impl Server {
                         read = self.reader.read_buf(self.decoder.buffer()) => if read? == 0 {
                             return Ok(());
                         },
-                        message = next => {
-                            push = None;
-                            match message {
-                                Answer::Reply(message) => self.write(&message),
-                                _ => return Err(ProtocolError::Cut),
-                            }
-                        }
+                        message = next => if let Some(Await { request, .. }) = push.take() {
+                            self.push(request, message)?;
+                        },
                     }
                 }
                 Err(error) => {
@@ -126,21 +128,38 @@ impl Server {
             *push = None;
             return;
         }
-        let key = self.state.subscriptions.next_message();
-        if push.as_ref().is_some_and(|push| push.key == key) {
+        let request = self.state.subscriptions.next_message();
+        if push.as_ref().is_some_and(|push| push.request == request) {
             return;
         }
-        let (link, conversation, connection) = (self.link.clone(), self.conversation.clone(), self.connection);
-        let request = key.clone();
+        let conversation = self.conversation.clone();
+        let asked = request.clone();
         let answer = Box::pin(async move {
-            let settle = |answer| match answer {
-                // No more messages are known: an idle server would send none.
-                Answer::Unknown | Answer::Nothing => (Answer::Silence, Class::Ambient),
-                known => (known, Class::Work),
-            };
-            link.converse_as(connection, &*conversation, request, settle).await
+            loop {
+                match conversation.answer(&asked).await.0 {
+                    // None is known now; one may be when the cell has gone on.
+                    Answer::Unknown | Answer::Nothing => tokio::time::sleep(ASK_AGAIN).await,
+                    known => return known,
+                }
+            }
         });
-        *push = Some(Await { key, answer });
+        *push = Some(Await { request, answer });
+    }
+
+    /// Gives the client a message; the exchange begins and ends with it, as at the proxy.
+    fn push(&mut self, request: Request, message: Answer) -> Result<(), ProtocolError> {
+        let pending = self.link.ask(self.connection, request);
+        match message {
+            Answer::Reply(message) => {
+                pending.answered_as(Class::Work, &message);
+                self.write(&message);
+                Ok(())
+            }
+            _ => {
+                pending.dropped();
+                Err(ProtocolError::Cut)
+            }
+        }
     }
 
     fn write(&mut self, answer: &Value) {
@@ -180,7 +199,8 @@ impl Server {
             (other, _) => (other, class),
         };
         let answer = {
-            let mut answer = std::pin::pin!(self.link.converse_as(self.connection, &patient, request, settle));
+            let mut answer =
+                std::pin::pin!(self.link.converse_as(self.connection, &patient, request, settle));
             let mut ready = tokio::select! {
                 biased;
                 answer = &mut answer => Some(answer),
@@ -259,7 +279,9 @@ impl Conversation for Patient<'_> {
 
 /// How long a waiting command waits; `None` is for ever.
 pub fn waits(name: &str, words: &[Vec<u8>]) -> Option<Duration> {
-    let number = |at: Option<usize>| at.and_then(|at| words.get(at)).and_then(|w| command::text(w).parse::<f64>().ok());
+    let number = |at: Option<usize>| {
+        at.and_then(|at| words.get(at)).and_then(|w| command::text(w).parse::<f64>().ok())
+    };
     let seconds = match name {
         "XREAD" | "XREADGROUP" => {
             let block = (1..words.len()).find(|at| command::is(words, *at, "BLOCK"));
@@ -315,8 +337,6 @@ impl State {
                 Some("DOCS") => value::map(Vec::new()),
                 _ => Value::List(Vec::new()),
             }),
-            "CONFIG" if command::is(words, 1, "GET") => Some(value::map(Vec::new())),
-            "CONFIG" if command::is(words, 1, "RESETSTAT") => ok(),
             "MONITOR" => ok(),
             "CLUSTER" | "READONLY" | "READWRITE" | "ASKING" => {
                 Some(value::error("ERR This instance has cluster support disabled"))
@@ -384,7 +404,10 @@ impl State {
 
 /// The error for what nobody here does.
 pub fn not_supported(name: &str, words: &[Vec<u8>]) -> Value {
-    let sub = words.get(1).map(|w| command::text(w)).filter(|_| matches!(name, "CLIENT" | "CONFIG" | "OBJECT" | "SCRIPT"));
+    let sub = words
+        .get(1)
+        .map(|w| command::text(w))
+        .filter(|_| matches!(name, "CLIENT" | "CONFIG" | "OBJECT" | "SCRIPT"));
     let named = sub.map_or_else(|| name.to_owned(), |sub| format!("{name} {sub}"));
     let named: String = named.chars().take(128).collect();
     value::error(format!("ERR unknown command '{named}': not supported by the Faultbox stand-in"))

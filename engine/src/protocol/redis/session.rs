@@ -125,7 +125,10 @@ impl Session {
             _ => Class::Work,
         };
         let works = queued
-            || !matches!(kind, Kind::Session | Kind::Takeover | Kind::Ambient | Kind::Transaction | Kind::Subscribe);
+            || !matches!(
+                kind,
+                Kind::Session | Kind::Takeover | Kind::Ambient | Kind::Transaction | Kind::Subscribe
+            );
         let request = Request {
             operation: operation(&name, words),
             key,
@@ -211,7 +214,9 @@ pub fn mark_reply(shape: &Shape, reply: Value) -> Value {
         (Shape::One(volatile), reply) => mark(*volatile, reply),
         (Shape::Results(each), Value::List(results)) => {
             let marks = each.iter().copied().chain(std::iter::repeat(Volatile::Nothing));
-            Value::List(results.into_iter().zip(marks).map(|(result, volatile)| mark(volatile, result)).collect())
+            Value::List(
+                results.into_iter().zip(marks).map(|(result, volatile)| mark(volatile, result)).collect(),
+            )
         }
         (_, reply) => reply,
     }
@@ -321,7 +326,9 @@ impl Subscriptions {
             Value::List(items) => items,
             _ => return,
         };
-        let (Some(name), Some(channel)) = (items.first().and_then(Value::as_text), items.get(1)) else { return };
+        let (Some(name), Some(channel)) = (items.first().and_then(Value::as_text), items.get(1)) else {
+            return;
+        };
         let (Some(which), Some(channel)) = (Subscription::of(name), channel.as_bytes()) else { return };
         let entry = (which, channel.to_vec());
         if name.to_ascii_lowercase().contains("unsub") {

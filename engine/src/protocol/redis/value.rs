@@ -34,10 +34,9 @@ pub fn of_frame(frame: &Frame) -> Value {
         Frame::BulkError(text) => one("bulk_error", Value::text_or_bytes(text)),
         Frame::Double(text) => one("double", Value::text(text.as_str())),
         Frame::BigNumber(text) => one("bignum", Value::text(text.as_str())),
-        Frame::Verbatim { format, text } => Value::map([
-            ("verbatim", Value::text_or_bytes(text)),
-            ("format", Value::text(format.as_str())),
-        ]),
+        Frame::Verbatim { format, text } => {
+            Value::map([("verbatim", Value::text_or_bytes(text)), ("format", Value::text(format.as_str()))])
+        }
         Frame::Array(items) => Value::List(items.iter().map(of_frame).collect()),
         Frame::Set(items) => one("set", Value::List(items.iter().map(of_frame).collect())),
         Frame::Push(items) => one("push", Value::List(items.iter().map(of_frame).collect())),
@@ -94,9 +93,9 @@ fn named(fields: &[(String, Value)], version: u8) -> Frame {
         _ => special(fields, version),
     };
     found.unwrap_or_else(|| {
-        let flat = fields.iter().flat_map(|(name, value)| {
-            [Frame::Bulk(name.clone().into_bytes()), to_frame(value, version)]
-        });
+        let flat = fields
+            .iter()
+            .flat_map(|(name, value)| [Frame::Bulk(name.clone().into_bytes()), to_frame(value, version)]);
         mapping(flat.collect(), modern)
     })
 }
@@ -224,21 +223,38 @@ mod tests {
         decoder.buffer().extend_from_slice(bytes);
         let (frame, _) = decoder.next_frame().unwrap().unwrap();
         let value = Value::decode(&of_frame(&frame).encode()).unwrap();
-        assert_eq!(String::from_utf8_lossy(&to_frame(&value, version).encode()), String::from_utf8_lossy(bytes));
+        assert_eq!(
+            String::from_utf8_lossy(&to_frame(&value, version).encode()),
+            String::from_utf8_lossy(bytes)
+        );
     }
 
     #[test]
     fn frames_come_back_as_they_were() {
         for bytes in [
-            "+OK\r\n", "-ERR no\r\n", ":-3\r\n", "$2\r\nhi\r\n", "$-1\r\n", "*-1\r\n", "*0\r\n",
+            "+OK\r\n",
+            "-ERR no\r\n",
+            ":-3\r\n",
+            "$2\r\nhi\r\n",
+            "$-1\r\n",
+            "*-1\r\n",
+            "*0\r\n",
             "*3\r\n$1\r\na\r\n*1\r\n:1\r\n$-1\r\n",
         ] {
             there_and_back(bytes.as_bytes(), 2);
         }
         there_and_back(b"$2\r\n\xff\x00\r\n", 2);
         for bytes in [
-            "_\r\n", "#t\r\n", ",1.50\r\n", ",inf\r\n", "(12345678901234567890\r\n", "!5\r\nERR x\r\n",
-            "=5\r\ntxt:a\r\n", "%1\r\n$1\r\na\r\n:1\r\n", "~1\r\n:1\r\n", ">2\r\n$1\r\na\r\n:1\r\n",
+            "_\r\n",
+            "#t\r\n",
+            ",1.50\r\n",
+            ",inf\r\n",
+            "(12345678901234567890\r\n",
+            "!5\r\nERR x\r\n",
+            "=5\r\ntxt:a\r\n",
+            "%1\r\n$1\r\na\r\n:1\r\n",
+            "~1\r\n:1\r\n",
+            ">2\r\n$1\r\na\r\n:1\r\n",
             "|1\r\n+a\r\n:1\r\n+OK\r\n",
         ] {
             there_and_back(bytes.as_bytes(), 3);
