@@ -21,6 +21,11 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Show what a bundle holds
     Inspect(InspectArgs),
+    /// Check every byte of a bundle
+    Verify {
+        /// The bundle
+        bundle: PathBuf,
+    },
     /// Run a local executable for the engine.
     #[command(name = "__launch", hide = true)]
     Launch,

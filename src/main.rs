@@ -1,2 +1,22 @@
-//! The `faultbox` command.
-fn main() {}
+//! The `faultbox` command: parse, wire, report, exit code.
+
+mod cli;
+mod commands;
+mod exit_code;
+mod host;
+mod terminal;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // The launcher must stay single-threaded until it has unshared: no runtime before it.
+    match cli::Cli::parse().command {
+        cli::Command::Launch => faultbox_engine::supervisor::launcher_main(),
+        cli::Command::StandIn(args) => ExitCode::from(commands::standin::run(args)),
+        cli::Command::Test(args) => ExitCode::from(commands::test::run(args)),
+        cli::Command::Replay(args) => ExitCode::from(commands::replay::run(args)),
+        cli::Command::Verify { bundle } => ExitCode::from(commands::verify::run(&bundle)),
+        cli::Command::Inspect(args) => ExitCode::from(commands::inspect::run(args)),
+    }
+}

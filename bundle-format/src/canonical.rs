@@ -125,8 +125,10 @@ struct Raw {
     ended_ns: u64,
     label: String,
     value: Value,
-    /// The value with unnumbered holes, encoded.
+    /// The value with unnumbered holes, encoded: the same in every bundle.
     shape: Vec<u8>,
+    /// The same with the tokens of secrets as they are in this bundle.
+    exact: Vec<u8>,
     collapses: bool,
 }
 
@@ -245,18 +247,20 @@ impl Gathered<'_> {
             ("ending", Value::text(format!("{:?}", verdict.ending).to_lowercase())),
             ("reason", Value::text(without_durations(&verdict.reason))),
         ]);
-        let shape = self.scanner.template(&value).encode();
         let label = format!("verdict {:?}: {}", verdict.ending, verdict.reason);
-        let raw =
-            Raw { seq: u64::MAX, began_ns: 0, ended_ns: 0, label, value, shape, collapses: false };
+        let raw = self.raw(u64::MAX, 0, label, value, false);
         self.streams.entry("verdict".to_owned()).or_default().push(raw);
     }
 
     fn push(&mut self, stream: &str, entry: &Entry, label: String, value: Value, collapses: bool) {
-        let shape = self.scanner.template(&value).encode();
-        let (began_ns, ended_ns) = (entry.at_ns, entry.at_ns);
-        let raw = Raw { seq: entry.seq, began_ns, ended_ns, label, value, shape, collapses };
+        let raw = self.raw(entry.seq, entry.at_ns, label, value, collapses);
         self.streams.entry(self.scanner_key(stream)).or_default().push(raw);
+    }
+
+    fn raw(&self, seq: u64, at_ns: u64, label: String, value: Value, collapses: bool) -> Raw {
+        let shape = self.scanner.replace(&value, &mut |generated| placeholder(generated)).encode();
+        let exact = self.scanner.template(&value).encode();
+        Raw { seq, began_ns: at_ns, ended_ns: at_ns, label, value, shape, exact, collapses }
     }
 
     /// A stream's key never holds a generated value by contract; if it does, it is a hole.
@@ -271,22 +275,29 @@ impl Gathered<'_> {
     fn finish(self) -> Canonical {
         let mut numbers = Numbers::default();
         let mut streams = BTreeMap::new();
+        let collapse = self.policy == Policy::Default;
         for (key, mut raws) in self.streams {
             raws.sort_by_key(|raw| (raw.began_ns, raw.seq));
-            if self.policy == Policy::Default {
-                order_overlapping(&mut raws);
-            }
             let mut items: Vec<Item> = Vec::with_capacity(raws.len());
             let mut last: Option<Vec<u8>> = None;
-            for raw in raws {
-                let repeated = raw.collapses && last.as_ref() == Some(&raw.shape);
-                if let (Policy::Default, true, Some(item)) = (self.policy, repeated, items.last_mut()) {
-                    item.repeats += 1;
-                    continue;
+            for mut group in groups(raws, collapse) {
+                if group.len() > 1 {
+                    // Of those that look alike, the one that speaks of the older ids comes first.
+                    group.sort_by_cached_key(|raw| {
+                        let known = self.scanner.replace(&raw.value, &mut |generated| numbers.peek(generated));
+                        (raw.shape.clone(), known.encode(), raw.seq)
+                    });
                 }
-                let value = self.scanner.replace(&raw.value, &mut |generated| numbers.name(generated));
-                items.push(Item { seq: raw.seq, label: raw.label, value, repeats: 1 });
-                last = Some(raw.shape);
+                for raw in group {
+                    let repeated = collapse && raw.collapses && last.as_ref() == Some(&raw.exact);
+                    if let (true, Some(item)) = (repeated, items.last_mut()) {
+                        item.repeats += 1;
+                        continue;
+                    }
+                    let value = self.scanner.replace(&raw.value, &mut |generated| numbers.name(generated));
+                    items.push(Item { seq: raw.seq, label: raw.label, value, repeats: 1 });
+                    last = Some(raw.exact);
+                }
             }
             streams.insert(key, items);
         }
@@ -295,20 +306,25 @@ impl Gathered<'_> {
     }
 }
 
-/// Exchanges of one stream that were open at once have no order of their own: theirs is that
-/// of their content.
-fn order_overlapping(raws: &mut [Raw]) {
-    let mut start = 0;
-    while start < raws.len() {
-        let mut end = start + 1;
-        let mut open_until = raws[start].ended_ns;
-        while end < raws.len() && raws[end].began_ns < open_until {
-            open_until = open_until.max(raws[end].ended_ns);
-            end += 1;
+/// Runs of exchanges of one stream that were open at once: these have no order of their own,
+/// theirs is that of their content. One by one where order of arrival counts.
+fn groups(raws: Vec<Raw>, overlapping: bool) -> Vec<Vec<Raw>> {
+    let mut groups: Vec<Vec<Raw>> = Vec::new();
+    let mut open_until = 0;
+    for raw in raws {
+        let ended_ns = raw.ended_ns;
+        match groups.last_mut() {
+            Some(group) if overlapping && raw.began_ns < open_until => {
+                open_until = open_until.max(ended_ns);
+                group.push(raw);
+            }
+            _ => {
+                open_until = ended_ns;
+                groups.push(vec![raw]);
+            }
         }
-        raws[start..end].sort_by(|a, b| a.shape.cmp(&b.shape).then(a.seq.cmp(&b.seq)));
-        start = end;
     }
+    groups
 }
 
 /// Numbers generated values by first appearance.
@@ -319,6 +335,14 @@ struct Numbers {
 }
 
 impl Numbers {
+    /// The number of a value that has one, else an unnumbered hole.
+    fn peek(&self, generated: &Generated) -> String {
+        match self.known.get(&(generated.kind, generated.identity())) {
+            Some(number) => format!("<{} {number}>", generated.kind.word()),
+            None => placeholder(generated),
+        }
+    }
+
     fn name(&mut self, generated: &Generated) -> String {
         if !generated.kind.identifies() {
             return placeholder(generated);

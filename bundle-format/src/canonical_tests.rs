@@ -203,6 +203,33 @@ fn exchanges_that_overlap_have_no_order_and_those_that_do_not_have() {
 }
 
 #[test]
+fn overlapping_exchanges_that_look_alike_go_by_their_ids() {
+    let with = |first: u64, second: u64| {
+        let mut run = Run::new(1, NEAR, 3306);
+        run.exchange("A", text(format!("{} then {}", uuid(7), uuid(8))), Value::Null);
+        run.overlapping("GET", text(uuid(first)), Value::Null, 5100, 5200, Class::Work, false);
+        run.overlapping("GET", text(uuid(second)), Value::Null, 5150, 5300, Class::Work, false);
+        run.digest()
+    };
+    assert_eq!(with(7, 8), with(8, 7));
+    assert_ne!(with(7, 8), with(7, 7));
+}
+
+#[test]
+fn another_secret_does_not_match_and_is_no_repeat() {
+    let token = |tag: &str| Value::map([("authorization", text(format!("Bearer <secret authorization#{tag}>")))]);
+    assert!(bind(&token("00aa11bb"), &token("00aa11bb"), NEAR, NEAR).is_some());
+    assert!(bind(&token("00aa11bb"), &token("00aa11bc"), NEAR, NEAR).is_none());
+    let with = |tags: &[&str]| {
+        let mut run = Run::new(1, NEAR, 3306);
+        tags.iter().for_each(|tag| run.retry("GET", token(tag)));
+        run.digest()
+    };
+    assert_eq!(with(&["00aa11bb"]), with(&["99aa11bb", "99aa11bb"]));
+    assert_ne!(with(&["00aa11bb"]), with(&["00aa11bb", "00aa11bc"]));
+}
+
+#[test]
 fn repeats_count_once_only_where_they_are_repeatable() {
     let with = |times: u64, repeatable: bool| {
         let mut run = Run::new(1, NEAR, 3306);

@@ -196,8 +196,12 @@ impl Scanner {
 
     /// The message with unnumbered holes in the place of generated values and
     /// `@service.interface` in the place of addresses; without volatile and derived parts.
+    /// Tokens of secrets stay: in messages of one bundle, equal tokens are equal secrets.
     pub fn template(&self, value: &Value) -> Value {
-        self.replace(value, &mut |generated| placeholder(generated))
+        self.replace(value, &mut |generated| match generated.kind {
+            Kind::Secret => generated.text.clone(),
+            _ => placeholder(generated),
+        })
     }
 
     /// As [`Scanner::template`], with what `name` says in the place of each generated value.
@@ -211,7 +215,8 @@ impl Scanner {
     }
 
     /// Pairs of (recorded value, live value) in order, where the two messages are equal up to
-    /// generated values; `live` sees the live side. Addresses are not among them.
+    /// generated values; `live` sees the live side. Addresses are not among them. Both must
+    /// be redacted with one salt.
     pub fn bind(&self, recorded: &Value, live: &Scanner, now: &Value) -> Option<Vec<(String, String)>> {
         if self.template(recorded) != live.template(now) {
             return None;

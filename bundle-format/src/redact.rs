@@ -150,8 +150,10 @@ impl Redactor {
             },
             // A (name, value) pair: how protocols keep headers that repeat.
             Value::List(items) => match items.as_slice() {
-                [Value::Text(name), value] => Value::List(vec![items[0].clone(), self.redact(name, value)]),
-                items => Value::List(items.iter().map(|item| self.redact(field, item)).collect()),
+                [Value::Text(name), value] if !is_one_of(name, &["AUTH"]) => {
+                    Value::List(vec![items[0].clone(), self.redact(name, value)])
+                }
+                items => Value::List(self.words(field, items)),
             },
             Value::Map(fields) => {
                 Value::Map(fields.iter().map(|(k, v)| (self.text(k).into_owned(), self.redact(k, v))).collect())
@@ -159,6 +161,17 @@ impl Redactor {
             Value::Volatile(inner) => self.redact(field, inner).volatile(),
             other => other.clone(),
         }
+    }
+
+    /// Words of a command: what follows `AUTH` (Redis: alone, or inside `HELLO`) is a user and
+    /// a password, or a password.
+    fn words(&self, field: &str, items: &[Value]) -> Vec<Value> {
+        let auth = items.iter().take(3).position(|item| item.as_bytes().is_some_and(|b| b.eq_ignore_ascii_case(b"AUTH")));
+        let word = |(place, item): (usize, &Value)| match auth {
+            Some(at) if place > at && place <= at + 2 => self.redact("password", item),
+            _ => self.redact(field, item),
+        };
+        items.iter().enumerate().map(word).collect()
     }
 
     /// The text of a field: what its name says it holds, then whatever is known.
@@ -441,6 +454,37 @@ mod tests {
         assert!(started.env[1].value.starts_with("mysql://root:<secret url-password#"));
         assert!(started.env[1].value.ends_with("@127.0.0.1:3306/appdb"));
         assert_eq!(started.env[2].value, "test");
+    }
+
+    #[test]
+    fn passwords_of_commands_go() {
+        let shown = |words: &[&str]| {
+            let list = Value::List(words.iter().map(|word| Value::text(*word)).collect());
+            format!("{:?}", redactor().value(&list))
+        };
+        assert!(!shown(&["AUTH", "pw1"]).contains("pw1"));
+        assert!(!shown(&["auth", "user", "pw1"]).contains("pw1"));
+        assert!(!shown(&["HELLO", "3", "AUTH", "user", "pw1"]).contains("pw1"));
+        assert!(shown(&["SET", "pw1", "x"]).contains("pw1"));
+    }
+
+    #[test]
+    fn variables_that_only_sound_like_credentials_stay() {
+        for (name, value) in [
+            ("TOKEN_URL", "http://auth/token"),
+            ("OIDC_ISSUER", "https://idp.test/"),
+            ("PWD", "/home/x"),
+            ("KEY_PREFIX", "orders:"),
+            ("AUTH_ENABLED", "true"),
+            ("KEYBOARD", "us"),
+            ("JWT_PUBLIC_KEY", "MFkw"),
+            ("AUTH", "127.0.0.1:9000"),
+        ] {
+            assert!(!is_credential(name, value), "{name}={value}");
+        }
+        for name in ["DB_PASSWORD", "MYSQL_ROOT_PASSWORD", "STRIPE_API_KEY", "TOKEN", "clientSecret", "PGPASSWORD"] {
+            assert!(is_credential(name, "x"), "{name}");
+        }
     }
 
     #[test]

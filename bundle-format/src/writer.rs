@@ -77,10 +77,17 @@ impl BundleWriter {
     /// # Errors
     /// When a write fails or the entry is beyond the format's limits.
     pub fn append(&mut self, entry: &Entry) -> Result<(), WriteError> {
+        self.take(entry.clone())
+    }
+
+    /// As [`BundleWriter::append`], without a copy.
+    ///
+    /// # Errors
+    /// As [`BundleWriter::append`].
+    pub fn take(&mut self, mut entry: Entry) -> Result<(), WriteError> {
         if self.poisoned {
             return Err(WriteError::Poisoned);
         }
-        let mut entry = entry.clone();
         for payload in check::payloads_mut(&mut entry.body) {
             if let Payload::Inline(bytes) = payload
                 && bytes.len() > limits::INLINE_MAX

@@ -7,24 +7,24 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
-/// Hands out addresses.
-#[derive(Debug)]
+/// Hands out addresses. Clones share what was handed out.
+#[derive(Debug, Clone)]
 pub struct AddressBook {
     shared: bool,
-    inner: Mutex<BTreeMap<String, (SocketAddr, Option<TcpListener>)>>,
+    inner: Arc<Mutex<BTreeMap<String, (SocketAddr, Option<TcpListener>)>>>,
 }
 
 impl AddressBook {
     /// For services in networks of their own (and for `--dry-run`).
     pub fn isolated() -> Self {
-        AddressBook { shared: false, inner: Mutex::default() }
+        AddressBook { shared: false, inner: Arc::default() }
     }
 
     /// For services that share the host's loopback.
     pub fn shared() -> Self {
-        AddressBook { shared: true, inner: Mutex::default() }
+        AddressBook { shared: true, inner: Arc::default() }
     }
 
     /// The address for `service.interface`, declared at `port`.

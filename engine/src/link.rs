@@ -8,10 +8,11 @@
 use crate::fault::active::{ActiveFaults, Consultation, Firing};
 use crate::journal::Journal;
 use faultbox_bundle_format::{Body, Class, Exchange, Outcome, Payload, Phase, RuleHit, Value};
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -129,6 +130,7 @@ pub struct Link {
     faults: Option<Arc<ActiveFaults>>,
     open: Arc<OpenExchanges>,
     connections: AtomicU64,
+    state: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Link {
@@ -153,6 +155,7 @@ impl Link {
             faults,
             open,
             connections: AtomicU64::new(0),
+            state: OnceLock::new(),
         })
     }
 
@@ -178,6 +181,13 @@ impl Link {
     /// A number for a new connection.
     pub fn next_connection(&self) -> u64 {
         self.connections.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// What a protocol keeps for all connections of this link (group membership), made at first
+    /// use. A protocol asks for one type only; of another type it gets a fresh one each time.
+    pub fn state<T: Send + Sync + 'static>(&self, make: impl Fn() -> T) -> Arc<T> {
+        let kept = self.state.get_or_init(|| Arc::new(make())).clone();
+        kept.downcast().unwrap_or_else(|_| Arc::new(make()))
     }
 
     /// The journal of the cell.
@@ -262,6 +272,7 @@ impl Link {
             began_ns: self.journal.clock().now_ns(),
             began_seq: self.journal.position(),
             counted,
+            late: None,
             request: Some(request),
         }
     }
@@ -289,8 +300,12 @@ pub struct Pending {
     began_ns: u64,
     began_seq: u64,
     counted: bool,
+    late: Option<LateBody>,
     request: Option<Request>,
 }
+
+/// Makes a request's body when the exchange closes.
+pub type LateBody = Box<dyn FnOnce() -> Value + Send + Sync>;
 
 impl Pending {
     /// The rule that acts on it, if any. The protocol carries it out.
@@ -312,6 +327,12 @@ impl Pending {
         if let Some(request) = &mut self.request {
             request.body = body;
         }
+    }
+
+    /// The request is still streaming by: what it turned out to be is asked when the exchange
+    /// closes, however it does.
+    pub fn revise_late(&mut self, body: LateBody) {
+        self.late = Some(body);
     }
 
     /// The exchange no longer holds up the end of the scenario, though more may follow (an
@@ -351,7 +372,10 @@ impl Pending {
     }
 
     fn close(&mut self, outcome: Outcome, response: Option<&Value>) {
-        let Some(request) = self.request.take() else { return };
+        let Some(mut request) = self.request.take() else { return };
+        if let Some(late) = self.late.take() {
+            request.body = late();
+        }
         let link = &self.link;
         let stream = format!("{}>{}:{}", link.source, link.interface, request.key);
         let exchange = Exchange {

@@ -171,7 +171,8 @@ fn flood() {
 fn environment() {
     let mut stdin = Vec::new();
     std::io::stdin().read_to_end(&mut stdin).unwrap();
-    let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten().map(|e| e.file_name().into_string().unwrap());
+    let open =
+        std::fs::read_dir("/proc/self/fd").unwrap().flatten().map(|e| e.file_name().into_string().unwrap());
     // The folder that is being read is open too.
     let mut open: Vec<String> = open.filter(|name| name.len() == 1).collect();
     open.sort();
@@ -243,7 +244,9 @@ fn run_cases(words: &[&str]) -> ExitCode {
     let cases: Vec<(&str, Needs, fn() -> Case)> = vec![
         ("one_port_in_two_namespaces", Needs::Namespace, || Box::pin(one_port_in_two_namespaces())),
         ("upstreams_are_accepted_outside", Needs::Namespace, || Box::pin(upstreams_are_accepted_outside())),
-        ("nothing_else_is_reachable_inside", Needs::Namespace, || Box::pin(nothing_else_is_reachable_inside())),
+        ("nothing_else_is_reachable_inside", Needs::Namespace, || {
+            Box::pin(nothing_else_is_reachable_inside())
+        }),
         ("addresses_resolve_inside", Needs::Namespace, || Box::pin(addresses_resolve_inside())),
         ("a_clean_start", Needs::Nothing, || Box::pin(a_clean_start())),
         ("output_is_whole_and_in_order", Needs::Nothing, || Box::pin(output_is_whole_and_in_order())),
@@ -252,13 +255,17 @@ fn run_cases(words: &[&str]) -> ExitCode {
         ("a_connect_is_denied_by_its_peer", Needs::Both, || Box::pin(a_connect_is_denied_by_its_peer())),
         ("a_delay_holds_up_only_its_caller", Needs::Traps, || Box::pin(a_delay_holds_up_only_its_caller())),
         ("children_are_included", Needs::Traps, || Box::pin(children_are_included())),
-        ("many_threads_each_get_their_answer", Needs::Traps, || Box::pin(many_threads_each_get_their_answer())),
+        ("many_threads_each_get_their_answer", Needs::Traps, || {
+            Box::pin(many_threads_each_get_their_answer())
+        }),
         ("targets_are_resolved", Needs::Traps, || Box::pin(targets_are_resolved())),
         ("a_caller_killed_meanwhile_harms_nobody", Needs::Traps, || {
             Box::pin(a_caller_killed_meanwhile_harms_nobody())
         }),
         ("a_policy_that_panics_lets_pass", Needs::Traps, || Box::pin(a_policy_that_panics_lets_pass())),
-        ("a_shared_network_remaps_ports", Needs::TrapsAndSockets, || Box::pin(a_shared_network_remaps_ports())),
+        ("a_shared_network_remaps_ports", Needs::TrapsAndSockets, || {
+            Box::pin(a_shared_network_remaps_ports())
+        }),
         ("stop_leaves_no_process", Needs::Nothing, || Box::pin(stop_leaves_no_process())),
         ("dropping_leaves_no_process", Needs::Nothing, || Box::pin(dropping_leaves_no_process())),
         ("its_threads_end_with_it", Needs::Traps, || Box::pin(its_threads_end_with_it())),
@@ -303,7 +310,10 @@ fn run_cases(words: &[&str]) -> ExitCode {
         }
     }
     let verdict = if failed.is_empty() { "ok" } else { "FAILED" };
-    println!("\ntest result: {verdict}. {passed} passed; {} failed; {skipped} ignored; 0 measured; {filtered} filtered out\n", failed.len());
+    println!(
+        "\ntest result: {verdict}. {passed} passed; {} failed; {skipped} ignored; 0 measured; {filtered} filtered out\n",
+        failed.len()
+    );
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(101) }
 }
 
@@ -465,7 +475,8 @@ async fn a_clean_start() {
     plan.cwd = PathBuf::from("/tmp");
     let mut running = launch(plan, Arc::new(Quiet)).await.unwrap();
     let output = whole_output(&mut running).await;
-    let wanted = "0 /tmp [\"PATH=/usr/bin:/bin\", \"GREETING=hello there\"] [\"0\", \"1\", \"2\", \"3\"]\nblocked 0\n";
+    let wanted =
+        "0 /tmp [\"PATH=/usr/bin:/bin\", \"GREETING=hello there\"] [\"0\", \"1\", \"2\", \"3\"]\nblocked 0\n";
     assert_eq!(output, wanted);
 }
 
@@ -515,7 +526,8 @@ async fn failures_to_start_say_why() {
 async fn a_write_rule_means_files() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("data");
-    let mut running = launch(trapping(&["mixed", text(&file)], &["write"]), Arc::new(By(deny_regular))).await.unwrap();
+    let mut running =
+        launch(trapping(&["mixed", text(&file)], &["write"]), Arc::new(By(deny_regular))).await.unwrap();
     assert_eq!(whole_output(&mut running).await, "file errno 5\nsocket ok\npipe ok\n");
     assert_eq!(std::fs::read(&file).unwrap(), b"");
     // Without a rule the same program writes.
@@ -587,7 +599,10 @@ async fn children_are_included() {
     let file = dir.path().join("data");
     let guest = ["parent", "parent", "write", text(&file)];
     let mut running = launch(trapping(&guest, &["write"]), Arc::new(By(deny_regular))).await.unwrap();
-    assert_eq!(whole_output(&mut running).await, format!("{} errno 5\nchild true\nchild true\n", file.display()));
+    assert_eq!(
+        whole_output(&mut running).await,
+        format!("{} errno 5\nchild true\nchild true\n", file.display())
+    );
 }
 
 async fn many_threads_each_get_their_answer() {
@@ -604,7 +619,8 @@ async fn many_threads_each_get_their_answer() {
         *seen += 1;
         if *seen % 2 == 0 { SyscallDecision::Errno(libc::EIO) } else { SyscallDecision::Continue }
     });
-    let mut running = launch(trapping(&["threads", text(&file)], &["write"]), Arc::new(policy)).await.unwrap();
+    let mut running =
+        launch(trapping(&["threads", text(&file)], &["write"]), Arc::new(policy)).await.unwrap();
     assert_eq!(whole_output(&mut running).await, "failed 800\n");
     assert_eq!(*seen.lock().unwrap(), 1600);
     assert_eq!(std::fs::metadata(&file).unwrap().len(), 800);
@@ -626,14 +642,26 @@ async fn targets_are_resolved() {
             _ => return SyscallDecision::Continue,
         };
         if let Ok(path) = path.strip_prefix(&root) {
-            log.lock().unwrap().push(format!("{} {} {} {regular}", call.families[0], call.name, path.display()));
+            log.lock().unwrap().push(format!(
+                "{} {} {} {regular}",
+                call.families[0],
+                call.name,
+                path.display()
+            ));
         }
-        if call.families.contains(&"fsync") { SyscallDecision::Errno(libc::ENOSPC) } else { SyscallDecision::Continue }
+        if call.families.contains(&"fsync") {
+            SyscallDecision::Errno(libc::ENOSPC)
+        } else {
+            SyscallDecision::Continue
+        }
     });
     let families = ["open", "rename", "unlink", "fsync", "connect"];
     let mut running = launch(trapping(&["files", text(&dir)], &families), Arc::new(policy)).await.unwrap();
     let output = whole_output(&mut running).await;
-    assert_eq!(output, "open ok\nlink ok\nrename ok\nunlink ok\nfsync errno 28\nfdatasync errno 28\nunix ok\n");
+    assert_eq!(
+        output,
+        "open ok\nlink ok\nrename ok\nunlink ok\nfsync errno 28\nfdatasync errno 28\nunix ok\n"
+    );
     let wanted = [
         "open openat data true",
         "open openat data true",
@@ -646,7 +674,8 @@ async fn targets_are_resolved() {
     ];
     let mut seen = seen.lock().unwrap().clone();
     // Other architectures have only the `at` forms.
-    seen.iter_mut().for_each(|line| *line = line.replace("renameat2", "rename").replace("unlinkat", "unlink"));
+    seen.iter_mut()
+        .for_each(|line| *line = line.replace("renameat2", "rename").replace("unlinkat", "unlink"));
     // What the link led to was renamed before it was removed.
     assert_eq!(seen, wanted.map(|line| line.replace("link false", "link true")));
 }
@@ -668,7 +697,8 @@ async fn a_caller_killed_meanwhile_harms_nobody() {
     let mut running = launch(trapping(&guest, &["write"]), Arc::new(policy)).await.unwrap();
     let mut lines = Lines::of(&mut running);
     let pid = tokio::task::spawn_blocking(move || told.recv().unwrap()).await.unwrap();
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGKILL).unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGKILL)
+        .unwrap();
     go_on.send(()).unwrap();
     assert_eq!(lines.next().await, "child false");
     assert_eq!(lines.next().await, format!("{} errno 122", later.display()));

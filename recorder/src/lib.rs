@@ -98,7 +98,7 @@ fn write(mut writer: BundleWriter, entries: &Receiver<Entry>, redactor: &Redacto
         match next {
             Ok(mut entry) => {
                 redactor.entry(&mut entry);
-                writer.append(&entry)?;
+                writer.take(entry)?;
                 held = true;
             }
             Err(RecvTimeoutError::Timeout) => {

@@ -202,7 +202,10 @@ impl Tape {
         };
         let answer = match exchange.outcome {
             Outcome::Answered => match exchange.response.as_ref().and_then(|payload| payload.value()) {
-                Some(response) => Answer::Reply(generated::substitute(&response, &state.bindings)),
+                Some(response) => {
+                    let response = generated::substitute(&response, &state.bindings);
+                    Answer::Reply(self.redactor.restore(&response))
+                }
                 None => Answer::Unknown,
             },
             Outcome::Dropped | Outcome::Failed => Answer::Cut,

@@ -9,9 +9,12 @@ use crate::cli::{Format, InspectArgs};
 use crate::terminal::{self, notice, plain, say};
 use crate::{exit_code, host};
 use faultbox_bundle_format::{
-    Body, Bundle, Class, Ending, Entry, Exchange, Outcome, Payload, Phase, RunStarted, Verdict,
+    Body, Bundle, CellSummary, Class, Ending, Entry, Exchange, FaultCount, Outcome, Payload, Phase, ReadError, RunStarted, Verdict,
 };
 use faultbox_replayer::diff::show;
+
+/// Most lines of a story in the overview.
+const STORY: usize = 60;
 
 /// Runs the command.
 pub fn run(args: InspectArgs) -> u8 {
@@ -22,92 +25,113 @@ pub fn run(args: InspectArgs) -> u8 {
 }
 
 /// One recorded cell.
-struct Cell {
-    name: String,
+struct Cell<'a> {
+    name: &'a str,
     entries: Vec<Entry>,
-    verdict: Option<Verdict>,
+    verdict: Option<&'a Verdict>,
 }
 
 struct Opened<'a> {
     args: &'a InspectArgs,
+    bundle: &'a Bundle,
     started: Option<RunStarted>,
     run: Vec<Entry>,
-    cells: Vec<Cell>,
-    complete: bool,
+}
+
+fn unreadable(args: &InspectArgs, error: &ReadError) -> u8 {
+    notice(&format!("faultbox: {}: {}", args.bundle.display(), plain(&error.to_string())));
+    match error {
+        ReadError::NoSuchCell { .. } => exit_code::USAGE,
+        _ => exit_code::BUNDLE,
+    }
 }
 
 fn try_run(args: &InspectArgs) -> Result<(), u8> {
-    let unreadable = |why: String| {
-        notice(&format!("faultbox: {}: {why}", args.bundle.display()));
-        exit_code::BUNDLE
-    };
-    let bundle = Bundle::open(&args.bundle).map_err(|error| unreadable(error.to_string()))?;
-    let run = bundle.run_entries().map_err(|error| unreadable(error.to_string()))?;
-    let mut cells = Vec::new();
-    for summary in bundle.cells() {
-        let entries = bundle.entries(summary.cell).map_err(|error| unreadable(error.to_string()))?;
-        let verdict = entries.iter().rev().find_map(|entry| match &entry.body {
-            Body::Verdict(verdict) => Some(verdict.clone()),
-            _ => None,
-        });
-        cells.push(Cell { name: summary.name.clone(), entries, verdict });
-    }
+    let bundle = Bundle::open(&args.bundle).map_err(|error| unreadable(args, &error))?;
+    let run = bundle.raw_entries(0).map_err(|error| unreadable(args, &error))?;
     let started = run.iter().find_map(|entry| match &entry.body {
         Body::RunStarted(started) => Some(started.clone()),
         _ => None,
     });
-    let opened = Opened { args, started, run, cells, complete: bundle.is_complete() };
-    match (&args.cell, args.format) {
-        (None, Format::Human) => opened.overview(),
-        (None, Format::Json) => opened.json(&opened.cells.iter().collect::<Vec<_>>()),
-        (Some(name), format) => {
-            let cell = opened.cells.iter().find(|cell| &cell.name == name).ok_or_else(|| {
-                notice(&format!("faultbox: {} holds no cell {name}", args.bundle.display()));
-                exit_code::USAGE
-            })?;
-            match format {
-                Format::Human => opened.detail(cell),
-                Format::Json => opened.json(&[cell]),
-            }
-        }
+    let opened = Opened { args, bundle: &bundle, started, run };
+    let Some(name) = &args.cell else {
+        return match args.format {
+            Format::Human => opened.overview(),
+            Format::Json => opened.all(false).map(|cells| opened.json(&cells)),
+        };
+    };
+    let summary = bundle.cell(name).map_err(|error| unreadable(args, &error))?;
+    let cell = opened.cell(summary, true)?;
+    match args.format {
+        Format::Human => opened.detail(&cell),
+        Format::Json => opened.json(&[cell]),
     }
     Ok(())
 }
 
 impl Opened<'_> {
-    fn overview(&self) {
+    /// A cell; its entries are read only where they are shown.
+    fn cell<'a>(&self, summary: &'a CellSummary, entries: bool) -> Result<Cell<'a>, u8> {
+        let entries = match entries {
+            true => self.bundle.entries(summary.cell).map_err(|error| unreadable(self.args, &error))?,
+            false => Vec::new(),
+        };
+        Ok(Cell { name: &summary.name, entries, verdict: summary.verdict.as_ref() })
+    }
+
+    fn all(&self, entries: bool) -> Result<Vec<Cell<'_>>, u8> {
+        self.bundle.cells().iter().map(|summary| self.cell(summary, entries)).collect()
+    }
+
+    fn overview(&self) -> Result<(), u8> {
         self.head();
-        let passed = self.cells.iter().filter(|cell| ending(cell) == Some(Ending::Passed)).count();
-        say(&format!("{passed} passed, {} failed\n", self.cells.len() - passed));
-        for cell in &self.cells {
-            let mark = cell.verdict.as_ref().map_or("incomplete", |verdict| terminal::word(verdict.ending));
-            let yellow = cell.verdict.as_ref().is_some_and(|verdict| verdict.unreached);
-            let ms = cell.verdict.as_ref().map_or(0, |verdict| verdict.scenario_ns / 1_000_000);
-            say(&format!("{mark:<12} {:<45} {ms:>6}ms{}", plain(&cell.name), if yellow { "  unreached" } else { "" }));
+        let cells = self.bundle.cells();
+        let passed = cells.iter().filter(|cell| cell.passed()).count();
+        let without = cells.iter().filter(|cell| cell.verdict.is_none()).count();
+        let incomplete = if without > 0 { format!(", {without} without a verdict") } else { String::new() };
+        say(&format!("{passed} passed, {} failed{incomplete}\n", cells.len() - passed - without));
+        for cell in cells {
+            let verdict = cell.verdict.as_ref();
+            let mark = verdict.map_or("no verdict", |verdict| terminal::word(verdict.ending));
+            let ms = verdict.map_or(0, |verdict| verdict.scenario_ns / 1_000_000);
+            let faults = verdict.map(faults).unwrap_or_default();
+            say(format!("{mark:<12} {:<45} {ms:>6}ms  {faults}", plain(&cell.name)).trim_end());
         }
-        for cell in self.cells.iter().filter(|cell| ending(cell) != Some(Ending::Passed)) {
+        for cell in cells.iter().filter(|cell| !cell.passed()) {
             say("");
-            self.story(cell, false);
+            self.story(&self.cell(cell, true)?, false);
         }
+        Ok(())
     }
 
     fn head(&self) {
-        let Some(started) = &self.started else { return };
-        say(&format!(
-            "{} recorded {} UTC by faultbox {}, seed {} ({})",
-            self.args.bundle.display(),
-            host::stamp(started.unix_ns),
-            plain(&started.tool_version),
-            started.seed,
-            plain(&started.seed_source)
-        ));
-        say(&format!("command: faultbox {}", plain(&started.command.join(" "))));
-        if !self.complete {
+        if let Some(started) = &self.started {
+            say(&format!(
+                "{} recorded {} UTC by faultbox {}, seed {} ({})",
+                self.args.bundle.display(),
+                host::stamp(started.unix_ns),
+                plain(&started.tool_version),
+                started.seed,
+                plain(&started.seed_source)
+            ));
+            say(&format!("command: faultbox {}", plain(&started.command.join(" "))));
+        }
+        if let Some(digest) = self.bundle.digest() {
+            say(&format!("digest:  {}", hex(&digest)));
+        } else {
             say("incomplete: the run that wrote it was cut short; what follows is all up to its last whole chunk");
+        }
+        if let Some(damage) = self.bundle.damage() {
+            say(&format!("lost: {} bytes from byte {} on ({})", damage.lost, damage.at, plain(&damage.what)));
+        }
+        let unknown = &self.bundle.index().unknown;
+        if let Some(first) = unknown.first() {
+            let count = unknown.len();
+            say(&format!("not shown: {count} records of kinds that this version does not know (the first is {})", first.kind));
         }
     }
 
-    fn detail(&self, cell: &Cell) {
+    fn detail(&self, cell: &Cell<'_>) {
         self.head();
         say("");
         self.story(cell, true);
@@ -120,12 +144,14 @@ impl Opened<'_> {
     }
 
     /// What failed, whose it is, what led to it, how to see it again.
-    fn story(&self, cell: &Cell, whole: bool) {
-        let Some(verdict) = &cell.verdict else {
-            say(&format!("{}: no verdict was reached", plain(&cell.name)));
+    fn story(&self, cell: &Cell<'_>, whole: bool) {
+        let name = plain(cell.name);
+        let Some(verdict) = cell.verdict else {
+            say(&format!("{name}: no verdict was reached; the last that is known:"));
+            self.happened(cell, whole, true);
             return;
         };
-        say(&format!("{} {}", terminal::word(verdict.ending), plain(&cell.name)));
+        say(&format!("{} {name}", terminal::word(verdict.ending)));
         if verdict.ending != Ending::Passed {
             say(&format!("  reason: {}", plain(&verdict.reason)));
             say(&format!("  whose:  {}", terminal::whose(verdict.blame)));
@@ -142,27 +168,41 @@ impl Opened<'_> {
             ));
         }
         say("  what happened in the scenario:");
-        let base = cell.entries.iter().find(|e| e.phase == Phase::Scenario).map_or(0, |e| e.at_ns);
-        let mut lines: Vec<(u64, String)> = Vec::new();
-        for entry in cell.entries.iter().filter(|entry| entry.phase == Phase::Scenario) {
-            lines.extend(line(entry, whole));
-        }
+        self.happened(cell, whole, false);
+        let seed = self.started.as_ref().map_or(0, |started| started.seed);
+        say(&format!("  again:  faultbox replay {} --test {name} --seed {seed}", self.args.bundle.display()));
+    }
+
+    /// The entries behind a result, in the order in which they began.
+    fn happened(&self, cell: &Cell<'_>, whole: bool, every_phase: bool) {
+        let shown = |entry: &&Entry| every_phase || entry.phase == Phase::Scenario;
+        let base = cell.entries.iter().find(shown).map_or(0, |e| e.at_ns);
+        let mut lines: Vec<(u64, String)> =
+            cell.entries.iter().filter(shown).flat_map(|entry| line(entry, whole)).collect();
         lines.sort_by_key(|(at, _)| *at);
-        for (at, text) in lines {
-            let ms = at.saturating_sub(base) as f64 / 1e6;
-            say(&format!("    {ms:>9.2}ms  {}", plain(&text)));
+        let most = if whole { usize::MAX } else { STORY };
+        // What led to the end matters most: a long story loses its middle.
+        let (head, tail) = (most.min(lines.len()) / 3, most - most.min(lines.len()) / 3);
+        let cut = lines.len().saturating_sub(head + tail);
+        for (place, (at, text)) in lines.iter().enumerate() {
+            if place == head && cut > 0 {
+                let (bundle, name) = (self.args.bundle.display(), plain(cell.name));
+                say(&format!("               ... {cut} more: faultbox inspect {bundle} {name}"));
+            }
+            if place < head || place >= head + cut {
+                let ms = at.saturating_sub(base) as f64 / 1e6;
+                say(&format!("    {ms:>9.2}ms  {}", plain(text)));
+            }
         }
         if whole {
             counts(cell);
         }
-        let seed = self.started.as_ref().map_or(0, |started| started.seed);
-        say(&format!("  again:  faultbox replay {} --test {} --seed {seed}", self.args.bundle.display(), cell.name));
     }
 
-    fn json(&self, cells: &[&Cell]) {
-        let cells = cells.iter().map(|cell| match &cell.verdict {
+    fn json(&self, cells: &[Cell<'_>]) {
+        let cells = cells.iter().map(|cell| match cell.verdict {
             Some(verdict) => {
-                let mut json = verdict_json(&cell.name, verdict);
+                let mut json = verdict_json(cell.name, verdict);
                 if let (Some(map), true) = (json.as_object_mut(), self.args.cell.is_some()) {
                     let entries = cell.entries.iter().filter_map(entry_json);
                     map.insert("entries".to_owned(), entries.collect::<Vec<_>>().into());
@@ -174,7 +214,8 @@ impl Opened<'_> {
         let started = self.started.as_ref();
         let document = serde_json::json!({
             "bundle": self.args.bundle.display().to_string(),
-            "complete": self.complete,
+            "complete": self.bundle.is_complete(),
+            "digest": self.bundle.digest().map(|digest| hex(&digest)),
             "seed": started.map(|s| s.seed),
             "tool_version": started.map(|s| s.tool_version.clone()),
             "command": started.map(|s| s.command.clone()),
@@ -184,8 +225,15 @@ impl Opened<'_> {
     }
 }
 
-fn ending(cell: &Cell) -> Option<Ending> {
-    cell.verdict.as_ref().map(|verdict| verdict.ending)
+/// Which faults of a cell fired how often, on one line.
+fn faults(verdict: &Verdict) -> String {
+    let one = |count: &FaultCount| {
+        let (rule, target) = (plain(&count.rule), plain(&count.target));
+        if count.fired == 0 { format!("{rule} on {target} never fired") } else { format!("{rule} on {target} {}x", count.fired) }
+    };
+    let all: Vec<String> = verdict.fired.iter().map(one).collect();
+    let mark = if verdict.unreached { "unreached: " } else { "" };
+    format!("{mark}{}", all.join(", "))
 }
 
 /// An entry as lines of the story, with the time at which each began.
@@ -209,7 +257,8 @@ fn line(entry: &Entry, whole: bool) -> Vec<(u64, String)> {
         Body::Exchange(exchange) if exchange.class == Class::Work || whole && exchange.rule.is_some() => {
             vec![(exchange.began_ns, exchange_line(exchange, whole))]
         }
-        Body::Syscall(call) => one(format!("{}: {} {} -> {}", call.service, call.name, call.target, call.action)),
+        // Calls that a rule looked at and let pass are many and explain nothing.
+        Body::Syscall(call) if whole || call.rule.is_some() => one(format!("{}: {} {} -> {}", call.service, call.name, call.target, call.action)),
         Body::Output(output) => {
             let text = String::from_utf8_lossy(&output.bytes).into_owned();
             let lines = text.lines().filter(|line| !line.trim().is_empty());
@@ -251,7 +300,7 @@ fn brief(payload: Option<&Payload>) -> String {
 }
 
 /// What the story leaves out, counted.
-fn counts(cell: &Cell) {
+fn counts(cell: &Cell<'_>) {
     let exchanges = || {
         cell.entries.iter().filter_map(|entry| match &entry.body {
             Body::Exchange(exchange) => Some((entry.phase, exchange)),

@@ -5,3 +5,4 @@ pub mod replay;
 pub mod run;
 pub mod standin;
 pub mod test;
+pub mod verify;

@@ -79,3 +79,16 @@ fn ten_runs_with_one_seed_are_equal() {
     assert!(unequal.is_empty(), "cells whose digest differs between runs: {unequal:?}");
     assert_eq!(digests.len(), 27);
 }
+
+#[test]
+fn the_canary_is_red_throughout() {
+    let spec = super::repository("specs/canary/must_fail.star").display().to_string();
+    let api = format!("api={}", super::orders_api().display());
+    let output = super::run(&["test", &spec, "--no-bundle", "--seed", "1", "--binary", &api, "--format", "json"]);
+    let document = super::document(&output);
+    assert_eq!(super::code(&output), 1);
+    assert_eq!(
+        red(&document),
+        ["matrix_forgets_to_return_slow", "matrix_probe_slow", "test_false_assertion", "test_wrong_status"]
+    );
+}

@@ -46,3 +46,15 @@ fn a_defect_replays_exactly_and_the_fix_flips_its_verdict() {
     assert_eq!(cells(&fixed)[0]["recorded_verdict"], "violated");
     assert_eq!(exit, 1);
 }
+
+#[test]
+fn the_canary_diverges() {
+    let dir = tempfile::tempdir().unwrap();
+    let bundle = dir.path().join("canary.fb");
+    let name = "matrix_order_listing_users_unavailable";
+    record(&bundle, &["--embed", "--test", name]);
+    let (document, code) = replay(&bundle, &["--test", name, "--env", "api:ORDERS_BUG=auth-cascade"]);
+    assert_eq!(cells(&document)[0]["exact"], false);
+    assert_eq!(cells(&document)[0]["reproduced"], false);
+    assert_eq!(code, 1);
+}

@@ -63,7 +63,8 @@ async fn once(
             if response.status == 0 {
                 return Err(response.error.unwrap_or_else(|| "no answer".to_owned()));
             }
-            let wanted = expect_status.map_or((200..300).contains(&response.status), |s| response.status == i64::from(s));
+            let wanted = expect_status
+                .map_or((200..300).contains(&response.status), |s| response.status == i64::from(s));
             if !wanted {
                 return Err(format!("{path} answered {}", response.status));
             }
@@ -74,7 +75,9 @@ async fn once(
             }
         }
         Probe::Exec(command) => {
-            let Some((program, args)) = command.split_first() else { return Err("an empty command".to_owned()) };
+            let Some((program, args)) = command.split_first() else {
+                return Err("an empty command".to_owned());
+            };
             let status = tokio::process::Command::new(program).args(args).status().await;
             match status {
                 Ok(status) if status.success() => Ok(()),
@@ -107,14 +110,20 @@ async fn speak(
 }
 
 fn unobserved(service: &Service, interface: &Interface) -> Arc<Link> {
-    let options = InterfaceOptions { env: service.env.iter().cloned().collect(), ..InterfaceOptions::default() };
+    let options =
+        InterfaceOptions { env: service.env.iter().cloned().collect(), ..InterfaceOptions::default() };
     let name = format!("{}.{}", service.name, interface.name);
     Link::unobserved(&name, interface.protocol.name(), &interface.addr, options)
 }
 
 async fn http_get(port: u16, path: &str, dial: Arc<dyn Dial>) -> crate::step::StepResponse {
     let http: &dyn Protocol = &protocol::http::PROTOCOL;
-    let link = Link::unobserved("health.check", http.name(), &format!("127.0.0.1:{port}"), InterfaceOptions::default());
+    let link = Link::unobserved(
+        "health.check",
+        http.name(),
+        &format!("127.0.0.1:{port}"),
+        InterfaceOptions::default(),
+    );
     let call = StepCall {
         service: "health".to_owned(),
         interface: "check".to_owned(),

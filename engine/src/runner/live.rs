@@ -110,7 +110,12 @@ impl Live {
         }
     }
 
-    async fn put_back(&self, cell: &Arc<CellContext>, service: &Service, stand_in: &StandIn) -> Result<(), SetupError> {
+    async fn put_back(
+        &self,
+        cell: &Arc<CellContext>,
+        service: &Service,
+        stand_in: &StandIn,
+    ) -> Result<(), SetupError> {
         let failed = |why: String| SetupError::Reset { service: service.name.clone(), why };
         match service.reset {
             Reset::Leave => Ok(()),
@@ -119,13 +124,19 @@ impl Live {
         }
     }
 
-    async fn start(&self, cell: &Arc<CellContext>, service: &Service, kind: &str) -> Result<StandIn, SetupError> {
+    async fn start(
+        &self,
+        cell: &Arc<CellContext>,
+        service: &Service,
+        kind: &str,
+    ) -> Result<StandIn, SetupError> {
         let failed = |why: String| SetupError::Start { service: service.name.clone(), why };
         let interface = service.interfaces.first().ok_or_else(|| failed("it has no interface".to_owned()))?;
         let data = self.run.dir.join(&service.name);
         std::fs::create_dir_all(&data).map_err(|error| failed(error.to_string()))?;
         let control = self.run.dir.join(format!("{}.sock", service.name));
-        let assumptions: Vec<&Assumption> = cell.plan.cells.iter().filter_map(|c| c.assumption.as_deref()).collect();
+        let assumptions: Vec<&Assumption> =
+            cell.plan.cells.iter().filter_map(|c| c.assumption.as_deref()).collect();
         let policy = CellPolicy::new(&service.name, data.clone());
         let launch = Launch {
             service: service.name.clone(),
@@ -154,17 +165,26 @@ impl Live {
             program: format!("stand-in {kind}"),
             digest: None,
             args: Vec::new(),
-            env: launch.env.iter().map(|(name, value)| Named { name: name.clone(), value: value.clone() }).collect(),
+            env: launch
+                .env
+                .iter()
+                .map(|(name, value)| Named { name: name.clone(), value: value.clone() })
+                .collect(),
             isolated: self.run.isolation == supervisor::Isolation::Namespace,
         };
-        let mut running = supervisor::launch(launch, policy.clone()).await.map_err(|error| failed(error.to_string()))?;
+        let mut running =
+            supervisor::launch(launch, policy.clone()).await.map_err(|error| failed(error.to_string()))?;
         cell.journal.note(&service.name, "lifecycle", None, Body::ServiceStarted(started));
         let output = super::OutputLog::follow(&service.name, running.output(), cell.run_journal.clone());
         for interface in &service.interfaces {
             let name = format!("{}.{}", service.name, interface.name);
             lock(&self.ways).insert(name, running.dial(interface.port));
         }
-        let ready = health::wait_ready(service, &|port| running.dial(port), &|| output.tail()).await;
+        let (way, log) = (|port| running.dial(port), || output.tail());
+        let ready = tokio::select! {
+            ready = health::wait_ready(service, &way, &log) => ready,
+            exit = running.exited() => Err(failed(format!("it ended at once ({})", super::exit_words(exit)))),
+        };
         ready.map_err(|error| error.with_log(&output.tail()))?;
         cell.journal.note(&service.name, "lifecycle", None, Body::ServiceReady(service.name.clone()));
         if service.has_seed {
@@ -209,8 +229,11 @@ impl Environment for Live {
         Box::pin(async move {
             // A stand-in that died of an injected fault starts cold for the next cell.
             let mut stand_ins = self.stand_ins.lock().await;
-            let dead: BTreeSet<String> =
-                stand_ins.iter().filter(|(_, s)| s.running.exit().is_some()).map(|(name, _)| name.clone()).collect();
+            let dead: BTreeSet<String> = stand_ins
+                .iter()
+                .filter(|(_, s)| s.running.exit().is_some())
+                .map(|(name, _)| name.clone())
+                .collect();
             for name in dead {
                 if let Some(stand_in) = stand_ins.remove(&name) {
                     drop(stand_in.output);

@@ -28,7 +28,8 @@ use crate::topology::{Service, ServiceKind};
 use faultbox_bundle_format::canonical::{self, Policy};
 use faultbox_bundle_format::redact::Redactor;
 use faultbox_bundle_format::{
-    Blame, Body, CellStarted, Ending, Entry, FaultCount, Named, Output, Phase, ServiceExited, ServiceStarted, Verdict,
+    Blame, Body, CellStarted, Ending, Entry, FaultCount, Named, Output, Phase, ServiceExited, ServiceStarted,
+    Verdict,
 };
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -134,7 +135,9 @@ pub enum SetupError {
         why: String,
     },
     /// There is nothing here that could run the image.
-    #[error("{service}: {image} needs a container engine, which this version cannot drive; `--embedded` runs stand-ins for mysql, redis and kafka images")]
+    #[error(
+        "{service}: {image} needs a container engine, which this version cannot drive; `--embedded` runs stand-ins for mysql, redis and kafka images"
+    )]
     NoEngine {
         /// The service.
         service: String,
@@ -200,7 +203,11 @@ impl OutputLog {
                 let excess = kept.len().saturating_sub(TAIL_BYTES);
                 kept.drain(..excess);
                 drop(kept);
-                let output = Output { service: service.clone(), stderr: chunk.stream == supervisor::OutputStream::Stderr, bytes: chunk.bytes };
+                let output = Output {
+                    service: service.clone(),
+                    stderr: chunk.stream == supervisor::OutputStream::Stderr,
+                    bytes: chunk.bytes,
+                };
                 journal.note(&service, &format!("{service}/output"), None, Body::Output(output));
             }
         });
@@ -271,11 +278,7 @@ impl CellContext {
         self.call(service, |cell, service, driver| cell.plan.program.reset(service, driver)).await
     }
 
-    async fn call(
-        self: &Arc<Self>,
-        service: &str,
-        what: Callable,
-    ) -> Result<(), String> {
+    async fn call(self: &Arc<Self>, service: &str, what: Callable) -> Result<(), String> {
         let deadline = Instant::now() + Duration::from_secs(60);
         let driver = Arc::new(driver::CellDriver::new(self.clone(), deadline));
         let (cell, service) = (self.clone(), service.to_owned());
@@ -384,14 +387,17 @@ async fn start_local(
     let failed = |why: String| SetupError::Start { service: service.name.clone(), why };
     let digest = digest_of(path).map_err(|error| failed(format!("{}: {error}", path.display())))?;
     let topology = &cell.plan.topology;
-    let assumptions: Vec<&Assumption> = cell.plan.cells.iter().filter_map(|c| c.assumption.as_deref()).collect();
+    let assumptions: Vec<&Assumption> =
+        cell.plan.cells.iter().filter_map(|c| c.assumption.as_deref()).collect();
     let dir = cell.run.dir.join(format!("{}-{}", cell.index, service.name));
     std::fs::create_dir_all(&dir).map_err(|error| failed(error.to_string()))?;
     let asked: Vec<(String, std::net::SocketAddr)> = topology
         .services
         .iter()
         .filter(|other| topology.asks(&service.name, &other.name))
-        .flat_map(|other| other.interfaces.iter().map(|i| (format!("{}.{}", other.name, i.name), i.addr.clone())))
+        .flat_map(|other| {
+            other.interfaces.iter().map(|i| (format!("{}.{}", other.name, i.name), i.addr.clone()))
+        })
         .filter_map(|(name, addr)| Some((name, addr.parse().ok()?)))
         .collect();
     let isolated = cell.run.isolation == Isolation::Namespace;
@@ -415,7 +421,11 @@ async fn start_local(
         program: written.to_owned(),
         digest: Some(digest),
         args: launch.args.clone(),
-        env: launch.env.iter().map(|(name, value)| Named { name: name.clone(), value: value.clone() }).collect(),
+        env: launch
+            .env
+            .iter()
+            .map(|(name, value)| Named { name: name.clone(), value: value.clone() })
+            .collect(),
         isolated,
     };
     let mut running = supervisor::launch(launch, policy).await.map_err(|error| failed(error.to_string()))?;
@@ -423,7 +433,11 @@ async fn start_local(
     cell.journal.note(&service.name, "lifecycle", None, Body::ServiceStarted(started));
     let output = OutputLog::follow(&service.name, running.output(), cell.journal.clone());
 
-    let listeners = if isolated { std::mem::take(&mut running.listeners) } else { held(cell, &asked).map_err(|e| failed(e.to_string()))? };
+    let listeners = if isolated {
+        std::mem::take(&mut running.listeners)
+    } else {
+        held(cell, &asked).map_err(|e| failed(e.to_string()))?
+    };
     for ((interface, _), listener) in asked.iter().zip(listeners) {
         let listening = cell.switchboard.listen(cell, &service.name, interface, listener);
         listening.map_err(|error| failed(format!("{interface}: {error}")))?;
@@ -445,7 +459,10 @@ async fn start_local(
 }
 
 /// The listeners that stand for interfaces where services share the host's loopback.
-fn held(cell: &CellContext, asked: &[(String, std::net::SocketAddr)]) -> std::io::Result<Vec<std::net::TcpListener>> {
+fn held(
+    cell: &CellContext,
+    asked: &[(String, std::net::SocketAddr)],
+) -> std::io::Result<Vec<std::net::TcpListener>> {
     let listeners = asked.iter().map(|(interface, _)| cell.run.addresses.listener(interface));
     listeners.filter_map(Result::transpose).collect()
 }
@@ -537,7 +554,6 @@ async fn stop(cell: &Arc<CellContext>, locals: Vec<Local>) -> bool {
     crashed
 }
 
-
 fn exit_words(exit: Exit) -> String {
     match exit {
         Exit::Code(code) => format!("exit code {code}"),
@@ -555,7 +571,8 @@ fn verdict(
     memory: &MemorySink,
 ) -> Verdict {
     let planned = &cell.plan.cells[cell.index];
-    let fired: Vec<FaultCount> = planned.assumption.as_ref().map(|a| cell.faults.account(a)).unwrap_or_default();
+    let fired: Vec<FaultCount> =
+        planned.assumption.as_ref().map(|a| cell.faults.account(a)).unwrap_or_default();
     let unreached = !fired.is_empty() && fired.iter().all(|count| count.fired == 0);
     let mut judgement = judgement;
     if judgement.ending == Ending::Passed && unreached && planned.require_faults_fire == RequireFire::Yes {

@@ -58,7 +58,8 @@ impl SyscallPolicy for CellPolicy {
             }
             SyscallTarget::Peer(addr) => {
                 let interface = cell.plan.topology.interface_at(&addr.to_string());
-                peer = interface.as_ref().and_then(|i| i.split_once('.')).map(|(service, _)| service.to_owned());
+                peer =
+                    interface.as_ref().and_then(|i| i.split_once('.')).map(|(service, _)| service.to_owned());
                 interface.map_or_else(|| addr.to_string(), |interface| format!("@{interface}"))
             }
             SyscallTarget::UnixPeer(path) => path.display().to_string(),

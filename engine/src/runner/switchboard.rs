@@ -119,7 +119,11 @@ impl Switchboard {
     }
 
     /// A way for the test driver to an interface.
-    pub fn dial_as_test(&self, cell: &Arc<CellContext>, interface: &str) -> Option<(Arc<dyn Dial>, Arc<Link>)> {
+    pub fn dial_as_test(
+        &self,
+        cell: &Arc<CellContext>,
+        interface: &str,
+    ) -> Option<(Arc<dyn Dial>, Arc<Link>)> {
         let link = self.link(cell, crate::runner::TEST, interface)?;
         let protocol = cell.protocol(interface)?;
         let dial = InProcess { cell: Arc::downgrade(cell), protocol, link: link.clone() };
@@ -144,7 +148,8 @@ impl Switchboard {
     fn register(&self, link: &Link) -> (u64, CancellationToken) {
         let id = self.next.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         let reset = CancellationToken::new();
-        let open = Open { interface: link.interface.clone(), source: link.source.clone(), reset: reset.clone() };
+        let open =
+            Open { interface: link.interface.clone(), source: link.source.clone(), reset: reset.clone() };
         lock(&self.open).insert(id, open);
         (id, reset)
     }
@@ -164,7 +169,12 @@ impl Switchboard {
 }
 
 /// Carries one TCP connection; ends it with a reset where a rule says so.
-async fn carry_tcp(cell: Arc<CellContext>, protocol: &'static dyn Protocol, stream: TcpStream, link: Arc<Link>) {
+async fn carry_tcp(
+    cell: Arc<CellContext>,
+    protocol: &'static dyn Protocol,
+    stream: TcpStream,
+    link: Arc<Link>,
+) {
     let _ = stream.set_nodelay(true);
     let (id, reset) = cell.switchboard.register(&link);
     if cell.faults.refuses(&link.interface, &link.source) {
@@ -201,24 +211,26 @@ struct InProcess {
 
 impl Dial for InProcess {
     fn dial(&self) -> BoxFuture<'_, io::Result<Stream>> {
-        let made = self.cell.upgrade().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)).and_then(|cell| {
-            if cell.faults.refuses(&self.link.interface, &self.link.source) {
-                cell.faults.note_refusal(&self.link.interface, &self.link.source);
-                return Err(io::ErrorKind::ConnectionRefused.into());
-            }
-            let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
-            let (id, reset) = cell.switchboard.register(&self.link);
-            let (protocol, link) = (self.protocol, self.link.clone());
-            tokio::spawn(async move {
-                let carried = cell.switchboard.route(&cell, protocol, Box::new(theirs), link);
-                tokio::select! {
-                    _ = carried => {}
-                    () = reset.cancelled() => {}
+        let made = self.cell.upgrade().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)).and_then(
+            |cell| {
+                if cell.faults.refuses(&self.link.interface, &self.link.source) {
+                    cell.faults.note_refusal(&self.link.interface, &self.link.source);
+                    return Err(io::ErrorKind::ConnectionRefused.into());
                 }
-                lock(&cell.switchboard.open).remove(&id);
-            });
-            Ok(Box::new(ours) as Stream)
-        });
+                let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
+                let (id, reset) = cell.switchboard.register(&self.link);
+                let (protocol, link) = (self.protocol, self.link.clone());
+                tokio::spawn(async move {
+                    let carried = cell.switchboard.route(&cell, protocol, Box::new(theirs), link);
+                    tokio::select! {
+                        _ = carried => {}
+                        () = reset.cancelled() => {}
+                    }
+                    lock(&cell.switchboard.open).remove(&id);
+                });
+                Ok(Box::new(ours) as Stream)
+            },
+        );
         Box::pin(std::future::ready(made))
     }
 }

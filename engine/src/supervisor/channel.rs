@@ -101,8 +101,7 @@ pub(super) struct Channel(OwnedFd);
 impl Channel {
     /// Two ends, both closing at exec.
     pub(super) fn pair() -> nix::Result<(Channel, Channel)> {
-        let (a, b) =
-            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        let (a, b) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
         Ok((Channel(a), Channel(b)))
     }
 

@@ -86,6 +86,7 @@ fn kernel_release() -> String {
 /// Whether the kernel is at least this version.
 pub(super) fn kernel_at_least(major: u32, minor: u32) -> bool {
     let release = kernel_release();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
+    let mut numbers =
+        release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
 }

@@ -65,9 +65,11 @@ pub fn launcher_main() -> ExitCode {
 }
 
 fn run() -> StepResult<()> {
-    let socket = std::io::stdin().as_fd().try_clone_to_owned().step(|| "take the control socket".to_owned())?;
+    let socket =
+        std::io::stdin().as_fd().try_clone_to_owned().step(|| "take the control socket".to_owned())?;
     let control = Channel::over(socket);
-    let null = File::options().read(true).write(true).open("/dev/null").step(|| "open /dev/null".to_owned())?;
+    let null =
+        File::options().read(true).write(true).open("/dev/null").step(|| "open /dev/null".to_owned())?;
     dup2_stdin(&null).step(|| "set standard input".to_owned())?;
     // Out of the terminal's reach: an interrupt there is for Faultbox, which then stops us. It
     // fails only for a group's leader, which is out of reach already.
@@ -116,7 +118,8 @@ fn serve(control: &Channel, files: Vec<OwnedFd>, null: &File) -> StepResult<()> 
             drop(config);
             // The service's output ends when the service's processes have ended, not we.
             dup2_stdout(null).and_then(|()| dup2_stderr(null)).step(|| "let go of the output".to_owned())?;
-            let mut helper = Helper { control, handoff: Some(handoff), listener: None, service: pid, ended: false };
+            let mut helper =
+                Helper { control, handoff: Some(handoff), listener: None, service: pid, ended: false };
             helper.run(&signals);
             Ok(())
         }
@@ -124,7 +127,8 @@ fn serve(control: &Channel, files: Vec<OwnedFd>, null: &File) -> StepResult<()> 
 }
 
 fn read_config(files: Vec<OwnedFd>) -> StepResult<Config> {
-    let file = files.into_iter().next().ok_or_else(|| ("receive the configuration".to_owned(), Errno::EPROTO))?;
+    let file =
+        files.into_iter().next().ok_or_else(|| ("receive the configuration".to_owned(), Errno::EPROTO))?;
     let mut text = Vec::new();
     File::from(file).read_to_end(&mut text).step(|| "read the configuration".to_owned())?;
     serde_json::from_slice(&text).map_err(|_| ("understand the configuration".to_owned(), Errno::EPROTO))
@@ -435,7 +439,8 @@ mod tests {
     fn parents_and_children_are_found() {
         let us = std::process::id() as i32;
         assert_eq!(parent(us), Some(getppid().as_raw()));
-        let mut child = std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let mut child =
+            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
         let id = child.id() as i32;
         assert!(descendants(us).contains(&id));
         assert!(children_by_search(us).contains(&id));

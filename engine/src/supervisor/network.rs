@@ -30,7 +30,8 @@ fn enter_as_user() -> StepResult<()> {
     unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET)
         .step(|| "enter a user and network namespace".to_owned())?;
     let write = |file: &str, text: String| {
-        std::fs::write(format!("/proc/self/{file}"), text).step(|| format!("write {file} of the user namespace"))
+        std::fs::write(format!("/proc/self/{file}"), text)
+            .step(|| format!("write {file} of the user namespace"))
     };
     write("setgroups", "deny".to_owned())?;
     write("uid_map", format!("{user} {user} 1"))?;

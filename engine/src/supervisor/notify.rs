@@ -130,7 +130,9 @@ impl Supervisor {
             Ok(Some(SyscallDecision::Delay(duration))) => {
                 self.delay(*notification, trapped.call, duration, changes.cloned());
             }
-            Ok(Some(SyscallDecision::Continue)) => pass(&self.notifier, &self.remap, trapped.call, notification),
+            Ok(Some(SyscallDecision::Continue)) => {
+                pass(&self.notifier, &self.remap, trapped.call, notification)
+            }
             Err(_) => {
                 self.note(format!("the policy panicked on a {} of '{}'", trapped.call.name, self.service));
                 pass(&self.notifier, &self.remap, trapped.call, notification);
@@ -200,7 +202,10 @@ mod tests {
         let traps = Traps::of(&families(&["write", "fdatasync"]), false).unwrap();
         assert_eq!(traps.numbers().len(), 6);
         let write = traps.get(libc::SYS_pwrite64 as u32).unwrap();
-        assert_eq!((write.call.name, &write.families[..], write.asked), ("pwrite64", &["write", "pwrite64"][..], true));
+        assert_eq!(
+            (write.call.name, &write.families[..], write.asked),
+            ("pwrite64", &["write", "pwrite64"][..], true)
+        );
         assert_eq!(traps.get(libc::SYS_fsync as u32), None);
         assert_eq!(Traps::of(&families(&["write", "wriet"]), false), Err("wriet".to_owned()));
         let bind = libc::SYS_bind as u32;

@@ -31,7 +31,9 @@ pub(super) fn try_everything() -> Probed {
         let hint = match errno {
             Errno::EINVAL | Errno::ENOSYS => "; needs Linux 5.5 with CONFIG_SECCOMP_FILTER",
             Errno::EBUSY => "; another supervisor's filter is on this process already",
-            Errno::EPERM | Errno::EACCES => "; inside a container, its seccomp profile must permit seccomp(2)",
+            Errno::EPERM | Errno::EACCES => {
+                "; inside a container, its seccomp profile must permit seccomp(2)"
+            }
             _ => "",
         };
         probed.seccomp_notify = Err(format!("{step}: {}{hint}", errno.desc()));
@@ -89,7 +91,8 @@ fn try_seccomp(probed: &mut Probed) -> StepResult<()> {
 /// `connect` is trapped, so sending is not.
 fn be_trapped(channel: &Channel) -> Option<i32> {
     let connect = super::calls::call("connect")?.number;
-    let installed = prctl::set_no_new_privs().and_then(|()| sys::install_filter(&filter::program(&[connect])));
+    let installed =
+        prctl::set_no_new_privs().and_then(|()| sys::install_filter(&filter::program(&[connect])));
     let (listener, killable) = match installed {
         Ok(installed) => installed,
         Err(errno) => {

@@ -118,7 +118,8 @@ pub(super) fn default_sigpipe() {
 pub(super) fn close_others_at_exec() -> nix::Result<()> {
     const CLOEXEC: libc::c_uint = 1 << 2;
     // SAFETY: the call takes three integers and closes nothing by itself.
-    let result = unsafe { libc::syscall(libc::SYS_close_range, 3 as libc::c_uint, libc::c_uint::MAX, CLOEXEC) };
+    let result =
+        unsafe { libc::syscall(libc::SYS_close_range, 3 as libc::c_uint, libc::c_uint::MAX, CLOEXEC) };
     Errno::result(result).map(drop)
 }
 

@@ -117,7 +117,9 @@ fn canonical(path: &Path, follow: bool) -> PathBuf {
 fn address(tid: u32, at: u64, len: u64) -> SyscallTarget {
     match read_address(tid, at, len) {
         Some(bytes) => match decode_address(&bytes) {
-            SyscallTarget::UnixPeer(path) if path.is_relative() && !path.as_os_str().as_bytes().starts_with(b"@") => {
+            SyscallTarget::UnixPeer(path)
+                if path.is_relative() && !path.as_os_str().as_bytes().starts_with(b"@") =>
+            {
                 let cwd = fs::read_link(format!("/proc/{tid}/cwd")).unwrap_or_default();
                 SyscallTarget::UnixPeer(canonical(&cwd.join(path), false))
             }
@@ -260,7 +262,10 @@ mod tests {
         std::os::unix::fs::symlink(&dir, dir.join("loop")).unwrap();
         let name = std::ffi::CString::new(format!("{}/loop/./loop/new", dir.display())).unwrap();
         let at = name.as_ptr() as u64;
-        assert_eq!(path(us, libc::AT_FDCWD, at, true), SyscallTarget::File { path: dir.join("new"), regular: true });
+        assert_eq!(
+            path(us, libc::AT_FDCWD, at, true),
+            SyscallTarget::File { path: dir.join("new"), regular: true }
+        );
         assert_eq!(path(us, libc::AT_FDCWD, 8, true), SyscallTarget::None);
     }
 

@@ -353,3 +353,73 @@ fn shown(value: &Value) -> String {
         None => text,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn city() -> MessageDescriptor {
+        let schema = Schema::decode(&crate::protocol::grpc::testing::descriptors()).unwrap();
+        schema.pool().get_message_by_name("geo.City").unwrap()
+    }
+
+    #[test]
+    fn maps_enums_and_nested_messages_come_back() {
+        let names = Value::map([("-1", Value::text("x")), ("2", Value::text("y"))]);
+        let value = Value::map([
+            ("id", Value::Int(-5)),
+            ("tags", Value::List(vec![Value::text("a")])),
+            ("blob", Value::Bytes(vec![1, 2])),
+            ("big", Value::UInt(u64::MAX)),
+            ("area", Value::Float(0.1)),
+            ("size", Value::text("LARGE")),
+            ("names", names),
+            ("origin", Value::map([("id", Value::Int(3))])),
+            ("ratio", Value::Float(0.5)),
+        ]);
+        let bytes = from_value(&city(), &value).unwrap();
+        assert_eq!(to_value(&city(), &bytes), Some(value));
+        let readable = to_readable(&city(), &bytes).unwrap();
+        assert_eq!(readable.get("capital"), Some(&Value::Bool(false)));
+        // Numbers as JSON writes them, an enum by number, a value that the enum lacks.
+        let json = Value::map([("big", Value::text("18446744073709551615")), ("size", Value::Int(77))]);
+        let bytes = from_value(&city(), &json).unwrap();
+        assert_eq!(to_value(&city(), &bytes).unwrap().get("size"), Some(&Value::Int(77)));
+        for (field, value, wanted) in [
+            ("size", Value::text("LARG"), "the nearest is LARGE"),
+            ("names", Value::map([("x", Value::text("y"))]), "not an int32"),
+            ("names", Value::List(vec![]), "a map field is written as a dict"),
+            ("tags", Value::text("a"), "a repeated field is written as a list"),
+            (
+                "origin",
+                Value::map([("idd", Value::Int(1))]),
+                "origin: no field idd in geo.CityQuery; the nearest is id",
+            ),
+            ("capital", Value::Int(1), "not a bool"),
+            ("id", Value::Float(1.5), "not an int64"),
+        ] {
+            let problem = from_value(&city(), &Value::map([(field, value)])).unwrap_err();
+            assert!(problem.contains(wanted), "{problem}");
+        }
+    }
+
+    #[test]
+    fn what_would_be_lost_stays_bytes() {
+        // Field 99, which the descriptors do not have.
+        assert_eq!(to_value(&city(), &[0x98, 0x06, 0x01]), None);
+        assert_eq!(to_value(&city(), &[0xff]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+            let city = city();
+            let _ = to_readable(&city, &bytes);
+            if let Some(value) = to_value(&city, &bytes) {
+                let again = from_value(&city, &value).unwrap();
+                prop_assert_eq!(to_value(&city, &again), Some(value));
+            }
+        }
+    }
+}

@@ -3,8 +3,8 @@
 use prost::Message;
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{
-    DescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto,
-    ServiceDescriptorProto,
+    DescriptorProto, EnumDescriptorProto, EnumValueDescriptorProto, FieldDescriptorProto,
+    FileDescriptorProto, FileDescriptorSet, MessageOptions, MethodDescriptorProto, ServiceDescriptorProto,
 };
 
 fn field(name: &str, number: i32, kind: Type, repeated: bool) -> FieldDescriptorProto {
@@ -15,6 +15,10 @@ fn field(name: &str, number: i32, kind: Type, repeated: bool) -> FieldDescriptor
         r#type: Some(kind as i32),
         ..FieldDescriptorProto::default()
     }
+}
+
+fn typed(name: &str, number: i32, kind: Type, of: &str, repeated: bool) -> FieldDescriptorProto {
+    FieldDescriptorProto { type_name: Some(of.to_owned()), ..field(name, number, kind, repeated) }
 }
 
 fn message(name: &str, fields: Vec<FieldDescriptorProto>) -> DescriptorProto {
@@ -34,7 +38,7 @@ fn method(name: &str, client: bool, server: bool) -> MethodDescriptorProto {
 
 /// `geo.Cities`: `GetCity` and `PutCity` (unary), `ListCities` (server stream), `Chat` (both).
 pub fn descriptors() -> Vec<u8> {
-    let file = FileDescriptorProto {
+    let mut file = FileDescriptorProto {
         name: Some("geo.proto".to_owned()),
         package: Some("geo".to_owned()),
         syntax: Some("proto3".to_owned()),
@@ -53,6 +57,10 @@ pub fn descriptors() -> Vec<u8> {
                     field("big", 5, Type::Uint64, false),
                     field("area", 6, Type::Double, false),
                     field("capital", 7, Type::Bool, false),
+                    typed("size", 8, Type::Enum, ".geo.Size", false),
+                    typed("names", 9, Type::Message, ".geo.City.NamesEntry", true),
+                    typed("origin", 10, Type::Message, ".geo.CityQuery", false),
+                    field("ratio", 11, Type::Float, false),
                 ],
             ),
         ],
@@ -68,5 +76,22 @@ pub fn descriptors() -> Vec<u8> {
         }],
         ..FileDescriptorProto::default()
     };
+    let mut entry = message(
+        "NamesEntry",
+        vec![field("key", 1, Type::Int32, false), field("value", 2, Type::String, false)],
+    );
+    entry.options = Some(MessageOptions { map_entry: Some(true), ..MessageOptions::default() });
+    file.message_type[1].nested_type.push(entry);
+    let sizes = ["SIZE_UNKNOWN", "SMALL", "LARGE"].into_iter().enumerate();
+    let sizes = sizes.map(|(number, name)| EnumValueDescriptorProto {
+        name: Some(name.to_owned()),
+        number: Some(number as i32),
+        options: None,
+    });
+    file.enum_type.push(EnumDescriptorProto {
+        name: Some("Size".to_owned()),
+        value: sizes.collect(),
+        ..EnumDescriptorProto::default()
+    });
     FileDescriptorSet { file: vec![file] }.encode_to_vec()
 }

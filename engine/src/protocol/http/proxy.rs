@@ -214,7 +214,7 @@ impl Exchange<'_> {
     }
 
     async fn forward(
-        self,
+        mut self,
         client: &mut Side,
         upstream: &mut Side,
         body: BodyReader,
@@ -223,7 +223,7 @@ impl Exchange<'_> {
     ) -> Result<Flow, ProtocolError> {
         let paused = matches!(effect, Some(Effect::Delay(_)));
         let up = Up {
-            kept: Mutex::new(sent.unwrap_or_default()),
+            kept: Arc::new(Mutex::new(sent.unwrap_or_default())),
             sent: AtomicBool::new(body.done()),
             gone: AtomicBool::new(false),
         };
@@ -234,6 +234,11 @@ impl Exchange<'_> {
             _ => client_read.buffer.split_to(self.head.len),
         };
         let leaves_early = paused && !self.head.closes();
+        let (head, kept) = (self.head.clone(), up.kept.clone());
+        self.pending.revise_late(Box::new(move || {
+            let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            value::request_value(&head, Some(&kept))
+        }));
         let head = self.head;
         let down = Down { exchange: self, up: &up, effect };
         let flow = tokio::select! {
@@ -256,7 +261,7 @@ impl Exchange<'_> {
 
 /// What the two directions of an exchange know of each other.
 struct Up {
-    kept: Mutex<Kept>,
+    kept: Arc<Mutex<Kept>>,
     sent: AtomicBool,
     gone: AtomicBool,
 }
@@ -351,7 +356,7 @@ impl Down<'_, '_> {
     }
 
     async fn body(
-        mut self,
+        self,
         upstream: &mut Inbox,
         client: &mut WriteHalf<Stream>,
         head: ResponseHead,
@@ -365,13 +370,11 @@ impl Down<'_, '_> {
         };
         let mut out = upstream.buffer.split_to(head.len);
         loop {
-            let mut offset = kept.len();
             let mut see = |data: &mut [u8]| {
-                for byte in data.iter_mut() {
-                    if corrupt && offset % 64 == 0 {
-                        *byte ^= 0x5a;
-                    }
-                    offset += 1;
+                if corrupt {
+                    let first = kept.len();
+                    let hit = data.iter_mut().enumerate().filter(|(at, _)| (first + *at as u64) % 64 == 0);
+                    hit.for_each(|(_, byte)| *byte ^= 0x5a);
                 }
                 kept.push(data);
             };
@@ -384,7 +387,6 @@ impl Down<'_, '_> {
                     out.truncate(size);
                     let _ = client.write_all(&out).await;
                     let _ = client.flush().await;
-                    self.revise();
                     self.exchange.pending.dropped();
                     return Err(ProtocolError::Cut);
                 }
@@ -411,19 +413,12 @@ impl Down<'_, '_> {
         }
     }
 
-    fn revise(&mut self) {
-        let request = value::request_value(self.exchange.head, Some(&self.up.kept()));
-        self.exchange.pending.revise(request);
-    }
-
-    fn answered(mut self, head: &ResponseHead, body: &Kept) {
-        self.revise();
+    fn answered(self, head: &ResponseHead, body: &Kept) {
         self.exchange.pending.answered(&value::response(&self.exchange.head.method, head, body));
     }
 
     /// No (whole) answer: the server's failure, unless the asker had left before.
-    fn unanswered(mut self, why: &str) -> Result<Flow, ProtocolError> {
-        self.revise();
+    fn unanswered(self, why: &str) -> Result<Flow, ProtocolError> {
         if !self.up.gone.load(Ordering::SeqCst) {
             self.exchange.pending.failed(why);
         }

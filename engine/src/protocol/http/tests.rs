@@ -330,12 +330,21 @@ async fn a_client_that_leaves_is_noted_and_a_large_body_streams() {
         let world = world();
         let dial = proxied(&world);
         let mut client = dial.dial().await.unwrap();
-        client.write_all(b"GET /silent HTTP/1.1\r\n\r\n").await.unwrap();
+        let request = b"POST /silent HTTP/1.1\r\nexpect: 100-continue\r\ncontent-length: 4\r\n\r\n";
+        client.write_all(request).await.unwrap();
+        let mut go_on = [0; 25];
+        client.read_exact(&mut go_on).await.unwrap();
+        assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+        client.write_all(b"body").await.unwrap();
+        // All of it is at the server once the server has it in its journal, which it has not:
+        // it stays silent. The proxy has passed it on when it reads our end.
         drop(client);
         while world.exchanges().is_empty() {
             tokio::task::yield_now().await;
         }
         assert_eq!(world.exchanges()[0].outcome, Outcome::Abandoned);
+        let abandoned = world.exchanges()[0].request.value().unwrap();
+        assert_eq!(abandoned.get("body"), Some(&Value::text("body")));
 
         let large = "x".repeat(super::kept::KEPT_MAX + 10);
         let response = PROTOCOL
@@ -349,6 +358,79 @@ async fn a_client_that_leaves_is_noted_and_a_large_body_streams() {
         let request = world.exchanges()[1].request.value().unwrap();
         let omitted = request.get("body").unwrap().get("omitted_bytes").and_then(Value::as_int);
         assert_eq!(omitted, Some(super::kept::KEPT_MAX as i64 + 10));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_token_verifies_against_the_issuer_that_is_served() {
+    use crate::mock::{Mock, SignRequest, jwt::JwtMock};
+    guard(async {
+        let key = crate::prng::Key::of_run(1).below("auth");
+        let mock = JwtMock::new("https://issuer.invalid", None, "ES256").unwrap();
+        let world = world();
+        let behind = self::world();
+        let upstream = served(&behind, mock.responder(key));
+        let dial: Arc<dyn Dial> =
+            Arc::new(Proxied { protocol: &PROTOCOL, link: world.link.clone(), upstream });
+        let discovery = step(&dial, &world, "get", "/.well-known/openid-configuration").await;
+        assert_eq!(discovery.data.get("issuer"), Some(&Value::text("https://issuer.invalid")));
+        let jwks_uri = discovery.data.get("jwks_uri").and_then(Value::as_text).unwrap();
+        assert_eq!(jwks_uri, "http://127.0.0.1:9000/.well-known/jwks.json");
+        let jwks = step(&dial, &world, "get", "/.well-known/jwks.json").await;
+        let set: jsonwebtoken::jwk::JwkSet = serde_json::from_slice(&jwks.body).unwrap();
+        let claims = Value::map([("sub", Value::text("user-1"))]);
+        let request = SignRequest { claims, headers: Value::Null, expires_in: None, now_unix_s: 0 };
+        let token = mock.sign(key, &request).unwrap();
+        let header = jsonwebtoken::decode_header(&token).unwrap();
+        let jwk = set.find(header.kid.as_deref().unwrap()).unwrap();
+        let decoding = jsonwebtoken::DecodingKey::from_jwk(jwk).unwrap();
+        let validation = jsonwebtoken::Validation::new(header.alg);
+        let claims =
+            jsonwebtoken::decode::<serde_json::Value>(&token, &decoding, &validation).unwrap().claims;
+        assert_eq!(claims["sub"], "user-1");
+        assert_eq!(step(&dial, &world, "get", "/token").await.status, 404);
+    })
+    .await;
+}
+
+/// A real server (hyper's) and a real client over real sockets, with the proxy between.
+#[tokio::test]
+async fn real_peers_meet_through_the_proxy() {
+    use crate::protocol::testing::Tcp;
+    guard(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let upstream: Arc<dyn Dial> = Arc::new(Tcp(listener.local_addr().unwrap()));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let service =
+                    hyper::service::service_fn(|request: http::Request<hyper::body::Incoming>| async {
+                        // Streams what comes back as it comes, in chunks.
+                        Ok::<_, std::convert::Infallible>(http::Response::new(request.into_body()))
+                    });
+                let server = hyper::server::conn::http1::Builder::new();
+                tokio::spawn(async move { server.serve_connection(TokioIo::new(stream), service).await });
+            }
+        });
+        let world = world();
+        let proxy = Proxied { protocol: &PROTOCOL, link: world.link.clone(), upstream };
+        let stream = proxy.dial().await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        // Larger than all buffers on the way: request and answer must flow at the same time.
+        for size in [3_000_000, 0, 17] {
+            let body = bytes::Bytes::from(vec![b'x'; size]);
+            let request =
+                http::Request::post("/echo").header("host", "peer").body(Full::new(body.clone())).unwrap();
+            let response = sender.send_request(request).await.unwrap();
+            assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), body);
+        }
+        let exchanges = world.exchanges();
+        assert_eq!(exchanges.len(), 3);
+        assert!(exchanges.iter().all(|e| e.connection == 1 && e.outcome == Outcome::Answered));
+        let answer = exchanges[2].response.as_ref().unwrap().value().unwrap();
+        assert_eq!(answer.get("body"), Some(&Value::text("x".repeat(17))));
     })
     .await;
 }

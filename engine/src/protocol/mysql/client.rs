@@ -67,7 +67,9 @@ fn credentials(options: &InterfaceOptions) -> (String, String, Option<String>) {
     let database = env(["MYSQL_DATABASE", "MARIADB_DATABASE"]);
     let root = env(["MYSQL_ROOT_PASSWORD", "MARIADB_ROOT_PASSWORD"]);
     match (root, env(["MYSQL_USER", "MARIADB_USER"])) {
-        (None, Some(user)) => (user, env(["MYSQL_PASSWORD", "MARIADB_PASSWORD"]).unwrap_or_default(), database),
+        (None, Some(user)) => {
+            (user, env(["MYSQL_PASSWORD", "MARIADB_PASSWORD"]).unwrap_or_default(), database)
+        }
         (root, _) => ("root".to_owned(), root.unwrap_or_default(), database),
     }
 }
@@ -92,7 +94,8 @@ impl Client {
         let greeting = Greeting::decode(&first.payload)?;
         let (user, password, database) = credentials(options);
         let wanted = CAPABILITIES | database.as_ref().map_or(0, |_| caps::CONNECT_WITH_DB);
-        let plugin = if greeting.plugin.is_empty() { CACHING_SHA2.to_owned() } else { greeting.plugin.clone() };
+        let plugin =
+            if greeting.plugin.is_empty() { CACHING_SHA2.to_owned() } else { greeting.plugin.clone() };
         let login = Login {
             capabilities: wanted & greeting.capabilities,
             charset: if greeting.capabilities & caps::DEPRECATE_EOF != 0 { UTF8MB4 } else { 45 },
@@ -108,7 +111,12 @@ impl Client {
         Ok(client)
     }
 
-    async fn authenticate(&mut self, password: &str, mut plugin: String, mut salt: Vec<u8>) -> Result<(), ClientError> {
+    async fn authenticate(
+        &mut self,
+        password: &str,
+        mut plugin: String,
+        mut salt: Vec<u8>,
+    ) -> Result<(), ClientError> {
         let mut key_asked = false;
         loop {
             let message = self.side.expect().await?;
@@ -131,10 +139,13 @@ impl Client {
                 (Some(1), Some(_)) if key_asked => {
                     let plain = masked(password.as_bytes(), &salt);
                     let sealed = crypt::encrypt(&message.payload[1..], &plain, &salt);
-                    let sealed = sealed.ok_or_else(|| ProtocolError::Malformed("mysql: the server's key".into()))?;
+                    let sealed =
+                        sealed.ok_or_else(|| ProtocolError::Malformed("mysql: the server's key".into()))?;
                     self.side.put(&mut seq, &sealed).await?;
                 }
-                _ => return Err(ProtocolError::Malformed(format!("mysql: authentication by {plugin}")).into()),
+                _ => {
+                    return Err(ProtocolError::Malformed(format!("mysql: authentication by {plugin}")).into());
+                }
             }
         }
     }
@@ -171,7 +182,8 @@ impl Client {
         session.prepared(0, sql);
         let wants = session.statements.get(&0).map_or(0, |s| s.params);
         if wants != params.len() {
-            let why = format!("the statement has {wants} placeholders, {} parameters were given", params.len());
+            let why =
+                format!("the statement has {wants} placeholders, {} parameters were given", params.len());
             return Err(ProtocolError::Malformed(why).into());
         }
         let payload = execute(statement.unwrap_or_default(), params);
@@ -250,7 +262,9 @@ fn data(answer: &Value) -> Value {
         let rows = set.get("rows").and_then(Value::as_list).unwrap_or_default();
         let row = |row: &Value| {
             let cells = row.as_list().unwrap_or_default().iter();
-            Value::map(columns.iter().zip(cells).map(|(column, cell)| (column.name.clone(), typed(column, cell))))
+            Value::map(
+                columns.iter().zip(cells).map(|(column, cell)| (column.name.clone(), typed(column, cell))),
+            )
         };
         return Value::List(rows.iter().map(row).collect());
     }
@@ -265,7 +279,9 @@ fn typed(column: &Column, cell: &Value) -> Value {
         types::TINY | types::SHORT | types::LONG | types::LONGLONG | types::INT24 | types::YEAR => {
             let unsigned = column.flags & flags::UNSIGNED != 0;
             let whole = text.parse().map(Value::Int).ok();
-            whole.or_else(|| text.parse().map(Value::UInt).ok().filter(|_| unsigned)).unwrap_or_else(|| cell.clone())
+            whole
+                .or_else(|| text.parse().map(Value::UInt).ok().filter(|_| unsigned))
+                .unwrap_or_else(|| cell.clone())
         }
         types::FLOAT | types::DOUBLE => text.parse().map_or_else(|_| cell.clone(), Value::Float),
         _ => cell.clone(),
@@ -285,7 +301,13 @@ fn failed(error: &ClientError, statement: Option<&str>) -> StepResponse {
 }
 
 /// Carries out `query` or `exec`.
-pub async fn step(stream: Stream, options: &InterfaceOptions, script: bool, sql: &str, params: &[Value]) -> StepResponse {
+pub async fn step(
+    stream: Stream,
+    options: &InterfaceOptions,
+    script: bool,
+    sql: &str,
+    params: &[Value],
+) -> StepResponse {
     let mut client = match Client::connect(stream, options).await {
         Ok(client) => client,
         Err(error) => return failed(&error, None),

@@ -260,10 +260,10 @@ impl Session {
             Command::InitDb(name) => named("INIT_DB", "init_db", "database", name),
             Command::FieldList(table) => named("FIELD_LIST", "field_list", "table", table),
             Command::ChangeUser(login) => login_request("CHANGE_USER", login),
-            Command::Ping => {
-                Request { class: Class::Ambient, repeatable: true, ..simple("PING") }
+            Command::Ping => Request { class: Class::Ambient, repeatable: true, ..simple("PING") },
+            Command::Statistics => {
+                Request { class: Class::Ambient, repeatable: true, ..simple("STATISTICS") }
             }
-            Command::Statistics => Request { class: Class::Ambient, repeatable: true, ..simple("STATISTICS") },
             Command::Quit => simple("QUIT"),
             Command::Kill(_) => simple("KILL"),
             Command::Debug => simple("DEBUG"),

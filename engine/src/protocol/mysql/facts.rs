@@ -144,7 +144,8 @@ impl Facts {
                 let patterns = quoted(lower);
                 let like = words.contains(&"like");
                 let rows = VARIABLES.iter().filter(|(name, _)| {
-                    patterns.is_empty() || patterns.iter().any(|p| if like { sql_like(p, name) } else { p == name })
+                    patterns.is_empty()
+                        || patterns.iter().any(|p| if like { sql_like(p, name) } else { p == name })
                 });
                 let shown = |name: &str, value: &str| {
                     let set = self.set.get(name).map(super::result::shown);
@@ -154,11 +155,18 @@ impl Facts {
                 result_set(&names(&["Variable_name", "Value"]), rows)
             }
             "collation" => {
-                let rows = [("utf8mb4_0900_ai_ci", "utf8mb4", "255", "Yes"), ("utf8mb4_bin", "utf8mb4", "46", ""), ("binary", "binary", "63", "Yes")];
+                let rows = [
+                    ("utf8mb4_0900_ai_ci", "utf8mb4", "255", "Yes"),
+                    ("utf8mb4_bin", "utf8mb4", "46", ""),
+                    ("binary", "binary", "63", "Yes"),
+                ];
                 let rows = rows.iter().map(|(name, set, id, default)| {
                     [*name, *set, *id, *default, "Yes", "1"].map(Value::text).to_vec()
                 });
-                result_set(&names(&["Collation", "Charset", "Id", "Default", "Compiled", "Sortlen"]), rows.collect())
+                result_set(
+                    &names(&["Collation", "Charset", "Id", "Default", "Compiled", "Sortlen"]),
+                    rows.collect(),
+                )
             }
             _ => return None,
         })
@@ -171,7 +179,8 @@ fn aliased(item: &str) -> (&str, &str) {
     match item.rsplit_once(char::is_whitespace) {
         Some((expression, name)) if !name.ends_with(')') => {
             let expression = expression.trim_end();
-            let bare = expression.len().checked_sub(3).and_then(|at| expression.get(at..).map(|tail| (at, tail)));
+            let bare =
+                expression.len().checked_sub(3).and_then(|at| expression.get(at..).map(|tail| (at, tail)));
             let expression = match bare {
                 Some((at, tail)) if tail.eq_ignore_ascii_case(" as") => &expression[..at],
                 _ => expression,
@@ -192,11 +201,12 @@ pub fn sql_like(pattern: &str, text: &str) -> bool {
         match pattern {
             [] => text.is_empty(),
             [b'%', rest @ ..] => (0..=text.len()).any(|at| matches(rest, &text[at..])),
-            [b'\\', c, rest @ ..] | [c, rest @ ..] => {
-                text.split_first().is_some_and(|(first, after)| (c == first || (*c == b'_' && pattern[0] != b'\\')) && matches(rest, after))
-            }
+            [b'\\', c, rest @ ..] | [c, rest @ ..] => text.split_first().is_some_and(|(first, after)| {
+                (c == first || (*c == b'_' && pattern[0] != b'\\')) && matches(rest, after)
+            }),
         }
     }
     // A pattern is a few words at most; its wildcards bound the search.
-    pattern.matches('%').count() < 8 && matches(pattern.to_lowercase().as_bytes(), text.to_lowercase().as_bytes())
+    pattern.matches('%').count() < 8
+        && matches(pattern.to_lowercase().as_bytes(), text.to_lowercase().as_bytes())
 }

@@ -38,7 +38,9 @@ fn skip_comment(text: &str, from: usize) -> Option<usize> {
     match rest {
         [b'#', ..] => Some(line(rest)),
         [b'-', b'-'] => Some(from + 2),
-        [b'-', b'-', space, ..] if space.is_ascii_whitespace() || space.is_ascii_control() => Some(line(rest)),
+        [b'-', b'-', space, ..] if space.is_ascii_whitespace() || space.is_ascii_control() => {
+            Some(line(rest))
+        }
         [b'/', b'*', b'!', ..] => {
             let digits = rest[3..].iter().take_while(|b| b.is_ascii_digit()).count();
             Some(from + 3 + digits)
@@ -88,7 +90,10 @@ fn token(text: &str, at: usize) -> (Option<Token<'_>>, usize) {
         }
         c if c.is_alphabetic() || c == '_' => {
             let end = word_end(text, at);
-            let prefix = matches!(&text[at..end], "x" | "X" | "b" | "B" | "n" | "N" | "_utf8mb4" | "_binary" | "_utf8");
+            let prefix = matches!(
+                &text[at..end],
+                "x" | "X" | "b" | "B" | "n" | "N" | "_utf8mb4" | "_binary" | "_utf8"
+            );
             if prefix && text[end..].starts_with('\'') {
                 return (Some(Token::Literal), skip_quoted(text, end, b'\''));
             }
@@ -119,7 +124,10 @@ pub fn split(script: &str) -> Vec<&str> {
     let mut fresh = true;
     while at < script.len() {
         let rest = &script[at..];
-        if fresh && rest.get(..9).is_some_and(|word| word.eq_ignore_ascii_case("delimiter")) && rest[9..].starts_with([' ', '\t']) {
+        if fresh
+            && rest.get(..9).is_some_and(|word| word.eq_ignore_ascii_case("delimiter"))
+            && rest[9..].starts_with([' ', '\t'])
+        {
             let line = rest.lines().next().unwrap_or(rest);
             delimiter = Some(line[9..].trim()).filter(|d| !d.is_empty()).unwrap_or(";");
             at += line.len();
@@ -209,12 +217,15 @@ pub fn fingerprint(sql: &str) -> Fingerprint {
 /// A pattern of a rule in the form of a fingerprint; `*` stays what it is.
 pub fn normal_pattern(glob: &str) -> String {
     // An asterisk that stands alone is the wildcard, and may be glued to a word.
-    glob.split('*').map(|part| {
-        let normal = normal_text(&tokens(part));
-        let lead = if part.starts_with(char::is_whitespace) && !normal.is_empty() { " " } else { "" };
-        let trail = if part.ends_with(char::is_whitespace) && !normal.is_empty() { " " } else { "" };
-        format!("{lead}{normal}{trail}")
-    }).collect::<Vec<_>>().join("*")
+    glob.split('*')
+        .map(|part| {
+            let normal = normal_text(&tokens(part));
+            let lead = if part.starts_with(char::is_whitespace) && !normal.is_empty() { " " } else { "" };
+            let trail = if part.ends_with(char::is_whitespace) && !normal.is_empty() { " " } else { "" };
+            format!("{lead}{normal}{trail}")
+        })
+        .collect::<Vec<_>>()
+        .join("*")
 }
 
 /// One line, single spaces, lower case: a statement as people write it into a rule.
@@ -224,9 +235,9 @@ pub fn collapsed(sql: &str) -> String {
 
 /// Words before a parenthesis that are not the name of a function.
 const SPACED: &[&str] = &[
-    "in", "values", "value", "and", "or", "not", "on", "exists", "as", "using", "key", "select", "where", "from",
-    "join", "when", "then", "else", "by", "all", "any", "some", "union", "index", "unique", "is", "between", "like",
-    "limit", "set", "having", "over", "check", "distinct", "xor", "div", "mod",
+    "in", "values", "value", "and", "or", "not", "on", "exists", "as", "using", "key", "select", "where",
+    "from", "join", "when", "then", "else", "by", "all", "any", "some", "union", "index", "unique", "is",
+    "between", "like", "limit", "set", "having", "over", "check", "distinct", "xor", "div", "mod",
 ];
 
 fn normal_text(tokens: &[Token<'_>]) -> String {
@@ -281,7 +292,9 @@ fn collapse(words: &mut Vec<String>) {
     } else if before == Some(",") {
         let group = words.len() - open;
         let start = (open - 1).checked_sub(group);
-        if let Some(start) = start && words[start..open - 1] == words[open..] {
+        if let Some(start) = start
+            && words[start..open - 1] == words[open..]
+        {
             words.truncate(open - 1);
         }
     }
@@ -296,7 +309,11 @@ fn spaced(words: &[String]) -> String {
             (None, _) | (Some("(" | "."), _) | (_, "," | ")" | "." | ";") => true,
             (Some(last), "(") => {
                 let name = last.starts_with(|c: char| c.is_alphabetic() || c == '_');
-                name && !SPACED.contains(&last) && !matches!(before, Some("into" | "table" | "exists" | "on" | "references" | "key" | "index"))
+                name && !SPACED.contains(&last)
+                    && !matches!(
+                        before,
+                        Some("into" | "table" | "exists" | "on" | "references" | "key" | "index")
+                    )
             }
             _ => false,
         };
@@ -367,14 +384,21 @@ fn kind(statement: &[Token<'_>]) -> Kind {
         "set" | "use" | "kill" => Kind::Session,
         "begin" | "commit" | "rollback" | "savepoint" | "release" | "xa" => Kind::Transaction,
         "start" if second == "transaction" => Kind::Transaction,
-        "show" if matches!(second.as_str(), "variables" | "session" | "global" | "warnings" | "errors" | "collation" | "status") => {
+        "show"
+            if matches!(
+                second.as_str(),
+                "variables" | "session" | "global" | "warnings" | "errors" | "collation" | "status"
+            ) =>
+        {
             Kind::Session
         }
         "select" if about_session(&statement[1..]) => Kind::Session,
         "with" | "select" | "show" | "explain" | "describe" | "desc" | "table" | "help" | "values" => {
             let writes = ["insert", "update", "delete"];
             let embedded = first == "with"
-                && statement.iter().any(|t| matches!(t, Token::Word(w) if writes.iter().any(|x| w.eq_ignore_ascii_case(x))));
+                && statement
+                    .iter()
+                    .any(|t| matches!(t, Token::Word(w) if writes.iter().any(|x| w.eq_ignore_ascii_case(x))));
             if embedded { Kind::Write } else { Kind::Read }
         }
         _ => Kind::Write,
@@ -403,7 +427,10 @@ fn about_session(list: &[Token<'_>]) -> bool {
                 !call && index > 0 && !matches!(list[index - 1], Token::Symbol(symbol) if symbol != ")")
             }
             Token::Symbol("," | "(" | ")") => true,
-            Token::Literal => index > 0 && matches!(list[index - 1], Token::Word(w) if words.iter().any(|x| w.eq_ignore_ascii_case(x))),
+            Token::Literal => {
+                index > 0
+                    && matches!(list[index - 1], Token::Word(w) if words.iter().any(|x| w.eq_ignore_ascii_case(x)))
+            }
             Token::Symbol(_) => false,
         };
         let from = matches!(token, Token::Word(word) if word.eq_ignore_ascii_case("from"));
@@ -437,7 +464,10 @@ mod tests {
 
     #[test]
     fn lists_and_rows_collapse() {
-        assert_eq!(text("SELECT count(*) FROM t WHERE a IN (1, 2,3)"), "select count(*) from t where a in (?)");
+        assert_eq!(
+            text("SELECT count(*) FROM t WHERE a IN (1, 2,3)"),
+            "select count(*) from t where a in (?)"
+        );
         assert_eq!(
             text("INSERT INTO t (a, b) VALUES (1, NOW()), (2, NOW()), (3, NOW())"),
             "insert into t (a, b) values (?, now())"

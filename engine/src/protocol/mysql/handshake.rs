@@ -216,7 +216,8 @@ impl Login {
         let database = (capabilities & caps::CONNECT_WITH_DB != 0 && !fields.is_empty())
             .then(|| fields.zero_ended_text())
             .filter(|name| !name.is_empty());
-        let plugin = if capabilities & caps::PLUGIN_AUTH != 0 { fields.zero_ended_text() } else { NATIVE.into() };
+        let plugin =
+            if capabilities & caps::PLUGIN_AUTH != 0 { fields.zero_ended_text() } else { NATIVE.into() };
         Ok(Login { capabilities, charset, user, proof, database, plugin })
     }
 

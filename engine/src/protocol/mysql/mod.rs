@@ -20,7 +20,7 @@ pub mod rules;
 pub mod serve;
 mod side;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod wire;
 
 use super::{Parameter, Protocol, ProtocolError, RuleProblem, Verb};
@@ -53,7 +53,11 @@ impl Protocol for Mysql {
     fn verbs(&self) -> &'static [Verb] {
         const VERBS: &[Verb] = &[
             Verb { name: "query", parameters: STATEMENT, doc: "runs one statement; data is its rows" },
-            Verb { name: "exec", parameters: STATEMENT, doc: "runs a statement or a script; data is the counts" },
+            Verb {
+                name: "exec",
+                parameters: STATEMENT,
+                doc: "runs a statement or a script; data is the counts",
+            },
         ];
         VERBS
     }
@@ -84,7 +88,12 @@ impl Protocol for Mysql {
         Box::pin(serve::run(client, link, responder, serve::Accounts::default()))
     }
 
-    fn step<'a>(&'a self, dial: Arc<dyn Dial>, link: Arc<Link>, call: &'a StepCall) -> BoxFuture<'a, StepResponse> {
+    fn step<'a>(
+        &'a self,
+        dial: Arc<dyn Dial>,
+        link: Arc<Link>,
+        call: &'a StepCall,
+    ) -> BoxFuture<'a, StepResponse> {
         Box::pin(async move {
             let Some(sql) = call.argument("sql").and_then(Value::as_text) else {
                 return StepResponse::no_answer("`sql` is not a text");

@@ -76,7 +76,11 @@ impl Proxy {
         let Ok(offered) = strip(&mut raw) else {
             self.client.send(&greeting.raw).await?;
             // An error (too many connections, host blocked) is a fine first message.
-            return Ok(if greeting.payload.first() == Some(&0xff) { Next::Close } else { Next::Splice("greeting") });
+            return Ok(if greeting.payload.first() == Some(&0xff) {
+                Next::Close
+            } else {
+                Next::Splice("greeting")
+            });
         };
         self.client.send(&raw).await?;
         let Some(answer) = self.client.message().await? else { return Ok(Next::Close) };

@@ -145,7 +145,11 @@ fn decode_ok(payload: &[u8], capabilities: u32) -> Decoded<(Value, u64)> {
             session = Some(fields.lenenc_bytes()?.to_vec());
         }
     } else if !fields.is_empty() {
-        info = String::from_utf8_lossy(fields.rest()).into_owned();
+        // Documented as the rest of the message; servers send it with its length.
+        let rest = fields.rest();
+        let mut sized = Fields::new(rest);
+        let exact = sized.lenenc_bytes().ok().filter(|_| sized.is_empty());
+        info = String::from_utf8_lossy(exact.unwrap_or(rest)).into_owned();
     }
     let kept = flags & !status::MORE_RESULTS;
     let mut value = ok_value(affected, last_id, kept, warnings, &info);
@@ -180,8 +184,8 @@ fn encode_ok(header: u8, ok: &Value, more: bool, capabilities: u32) -> Vec<u8> {
         if !session.is_empty() {
             put_lenenc_bytes(&mut out, session);
         }
-    } else {
-        out.extend_from_slice(info);
+    } else if !info.is_empty() {
+        put_lenenc_bytes(&mut out, info);
     }
     out
 }
@@ -409,7 +413,8 @@ fn digit_groups(text: &str) -> (Vec<u64>, Option<u32>) {
     let groups = head.split(|c: char| !c.is_ascii_digit()).filter(|g| !g.is_empty());
     let groups = groups.map(|g| g.parse().unwrap_or(0)).collect();
     let micros = fraction.map(|fraction| {
-        let six: String = fraction.chars().filter(char::is_ascii_digit).chain("000000".chars()).take(6).collect();
+        let six: String =
+            fraction.chars().filter(char::is_ascii_digit).chain("000000".chars()).take(6).collect();
         six.parse().unwrap_or(0)
     });
     (groups, micros)
@@ -421,7 +426,13 @@ fn put_date(out: &mut Vec<u8>, text: &str) {
     if groups.iter().all(|n| *n == 0) && micros.is_none() {
         return out.push(0);
     }
-    out.push(if micros.is_some() { 11 } else if groups.len() > 3 { 7 } else { 4 });
+    out.push(if micros.is_some() {
+        11
+    } else if groups.len() > 3 {
+        7
+    } else {
+        4
+    });
     out.extend_from_slice(&(part(0) as u16).to_le_bytes());
     out.extend([part(1) as u8, part(2) as u8]);
     if groups.len() > 3 || micros.is_some() {
@@ -621,9 +632,13 @@ impl Reader {
                 let value = match first {
                     0 if payload.len() >= 7 => decode_ok(payload, self.capabilities)?.0,
                     0xff => decode_err(payload)?,
-                    0xfe if payload.len() < 9 => {
-                        ok_value(0, 0, Fields::new(payload.get(3..).unwrap_or_default()).int(2).unwrap_or(2), 0, "")
-                    }
+                    0xfe if payload.len() < 9 => ok_value(
+                        0,
+                        0,
+                        Fields::new(payload.get(3..).unwrap_or_default()).int(2).unwrap_or(2),
+                        0,
+                        "",
+                    ),
                     _ => Value::map([("text", Value::text_or_bytes(payload))]),
                 };
                 self.results.push(value);

@@ -75,18 +75,26 @@ pub fn check(rule: &Rule) -> Result<(), RuleProblem> {
             return problem(message, &matcher.field, "mysql rules match on `query` and `table`");
         }
         if matcher.pattern.glob.trim().is_empty() {
-            return problem(format!("`{}` is empty", matcher.field), &matcher.field, "leave it out to match everything");
+            return problem(
+                format!("`{}` is empty", matcher.field),
+                &matcher.field,
+                "leave it out to match everything",
+            );
         }
     }
     match &rule.effect {
         Effect::Error(fields) => check_error(fields),
         Effect::Respond(fields) => check_response(fields),
-        Effect::Corrupt => {
-            problem("mysql cannot corrupt answers".into(), "", "use reset_after(bytes=...) or error(errno=...)")
-        }
-        Effect::Slow { bytes_per_second: 0 } => {
-            problem("nothing would ever arrive".into(), "bytes_per_second", "use drop() to cut the connection")
-        }
+        Effect::Corrupt => problem(
+            "mysql cannot corrupt answers".into(),
+            "",
+            "use reset_after(bytes=...) or error(errno=...)",
+        ),
+        Effect::Slow { bytes_per_second: 0 } => problem(
+            "nothing would ever arrive".into(),
+            "bytes_per_second",
+            "use drop() to cut the connection",
+        ),
         _ => Ok(()),
     }
 }
@@ -95,16 +103,32 @@ fn check_error(fields: &Fields) -> Result<(), RuleProblem> {
     for (name, value) in &fields.0 {
         match name.as_str() {
             "errno" if !value.as_int().is_some_and(|n| (1..=65535).contains(&n)) => {
-                return problem("errno is a number from 1 to 65535".into(), name, "1213 is a deadlock, 1205 a lock wait timeout");
+                return problem(
+                    "errno is a number from 1 to 65535".into(),
+                    name,
+                    "1213 is a deadlock, 1205 a lock wait timeout",
+                );
             }
-            "sqlstate" if !value.as_text().is_some_and(|s| s.len() == 5 && s.bytes().all(|b| b.is_ascii_alphanumeric())) => {
-                return problem("sqlstate is five letters and digits".into(), name, "\"40001\" is a serialization failure");
+            "sqlstate"
+                if !value
+                    .as_text()
+                    .is_some_and(|s| s.len() == 5 && s.bytes().all(|b| b.is_ascii_alphanumeric())) =>
+            {
+                return problem(
+                    "sqlstate is five letters and digits".into(),
+                    name,
+                    "\"40001\" is a serialization failure",
+                );
             }
             "message" if value.as_text().is_none() => {
                 return problem("message is a text".into(), name, "");
             }
             name if !ERROR.contains(&name) => {
-                return problem(format!("a mysql error has no `{name}`"), name, "it has errno, sqlstate and message");
+                return problem(
+                    format!("a mysql error has no `{name}`"),
+                    name,
+                    "it has errno, sqlstate and message",
+                );
             }
             _ => {}
         }
@@ -118,14 +142,22 @@ fn check_response(fields: &Fields) -> Result<(), RuleProblem> {
             "rows" => {
                 let rows = value.as_list().unwrap_or_default();
                 if rows.is_empty() || rows.iter().any(|row| row.as_map().is_none_or(<[_]>::is_empty)) {
-                    return problem("rows is a list of dicts, at least one".into(), name, "rows = [{\"id\": 1}]");
+                    return problem(
+                        "rows is a list of dicts, at least one".into(),
+                        name,
+                        "rows = [{\"id\": 1}]",
+                    );
                 }
             }
             "affected" | "last_insert_id" if !value.as_int().is_some_and(|n| n >= 0) => {
                 return problem(format!("{name} is a number from 0"), name, "");
             }
             name if !RESPONSE.contains(&name) => {
-                return problem(format!("a mysql response has no `{name}`"), name, "it has rows, or affected and last_insert_id");
+                return problem(
+                    format!("a mysql response has no `{name}`"),
+                    name,
+                    "it has rows, or affected and last_insert_id",
+                );
             }
             _ => {}
         }

@@ -115,7 +115,12 @@ impl Server {
         Ok(answer.get("err").is_none())
     }
 
-    async fn proves(&mut self, login: &Login, accounts: &Accounts, seq: &mut u8) -> Result<bool, ProtocolError> {
+    async fn proves(
+        &mut self,
+        login: &Login,
+        accounts: &Accounts,
+        seq: &mut u8,
+    ) -> Result<bool, ProtocolError> {
         let (mut plugin, mut given) = (login.plugin.clone(), login.proof.clone());
         if plugin != NATIVE && plugin != CACHING_SHA2 {
             plugin = CACHING_SHA2.to_owned();
@@ -169,7 +174,13 @@ impl Server {
         }
     }
 
-    async fn reply(&mut self, answer: &Value, to: &Command, mut seq: u8, statement: u32) -> Result<(), ProtocolError> {
+    async fn reply(
+        &mut self,
+        answer: &Value,
+        to: &Command,
+        mut seq: u8,
+        statement: u32,
+    ) -> Result<(), ProtocolError> {
         let Some(shape) = to.shape() else { return Ok(()) };
         let mut out = Vec::new();
         for payload in encode(answer, shape, self.session.capabilities, statement) {
@@ -202,7 +213,7 @@ impl Server {
         }
         let request = self.session.describe(&command);
         if command.shape().is_none() {
-            self.link.receive(self.connection, request).one_way();
+            self.link.ask(self.connection, request).one_way();
             return Ok(command != Command::Quit);
         }
         let class = request.class;
@@ -255,7 +266,9 @@ impl Server {
                 self.facts.answer(sql).unwrap_or(fine)
             }
             Command::Statistics => Value::map([("text", Value::text("Uptime: 1  Threads: 1  Questions: 1"))]),
-            Command::FieldList(_) => Value::map([("resultset", Value::map([("columns", Value::List(vec![]))]))]),
+            Command::FieldList(_) => {
+                Value::map([("resultset", Value::map([("columns", Value::List(vec![]))]))])
+            }
             _ => fine,
         }
     }

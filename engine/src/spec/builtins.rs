@@ -1,0 +1,268 @@
+//! The names that every spec has: one table of builtins, and the protocols' modules.
+
+use super::call::{Def, Param, keyword, optional, required};
+use super::dialect::{FrozenModule, Globals, Heap, Value};
+use super::diagnostics::{Problem, nearest};
+use super::values::{BuiltinValue, LateCall, ModuleValue};
+use super::{expect, faults, late, loads, matrix, services, steps};
+use crate::protocol;
+
+/// A builtin that takes nothing but the parameters listed.
+const fn def(name: &'static str, params: &'static [Param], run: super::call::Run) -> Def {
+    Def { name, params, rest: false, extra: false, run }
+}
+
+/// A builtin that checks further keywords itself.
+const fn open(name: &'static str, params: &'static [Param], run: super::call::Run) -> Def {
+    Def { name, params, rest: false, extra: true, run }
+}
+
+/// A builtin that takes further positional arguments.
+const fn many(name: &'static str, params: &'static [Param], run: super::call::Run) -> Def {
+    Def { name, params, rest: true, extra: false, run }
+}
+
+/// `fault_assumption`, which names syscall families by keyword.
+pub static FAULT_ASSUMPTION: Def = open(
+    "fault_assumption",
+    &[
+        required("name"),
+        keyword("target"),
+        keyword("rules"),
+        keyword("monitors"),
+        keyword("faults"),
+        keyword("description"),
+    ],
+    faults::fault_assumption,
+);
+
+/// `step`.
+static STEP: Def =
+    Def { name: "step", params: &[required("interface"), required("verb")], rest: true, extra: true, run: steps::step };
+
+static BUILTINS: &[Def] = &[
+    Def {
+        name: "service",
+        params: &[
+            required("name"),
+            keyword("binary"),
+            keyword("image"),
+            keyword("build"),
+            keyword("remote"),
+            keyword("env"),
+            keyword("args"),
+            keyword("depends_on"),
+            keyword("healthcheck"),
+            keyword("seed"),
+            keyword("reset"),
+            keyword("reuse"),
+            keyword("volumes"),
+            keyword("ports"),
+            keyword("cwd"),
+            keyword("seccomp"),
+        ],
+        rest: true,
+        extra: false,
+        run: services::service,
+    },
+    def(
+        "interface",
+        &[required("name"), required("protocol"), required("port"), keyword("tls")],
+        services::interface,
+    ),
+    def("kafka_ready", &[required("addr"), keyword("timeout"), keyword("interval")], services::kafka_ready),
+    def("ready", &[keyword("timeout"), keyword("interval")], services::ready),
+    def("exec", &[required("command"), keyword("timeout"), keyword("interval")], services::exec),
+    def("log", &[required("pattern"), keyword("timeout"), keyword("interval")], services::log),
+    open("error", &[], faults::error),
+    open("response", &[], faults::response),
+    open("delay", &[optional("duration"), keyword("delay_ms"), keyword("ms")], faults::delay),
+    open("drop", &[], faults::drop),
+    open("duplicate", &[], faults::duplicate),
+    open("allow", &[], faults::allow),
+    open("corrupt", &[], faults::corrupt),
+    open("slow", &[optional("bytes_per_second")], faults::slow),
+    open("reset_after", &[optional("bytes")], faults::reset_after),
+    def(
+        "deny",
+        &[
+            required("errno"),
+            keyword("path"),
+            keyword("side"),
+            keyword("nth"),
+            keyword("after"),
+            keyword("every"),
+            keyword("times"),
+            keyword("probability"),
+            keyword("for_ms"),
+        ],
+        faults::deny,
+    ),
+    def(
+        "fault_matrix",
+        &[
+            keyword("scenarios"),
+            keyword("faults"),
+            keyword("default_expect"),
+            keyword("overrides"),
+            keyword("exclude"),
+            keyword("monitors"),
+            keyword("require_faults_fire"),
+            keyword("timeout"),
+        ],
+        matrix::fault_matrix,
+    ),
+    def("expect_success", &[], expect::expect_success),
+    def("expect_error_within", &[optional("ms")], expect::expect_error_within),
+    def("expect_hang", &[], expect::expect_hang),
+    many("expect_status", &[], expect::expect_status),
+    many("expect_all", &[], expect::expect_all),
+    many("expect_any", &[], expect::expect_any),
+    def("expect_retries", &[keyword("max")], expect::unsupported),
+    def("expect_recovery", &[keyword("within")], expect::unsupported),
+    def("known_failure", &[required("expectation"), required("reason")], expect::known_failure),
+    def("assert_true", &[required("cond"), optional("msg")], steps::assert_true),
+    def("assert_eq", &[required("a"), required("b"), optional("msg")], steps::assert_eq),
+    def("secret", &[required("value"), keyword("name")], loads::secret),
+    def("load_file", &[required("path")], loads::load_file),
+    def("load_json", &[required("path")], loads::load_json),
+    def("load_yaml", &[required("path")], loads::load_yaml),
+    Def { name: late::WRAPPER, params: &[required("callee")], rest: false, extra: false, run: wrap },
+];
+
+/// Methods of a token issuer.
+pub static ISSUER_METHODS: &[Def] = &[
+    def("sign", &[keyword("claims"), keyword("headers"), keyword("expires_in")], steps::sign),
+    def("rotate", &[], steps::unsupported_method),
+    def("jwks", &[], steps::unsupported_method),
+];
+
+/// Methods of a response's headers.
+pub static HEADERS_METHODS: &[Def] = &[
+    def("get", &[required("name"), optional("default")], steps::headers_get),
+    def("items", &[], steps::headers_items),
+];
+
+static TCP_CHECK: Def = def("tcp", &[required("addr"), keyword("timeout"), keyword("interval")], services::tcp_check);
+static HTTP_CHECK: Def = def(
+    "http",
+    &[required("url"), keyword("expect_status"), keyword("expect_body"), keyword("timeout"), keyword("interval")],
+    services::http_check,
+);
+static JWT_SERVER: Def = def(
+    "server",
+    &[keyword("name"), keyword("interface"), keyword("issuer"), keyword("key_id"), keyword("algorithm"), keyword("depends_on")],
+    services::jwt_server,
+);
+static GRPC_SERVER: Def = def(
+    "server",
+    &[keyword("name"), keyword("interface"), keyword("descriptors"), keyword("services"), keyword("depends_on")],
+    services::grpc_server,
+);
+
+const STATUS: &[Param] = &[optional("message")];
+
+/// gRPC's status codes as rules and answers.
+static GRPC_STATUS: &[Def] = &[
+    open("cancelled", STATUS, faults::status),
+    open("unknown", STATUS, faults::status),
+    open("invalid_argument", STATUS, faults::status),
+    open("deadline_exceeded", STATUS, faults::status),
+    open("not_found", STATUS, faults::status),
+    open("already_exists", STATUS, faults::status),
+    open("permission_denied", STATUS, faults::status),
+    open("resource_exhausted", STATUS, faults::status),
+    open("failed_precondition", STATUS, faults::status),
+    open("aborted", STATUS, faults::status),
+    open("out_of_range", STATUS, faults::status),
+    open("unimplemented", STATUS, faults::status),
+    open("internal", STATUS, faults::status),
+    open("unavailable", STATUS, faults::status),
+    open("data_loss", STATUS, faults::status),
+    open("unauthenticated", STATUS, faults::status),
+];
+
+/// Wraps a callee whose late positional arguments have keywords.
+fn wrap<'v>(call: &mut super::call::Call<'_, 'v, '_, '_>) -> super::dialect::Result<Value<'v>> {
+    let callee = call.slot_value("callee")?;
+    let heap: Heap<'v> = call.eval.heap();
+    Ok(heap.alloc(LateCall(callee)))
+}
+
+fn module(name: &'static str, server: Option<&'static Def>) -> ModuleValue {
+    ModuleValue {
+        name,
+        protocol: protocol::by_name(name),
+        function: match name {
+            "http" => Some(&HTTP_CHECK),
+            "tcp" => Some(&TCP_CHECK),
+            _ => None,
+        },
+        members: if name == "grpc" { GRPC_STATUS } else { &[] },
+        server,
+    }
+}
+
+/// The globals of a spec.
+pub fn globals() -> Globals {
+    let mut globals = super::dialect::standard_globals();
+    for builtin in BUILTINS.iter().chain([&FAULT_ASSUMPTION, &STEP]) {
+        globals.set(builtin.name, BuiltinValue(builtin));
+    }
+    for protocol in protocol::PROTOCOLS {
+        globals.set(protocol.name(), module(protocol.name(), None));
+    }
+    globals.build()
+}
+
+/// The globals of the standard library: what a spec has, and what the library hands out.
+pub fn library_globals() -> Globals {
+    let mut globals = super::dialect::standard_globals();
+    globals.set("native_grpc", module("grpc", Some(&GRPC_SERVER)));
+    let jwt = ModuleValue { name: "jwt", protocol: None, function: None, members: &[], server: Some(&JWT_SERVER) };
+    globals.set("native_jwt", jwt);
+    globals.build()
+}
+
+/// The standard library, embedded.
+const LIBRARY: &[(&str, &str)] = &[
+    ("@faultbox/mocks/grpc.star", include_str!("../../../specs/faultbox/mocks/grpc.star")),
+    ("@faultbox/mocks/jwt.star", include_str!("../../../specs/faultbox/mocks/jwt.star")),
+];
+
+/// A file of the standard library.
+///
+/// # Errors
+/// When there is none of that name, with the nearest.
+pub fn library(path: &str) -> Result<&'static str, Problem> {
+    let found = LIBRARY.iter().find(|(name, _)| *name == path).map(|(_, text)| *text);
+    found.ok_or_else(|| {
+        let names = LIBRARY.iter().map(|(name, _)| *name);
+        Problem::new(format!("the standard library has no \"{path}\"")).nearest(path, names)
+    })
+}
+
+/// Whether a public symbol of a module is the one asked for; the nearest if not.
+pub fn check_symbol(module: &FrozenModule, path: &str, symbol: &str) -> Result<(), Problem> {
+    let names: Vec<String> = module.names().map(|name| name.as_str().to_owned()).collect();
+    if names.iter().any(|name| name == symbol) {
+        return Ok(());
+    }
+    let mut problem = Problem::new(format!("\"{path}\" has no `{symbol}`"));
+    if let Some(near) = nearest(symbol, names.iter().map(String::as_str)) {
+        problem = problem.hint(format!("did you mean `{near}`?"));
+    }
+    Err(problem)
+}
+
+/// Names become parts of cell names, streams and file names: no surprises in them.
+///
+/// # Errors
+/// When it is empty or holds something else than letters, digits, `_`, `-`.
+pub fn check_name(name: &str) -> Result<(), Problem> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    match !name.is_empty() && name.chars().all(plain) {
+        true => Ok(()),
+        false => Err(Problem::new(format!("\"{name}\" is no name: letters, digits, `_` and `-`"))),
+    }
+}
