@@ -585,7 +585,6 @@ impl Session {
             Ok(rows.first().and_then(|r| r.first()).map_or(0, |c| if let Cell::Integer(n) = c { *n } else { 0 }))
         };
         let before = if insert.replace_into { count(self)? } else { 0 };
-        let id_before = self.sql()?.last_insert_rowid();
         self.run(&sql, Some(&table), false)?;
         let (touched, changed) = self.touched();
         let written = self.changes();
@@ -597,7 +596,7 @@ impl Session {
         }
         let last = self.sql()?.last_insert_rowid();
         let mut id = 0;
-        if table.columns.iter().any(|c| c.auto) && inserted > 0 && (last != id_before || explicit_id) {
+        if table.columns.iter().any(|c| c.auto) && inserted > 0 {
             id = if explicit_id { last } else { last - inserted as i64 + 1 };
             if !explicit_id {
                 self.last_insert_id = id;
