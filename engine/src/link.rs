@@ -8,10 +8,11 @@
 use crate::fault::active::{ActiveFaults, Consultation, Firing};
 use crate::journal::Journal;
 use faultbox_bundle_format::{Body, Class, Exchange, Outcome, Payload, Phase, RuleHit, Value};
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -129,6 +130,7 @@ pub struct Link {
     faults: Option<Arc<ActiveFaults>>,
     open: Arc<OpenExchanges>,
     connections: AtomicU64,
+    state: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Link {
@@ -153,6 +155,7 @@ impl Link {
             faults,
             open,
             connections: AtomicU64::new(0),
+            state: OnceLock::new(),
         })
     }
 
@@ -178,6 +181,13 @@ impl Link {
     /// A number for a new connection.
     pub fn next_connection(&self) -> u64 {
         self.connections.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// What a protocol keeps for all connections of this link (group membership), made at first
+    /// use. A protocol asks for one type only; of another type it gets a fresh one each time.
+    pub fn state<T: Send + Sync + 'static>(&self, make: impl Fn() -> T) -> Arc<T> {
+        let kept = self.state.get_or_init(|| Arc::new(make())).clone();
+        kept.downcast().unwrap_or_else(|_| Arc::new(make()))
     }
 
     /// The journal of the cell.

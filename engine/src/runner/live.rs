@@ -180,7 +180,11 @@ impl Live {
             let name = format!("{}.{}", service.name, interface.name);
             lock(&self.ways).insert(name, running.dial(interface.port));
         }
-        let ready = health::wait_ready(service, &|port| running.dial(port), &|| output.tail()).await;
+        let (way, log) = (|port| running.dial(port), || output.tail());
+        let ready = tokio::select! {
+            ready = health::wait_ready(service, &way, &log) => ready,
+            exit = running.exited() => Err(failed(format!("it ended at once ({})", super::exit_words(exit)))),
+        };
         ready.map_err(|error| error.with_log(&output.tail()))?;
         cell.journal.note(&service.name, "lifecycle", None, Body::ServiceReady(service.name.clone()));
         if service.has_seed {

@@ -4,7 +4,9 @@
 //! accept loop and the control socket are shared ([`process`], a hidden subcommand). They are
 //! processes so that syscall faults bite.
 
+pub mod kafka;
 pub mod process;
+pub mod mysql;
 pub mod redis;
 
 use crate::link::{BoxFuture, Stream};

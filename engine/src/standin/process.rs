@@ -22,9 +22,9 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// Every kind of stand-in and what opens it. One line each.
 pub static KINDS: &[(&str, Open)] = &[
-    // mysql
+    ("mysql", super::mysql::open),
     ("redis", super::redis::open),
-    // kafka
+    ("kafka", super::kafka::open),
 ];
 
 /// How long a connection may take to notice that it was cut before its task is ended.

@@ -356,7 +356,7 @@ impl Down<'_, '_> {
     }
 
     async fn body(
-        mut self,
+        self,
         upstream: &mut Inbox,
         client: &mut WriteHalf<Stream>,
         head: ResponseHead,

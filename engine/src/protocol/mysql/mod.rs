@@ -20,7 +20,7 @@ pub mod rules;
 pub mod serve;
 mod side;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod wire;
 
 use super::{Parameter, Protocol, ProtocolError, RuleProblem, Verb};

@@ -145,7 +145,11 @@ fn decode_ok(payload: &[u8], capabilities: u32) -> Decoded<(Value, u64)> {
             session = Some(fields.lenenc_bytes()?.to_vec());
         }
     } else if !fields.is_empty() {
-        info = String::from_utf8_lossy(fields.rest()).into_owned();
+        // Documented as the rest of the message; servers send it with its length.
+        let rest = fields.rest();
+        let mut sized = Fields::new(rest);
+        let exact = sized.lenenc_bytes().ok().filter(|_| sized.is_empty());
+        info = String::from_utf8_lossy(exact.unwrap_or(rest)).into_owned();
     }
     let kept = flags & !status::MORE_RESULTS;
     let mut value = ok_value(affected, last_id, kept, warnings, &info);
@@ -180,8 +184,8 @@ fn encode_ok(header: u8, ok: &Value, more: bool, capabilities: u32) -> Vec<u8> {
         if !session.is_empty() {
             put_lenenc_bytes(&mut out, session);
         }
-    } else {
-        out.extend_from_slice(info);
+    } else if !info.is_empty() {
+        put_lenenc_bytes(&mut out, info);
     }
     out
 }

@@ -213,7 +213,7 @@ impl Server {
         }
         let request = self.session.describe(&command);
         if command.shape().is_none() {
-            self.link.receive(self.connection, request).one_way();
+            self.link.ask(self.connection, request).one_way();
             return Ok(command != Command::Quit);
         }
         let class = request.class;

@@ -57,6 +57,8 @@ pub struct Emitter<'a> {
     /// The table whose new row `VALUES(x)` means, and its alias.
     duplicate: Option<String>,
     placeholders: usize,
+    /// In HAVING and ORDER BY a name is an alias first, then a column.
+    aliases_first: bool,
     /// Whether the query locks what it reads.
     pub locks: bool,
 }
@@ -113,6 +115,7 @@ impl<'a> Emitter<'a> {
             ctes: Vec::new(),
             duplicate: None,
             placeholders: 0,
+            aliases_first: false,
             locks: false,
         }
     }
@@ -123,6 +126,7 @@ impl<'a> Emitter<'a> {
     /// What MySQL says of it, or what is not translated.
     pub fn query(&mut self, query: &ast::Query) -> Result<(String, Vec<Out>), Failure> {
         let mut sql = String::new();
+        let aliases_first = std::mem::take(&mut self.aliases_first);
         let ctes = self.ctes.len();
         if let Some(with) = &query.with {
             let mut parts = Vec::new();
@@ -148,6 +152,7 @@ impl<'a> Emitter<'a> {
         self.locks |= !query.locks.is_empty();
         let (body, columns) = self.set_expression(&query.body, query)?;
         self.ctes.truncate(ctes);
+        self.aliases_first = aliases_first;
         sql += &body;
         Ok((sql, columns))
     }
@@ -227,7 +232,7 @@ impl<'a> Emitter<'a> {
     fn order_list(&mut self, list: &[ast::OrderByExpr]) -> Emitted {
         let mut parts = Vec::new();
         for item in list {
-            let expression = self.expression(&item.expr)?;
+            let expression = self.aliased(&item.expr)?;
             let direction = match &item.options.sort {
                 Some(ast::OrderBySort::Desc) => " DESC",
                 _ => "",
@@ -235,6 +240,14 @@ impl<'a> Emitter<'a> {
             parts.push(format!("{expression}{direction}"));
         }
         Ok(parts.join(", "))
+    }
+
+    /// An expression in which aliases come before columns.
+    fn aliased(&mut self, expression: &Expr) -> Emitted {
+        let before = std::mem::replace(&mut self.aliases_first, true);
+        let sql = self.expression(expression);
+        self.aliases_first = before;
+        sql
     }
 
     fn limit(&mut self, limit: &ast::LimitClause) -> Emitted {
@@ -296,7 +309,7 @@ impl<'a> Emitter<'a> {
             _ => return Err(unsupported("GROUP BY ... WITH ROLLUP")),
         }
         if let Some(having) = &select.having {
-            sql += &format!(" HAVING {}", self.expression(having)?);
+            sql += &format!(" HAVING {}", self.aliased(having)?);
         }
         Ok((sql, columns))
     }
@@ -475,10 +488,13 @@ impl<'a> Emitter<'a> {
         {
             return Ok(format!("excluded.{}", quote(name)));
         }
+        let aliased = self.aliases.last().into_iter().flatten().find(|a| table.is_none() && a.eq_ignore_ascii_case(name));
+        if let (Some(alias), true) = (aliased, self.aliases_first) {
+            return Ok(quote(alias));
+        }
         if let Some((source, column)) = self.find(table, name)? {
             return Ok(format!("{}.{}", quote(&source.alias), quote(&column.name)));
         }
-        let aliased = self.aliases.last().into_iter().flatten().find(|a| table.is_none() && a.eq_ignore_ascii_case(name));
         match aliased {
             Some(alias) => Ok(quote(alias)),
             None => Err(Failure::new(1054, "42S22", format!("Unknown column '{whole}' in 'field list'"))),
