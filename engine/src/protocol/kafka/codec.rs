@@ -217,3 +217,219 @@ fn fuzz_frame(frame: &Bytes) {
     }
     let _ = super::records::decode_all(frame);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{message, records, rules, topic_name};
+    use super::*;
+    use kafka_protocol::messages::*;
+    use proptest::prelude::*;
+    use records::Record;
+
+    fn record() -> impl Strategy<Value = Record> {
+        let bytes = || proptest::option::of(proptest::collection::vec(any::<u8>(), 0..20));
+        let headers = proptest::collection::vec(("[a-b]{0,2}", bytes()), 0..3);
+        (0i64..1 << 40, bytes(), bytes(), headers).prop_map(|(timestamp, key, value, headers)| Record {
+            offset: 0,
+            timestamp,
+            key: key.map(Bytes::from),
+            value: value.map(Bytes::from),
+            headers: headers.into_iter().map(|(k, v)| (Bytes::from(k.into_bytes()), v.map(Bytes::from))).collect(),
+        })
+    }
+
+    fn batch() -> impl Strategy<Value = Vec<Record>> {
+        (0i64..1 << 40, proptest::collection::vec(record(), 1..5)).prop_map(|(base, mut records)| {
+            records.iter_mut().enumerate().for_each(|(n, record)| record.offset = base + n as i64);
+            records
+        })
+    }
+
+    fn produce(records: &[Record], acks: i16) -> RequestKind {
+        let data = produce_request::PartitionProduceData::default().with_index(3).with_records(Some(records::encode(records)));
+        let topic = produce_request::TopicProduceData::default()
+            .with_name(topic_name("orders.events"))
+            .with_partition_data(vec![data]);
+        ProduceRequest::default().with_acks(acks).with_timeout_ms(5).with_topic_data(vec![topic]).into()
+    }
+
+    /// One request of every api that is decoded.
+    fn requests() -> Vec<(i16, RequestKind)> {
+        let fetch = fetch_request::FetchTopic::default()
+            .with_topic(topic_name("t"))
+            .with_partitions(vec![fetch_request::FetchPartition::default().with_partition(1)]);
+        let forgotten = fetch_request::ForgottenTopic::default().with_topic(topic_name("u")).with_partitions(vec![1, 2]);
+        let list = list_offsets_request::ListOffsetsTopic::default()
+            .with_name(topic_name("t"))
+            .with_partitions(vec![list_offsets_request::ListOffsetsPartition::default().with_timestamp(-2)]);
+        let commit = offset_commit_request::OffsetCommitRequestTopic::default()
+            .with_name(topic_name("t"))
+            .with_partitions(vec![offset_commit_request::OffsetCommitRequestPartition::default()]);
+        let create = create_topics_request::CreatableTopic::default()
+            .with_name(topic_name("t"))
+            .with_assignments(vec![create_topics_request::CreatableReplicaAssignment::default().with_broker_ids(vec![1.into()])])
+            .with_configs(vec![create_topics_request::CreatableTopicConfig::default().with_name("c".into())]);
+        let join = join_group_request::JoinGroupRequestProtocol::default().with_name("range".into()).with_metadata(Bytes::from_static(b"m"));
+        let sync = sync_group_request::SyncGroupRequestAssignment::default().with_member_id("m".into());
+        let group = offset_fetch_request::OffsetFetchRequestGroup::default().with_group_id(GroupId("g".into()));
+        let asked = metadata_request::MetadataRequestTopic::default().with_name(Some(topic_name("t")));
+        vec![
+            (0, produce(&[Record::default()], -1)),
+            (1, FetchRequest::default().with_topics(vec![fetch]).into()),
+            (1, FetchRequest::default().with_forgotten_topics_data(vec![forgotten]).into()),
+            (2, ListOffsetsRequest::default().with_topics(vec![list]).into()),
+            (3, MetadataRequest::default().with_topics(Some(vec![asked])).into()),
+            (3, MetadataRequest::default().with_topics(None).into()),
+            (8, OffsetCommitRequest::default().with_topics(vec![commit]).into()),
+            (9, OffsetFetchRequest::default().with_topics(None).into()),
+            (9, OffsetFetchRequest::default().with_groups(vec![group]).into()),
+            (10, FindCoordinatorRequest::default().into()),
+            (11, JoinGroupRequest::default().with_protocols(vec![join]).into()),
+            (12, HeartbeatRequest::default().into()),
+            (13, LeaveGroupRequest::default().into()),
+            (14, SyncGroupRequest::default().with_assignments(vec![sync]).into()),
+            (15, DescribeGroupsRequest::default().with_groups(vec![GroupId("g".into())]).into()),
+            (16, ListGroupsRequest::default().into()),
+            (18, ApiVersionsRequest::default().with_client_software_name("c".into()).with_client_software_version("1".into()).into()),
+            (19, CreateTopicsRequest::default().with_topics(vec![create]).into()),
+            (20, DeleteTopicsRequest::default().with_topic_names(vec![topic_name("t")]).into()),
+            (22, InitProducerIdRequest::default().into()),
+            (42, DeleteGroupsRequest::default().with_groups_names(vec![GroupId("g".into())]).into()),
+            (60, DescribeClusterRequest::default().into()),
+        ]
+    }
+
+    #[test]
+    fn every_api_and_version_is_walked_decoded_and_encoded_again() {
+        let mut seen = std::collections::BTreeSet::new();
+        for (api, kind) in requests() {
+            let shape = shape::of(api).unwrap();
+            for version in shape.min..=shape.max {
+                let head = Head { api, version, correlation: 7, client: Some("me".into()) };
+                // Some versions cannot say what the example says.
+                let Ok(bytes) = encode_request(&head, &kind) else { continue };
+                let (again, decoded) = decode_request(&bytes.slice(4..)).unwrap_or_else(|e| panic!("{head:?}: {e}"));
+                assert_eq!(again, head);
+                let Decoded::Known(decoded) = decoded else { panic!("{head:?} is opaque") };
+                assert_eq!(encode_request(&head, &decoded).unwrap(), bytes, "{head:?}");
+                seen.insert((api, version));
+                let Some(answer) = rules::error_response(&decoded, 6, Some("why")) else { continue };
+                let Ok(bytes) = encode_response(&head, &answer) else { continue };
+                let decoded = decode_response(&head, &bytes.slice(4..)).unwrap_or_else(|e| panic!("{head:?}: {e}"));
+                assert_eq!(encode_response(&head, &decoded).unwrap(), bytes, "{head:?}");
+            }
+        }
+        let missing: Vec<_> = shape::SHAPES
+            .iter()
+            .flat_map(|s| (s.min..=s.max).map(|v| (s.api, v)))
+            .filter(|pair| !seen.contains(pair))
+            .collect();
+        assert_eq!(missing, []);
+    }
+
+    #[test]
+    fn a_count_beyond_the_bytes_is_refused_before_anything_is_allocated() {
+        // Metadata version 1 with 2^31 - 1 topics.
+        let mut frame = vec![0, 3, 0, 1, 0, 0, 0, 9, 0xff, 0xff];
+        frame.extend(i32::MAX.to_be_bytes());
+        assert!(decode_request(&Bytes::from(frame)).is_err());
+        // Produce response version 10 with a tagged array of as many endpoints.
+        let head = Head { api: 0, version: 10, correlation: 0, client: None };
+        let frame = [0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 5, 0xff, 0xff, 0xff, 0xff, 0x0f];
+        assert!(decode_response(&head, &Bytes::copy_from_slice(&frame)).is_err());
+    }
+
+    #[test]
+    fn what_is_not_decoded_is_opaque() {
+        let frame = |api: i16, version: i16| {
+            let mut bytes = BytesMut::new();
+            bytes.put_i16(api);
+            bytes.put_i16(version);
+            bytes.put_i32(5);
+            bytes.put_slice(b"whatever");
+            bytes.freeze()
+        };
+        for (api, version) in [(1, 13), (0, 13), (36, 2), (71, 0), (999, 3)] {
+            let (head, decoded) = decode_request(&frame(api, version)).unwrap();
+            assert_eq!((head.correlation, decoded), (5, Decoded::Opaque));
+        }
+        assert!(decode_request(&Bytes::from_static(b"short")).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn frames_come_out_the_same_byte_by_byte(frames in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..5)) {
+            let mut framer = Framer::default();
+            let mut got = Vec::new();
+            for byte in frames.iter().flat_map(|frame| framed(frame)) {
+                framer.buffer().extend_from_slice(&[byte]);
+                while let Some(frame) = framer.next_frame().unwrap() {
+                    got.push(frame.to_vec());
+                }
+            }
+            prop_assert_eq!(got, frames);
+            prop_assert!(framer.take_rest().is_empty());
+        }
+
+        #[test]
+        fn produced_records_survive_request_value_and_fetch(batch in batch(), version in 3i16..=12) {
+            let head = Head { api: 0, version, correlation: 1, client: None };
+            let kind = produce(&batch, -1);
+            let bytes = encode_request(&head, &kind).unwrap();
+            let (_, decoded) = decode_request(&bytes.slice(4..)).unwrap();
+            prop_assert_eq!(&decoded, &Decoded::Known(Box::new(kind.clone())));
+            prop_assert_eq!(records::decode_all(&records::encode(&batch)).unwrap(), batch.clone());
+            // A fetch that brings them: to a value, and from that value to equal records.
+            let data = fetch_response::PartitionData::default().with_records(Some(records::encode(&batch)));
+            let topic = fetch_response::FetchableTopicResponse::default().with_topic(topic_name("t")).with_partitions(vec![data]);
+            let response = ResponseKind::Fetch(FetchResponse::default().with_responses(vec![topic]));
+            let again = message::fetch_response(&message::response_value(&response));
+            let got = again.responses[0].partitions[0].records.clone().unwrap();
+            prop_assert_eq!(records::decode_all(&got).unwrap(), batch);
+        }
+
+        #[test]
+        fn truncated_requests_never_panic(batch in batch(), version in 3i16..=12, cut in any::<prop::sample::Index>()) {
+            let head = Head { api: 0, version, correlation: 1, client: Some("me".into()) };
+            let bytes = encode_request(&head, &produce(&batch, 1)).unwrap();
+            let cut = cut.index(bytes.len());
+            let mut framer = Framer::default();
+            framer.buffer().extend_from_slice(&bytes[..cut]);
+            prop_assert_eq!(framer.next_frame(), Ok(None));
+            fuzz_one(&bytes[..cut]);
+            if cut > 12 {
+                prop_assert!(decode_request(&bytes.slice(4..cut)).is_err());
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            fuzz_one(&bytes);
+        }
+
+        #[test]
+        fn no_flipped_byte_makes_it_panic(batch in batch(), version in 3i16..=12, at in any::<prop::sample::Index>(), to in any::<u8>()) {
+            let head = Head { api: 0, version, correlation: 1, client: None };
+            let mut bytes = encode_request(&head, &produce(&batch, 1)).unwrap().to_vec();
+            let at = at.index(bytes.len());
+            bytes[at] = to;
+            fuzz_one(&bytes);
+        }
+
+        #[test]
+        fn bytes_after_any_known_header_never_panic(which in 0usize..64, body in proptest::collection::vec(any::<u8>(), 0..120)) {
+            let shape = &shape::SHAPES[which % shape::SHAPES.len()];
+            for version in shape.min..=shape.max {
+                let mut frame = BytesMut::new();
+                frame.put_i16(shape.api);
+                frame.put_i16(version);
+                frame.put_i32(1);
+                frame.put_i16(-1);
+                frame.put_slice(&body);
+                fuzz_one(&frame);
+                let head = Head { api: shape.api, version, correlation: 0, client: None };
+                let _ = decode_response(&head, &Bytes::copy_from_slice(&body));
+            }
+        }
+    }
+}

@@ -211,3 +211,80 @@ fn next_sequence(sequence: i32, by: i32) -> i32 {
     let sum = i64::from(sequence) + i64::from(by);
     i32::try_from(sum % (i64::from(i32::MAX) + 1)).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::kafka::records::{Record, crc32c, encode};
+
+    /// A batch of an idempotent producer.
+    fn batch(producer: i64, epoch: i16, sequence: i32, count: i64) -> Bytes {
+        let records: Vec<_> = (0..count).map(|offset| Record { offset, timestamp: 100 + offset, ..Record::default() }).collect();
+        let mut bytes = encode(&records).to_vec();
+        bytes[43..51].copy_from_slice(&producer.to_be_bytes());
+        bytes[51..53].copy_from_slice(&epoch.to_be_bytes());
+        bytes[53..57].copy_from_slice(&sequence.to_be_bytes());
+        let crc = crc32c(&bytes[21..]);
+        bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+        Bytes::from(bytes)
+    }
+
+    fn code(appended: Result<i64, Refused>) -> i16 {
+        match appended {
+            Err(Refused::Code(code)) => code,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn sequences_of_producers_are_watched() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("0.log");
+        let mut log = Log::open(&path).unwrap();
+        assert_eq!(log.append(&batch(1, 0, 0, 2)).unwrap(), 0);
+        assert_eq!(log.append(&batch(1, 0, 2, 1)).unwrap(), 2);
+        assert_eq!(log.append(&batch(1, 0, 0, 2)).unwrap(), 0, "sent again");
+        assert_eq!(code(log.append(&batch(1, 0, 4, 1))), 45);
+        assert_eq!(log.append(&batch(2, 0, 0, 1)).unwrap(), 3);
+        assert_eq!(log.append(&batch(1, 1, 0, 1)).unwrap(), 4);
+        assert_eq!(code(log.append(&batch(1, 0, 3, 1))), 47);
+        // All of it is known again after a restart.
+        let mut log = Log::open(&path).unwrap();
+        assert_eq!((log.next_offset(), log.highest_producer()), (5, 2));
+        assert_eq!(log.append(&batch(2, 0, 0, 1)).unwrap(), 3, "sent again");
+        assert_eq!(log.at_timestamp(101), Some((101, 1)));
+        let read = records::decode_all(&log.read(3, 1).unwrap()).unwrap();
+        assert_eq!(read[0].offset, 3);
+        assert!(log.read(6, 1).is_err());
+    }
+
+    #[test]
+    fn what_is_no_batch_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = Log::open(&folder.path().join("0.log")).unwrap();
+        let mut broken = batch(-1, -1, -1, 1).to_vec();
+        broken[60] ^= 1;
+        assert_eq!(code(log.append(&Bytes::from(broken))), 2);
+        assert_eq!(code(log.append(&batch(-1, -1, -1, 1).slice(..40))), 2);
+        assert_eq!(code(log.append(&Bytes::new())), 87);
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_the_log_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("0.log");
+        let mut log = Log::open(&path).unwrap();
+        assert_eq!(log.append(&batch(-1, -1, -1, 1)).unwrap(), 0);
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let good = std::mem::replace(&mut log.file, full);
+        assert!(matches!(log.append(&batch(-1, -1, -1, 1)), Err(Refused::Disk(_))));
+        log.file = good;
+        assert_eq!(log.append(&batch(-1, -1, -1, 1)).unwrap(), 1);
+        // Half a batch at the end of the file is dropped when it is opened again.
+        let len = std::fs::metadata(&path).unwrap().len();
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(len - 3).unwrap();
+        let mut log = Log::open(&path).unwrap();
+        assert_eq!(log.append(&batch(-1, -1, -1, 1)).unwrap(), 1);
+        assert_eq!(records::decode_all(&log.read(0, 10_000).unwrap()).unwrap().len(), 2);
+    }
+}
