@@ -14,7 +14,6 @@ pub mod http;
 pub mod kafka;
 pub mod mysql;
 pub mod redis;
-mod stub;
 pub mod tcp;
 #[cfg(test)]
 pub mod testing;
