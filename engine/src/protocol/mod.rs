@@ -89,6 +89,11 @@ pub trait Protocol: Send + Sync + 'static {
     /// `delay_ms`, `drop`, matchers and modifiers.
     fn effect_parameters(&self) -> &'static [&'static str];
 
+    /// A rule's pattern in the form in which the field's values are matched.
+    fn normalised(&self, _field: &str, glob: &str) -> String {
+        glob.to_owned()
+    }
+
     /// Whether the rule can be carried out.
     ///
     /// # Errors

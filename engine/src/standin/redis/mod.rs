@@ -204,13 +204,13 @@ impl Client {
         let place = Place { db: field("db").unwrap_or(0), version: field("resp").unwrap_or(2) };
         let name = command::name(&words);
         let kind = command::kind(&words);
-        if place.version < 3 && self.subscribed() && !matches!(kind, Kind::Subscribe) {
-            if !matches!(name.as_str(), "PING" | "QUIT" | "RESET") {
-                return Answer::Reply(err(&format!(
-                    "Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
-                    name.to_lowercase()
-                )));
-            }
+        let allowed = kind == Kind::Subscribe || matches!(name.as_str(), "PING" | "QUIT" | "RESET");
+        if place.version < 3 && !allowed && self.subscribed() {
+            return Answer::Reply(err(&format!(
+                "Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed \
+                 in this context",
+                name.to_lowercase()
+            )));
         }
         if let Some(answer) = self.transaction(&name, place, &words) {
             return answer;

@@ -157,10 +157,10 @@ impl Store {
         if let Err(error) = table::find(words) {
             return error;
         }
-        if writes(words) {
-            if let Err(error) = self.log.append(&record(now, db, &[words])) {
-                return value::error(refused(&error));
-            }
+        if writes(words)
+            && let Err(error) = self.log.append(&record(now, db, &[words]))
+        {
+            return value::error(refused(&error));
         }
         carry_out(&mut self.space, db, now, version, words).unwrap_or_else(|error| error)
     }
@@ -176,11 +176,10 @@ impl Store {
         let now = self.now();
         let writing: Vec<&Command> =
             commands.iter().filter(|words| table::find(words).is_ok() && writes(words)).collect();
-        if !writing.is_empty() {
-            if let Err(error) = self.log.append(&record(now, db, &writing)) {
-                let why = refused(&error);
-                return value::error(format!("EXECABORT Transaction discarded because of: {why}"));
-            }
+        if !writing.is_empty()
+            && let Err(error) = self.log.append(&record(now, db, &writing))
+        {
+            return value::error(format!("EXECABORT Transaction discarded because of: {}", refused(&error)));
         }
         let results = commands.iter().map(|words| match other(self, words) {
             Some(result) => result,

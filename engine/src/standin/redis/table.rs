@@ -68,7 +68,7 @@ pub fn find(words: &[Vec<u8>]) -> Result<Handler, faultbox_bundle_format::Value>
 /// The error reply if not.
 pub fn check_arity(name: &str, words: &[Vec<u8>], arity: i64) -> Result<(), faultbox_bundle_format::Value> {
     let len = words.len() as i64;
-    if if arity < 0 { len >= -arity } else { len == arity } {
+    if len == arity || arity < 0 && len >= -arity {
         return Ok(());
     }
     Err(value::error(format!("ERR wrong number of arguments for '{}' command", name.to_lowercase())))

@@ -257,29 +257,38 @@ async fn watched_keys_abort_a_transaction() {
 
 #[tokio::test]
 async fn who_waits_longest_is_served_first() {
-    let server = Server::start().await;
-    let mut pusher = server.connect().await;
-    let mut waiting = Vec::new();
-    for queue in ["q", "q", "r q"] {
-        let mut connection = server.connect().await;
-        // The line is kept in order of arrival: each must stand in it before the next comes.
-        let id = say(&mut connection, "CLIENT ID").await;
-        let words = format!("BLPOP {queue} 0");
-        waiting.push(tokio::spawn(async move { (id, say(&mut connection, &words).await) }));
-        for _ in 0..50 {
-            tokio::task::yield_now().await;
+    let data = tempfile::tempdir().unwrap();
+    let hub = Arc::new(Hub {
+        inner: Mutex::new(Inner::new(Store::open(data.path()).unwrap())),
+        changed: Notify::new(),
+    });
+    let request = |words: &str| {
+        session::Session::default().ask(&command::of(&words.split(' ').collect::<Vec<_>>())).request
+    };
+    let (first, second, third) = (request("BLPOP q 0"), request("BLPOP r q 0"), request("BRPOP q 0"));
+    let clients: Vec<_> = (1..=4).map(|n| hub.converse("", n)).collect();
+    let mut waiting =
+        [clients[0].answer(&first), clients[1].answer(&second), clients[2].answer(&third)].map(Box::pin);
+    for one in &mut waiting {
+        // Polled once, it stands in the line.
+        tokio::select! {
+            biased;
+            _ = one => panic!("there is nothing to take yet"),
+            () = std::future::ready(()) => {}
         }
     }
-    assert_eq!(say(&mut pusher, "RPUSH r only").await, "1");
-    assert_eq!(soon(waiting.pop().unwrap()).await.unwrap().1, "[r only]");
-    say(&mut pusher, "RPUSH q a b c").await;
-    let mut got = Vec::new();
-    for task in waiting {
-        got.push(soon(task).await.unwrap().1);
-    }
-    got.sort();
-    assert_eq!(got, ["[q a]", "[q b]"]);
-    assert_eq!(say(&mut pusher, "LRANGE q 0 -1").await, "[c]");
+    let push = async |words: &str| clients[3].answer(&request(words)).await;
+    let [one, two, three] = waiting;
+    // Whoever is polled first: the line decides.
+    push("RPUSH r only").await;
+    let list = |items: &[&str]| {
+        (Answer::Reply(Value::List(items.iter().map(|item| Value::text(*item)).collect())), None)
+    };
+    assert_eq!(soon(two).await, list(&["r", "only"]));
+    push("RPUSH q a b").await;
+    let (three, one) = soon(async { tokio::join!(biased; three, one) }).await;
+    assert_eq!(one, list(&["q", "a"]));
+    assert_eq!(three, list(&["q", "b"]));
 }
 
 #[tokio::test]
