@@ -61,6 +61,43 @@ pub fn tokens(text: &str) -> (Vec<Placed>, bool) {
     (tokens, true)
 }
 
+/// Deepest nesting of brackets and of blocks.
+const NESTING_MAX: usize = 200;
+/// Most operators in one statement: an expression is as deep as its operators are many.
+const OPERATORS_MAX: usize = 5_000;
+
+/// Where a program nests deeper than the parser's and compiler's recursion can bear.
+pub fn too_deep(tokens: &[Placed]) -> Option<(usize, usize)> {
+    let (mut brackets, mut blocks, mut operators) = (0usize, 0usize, 0usize);
+    for (begin, token, end) in tokens {
+        match token {
+            Token::OpeningRound | Token::OpeningSquare | Token::OpeningCurly | Token::FStringStart(_) => {
+                brackets += 1
+            }
+            Token::ClosingRound | Token::ClosingSquare | Token::ClosingCurly | Token::FStringEnd => {
+                brackets = brackets.saturating_sub(1);
+            }
+            Token::Indent => blocks += 1,
+            Token::Dedent => blocks = blocks.saturating_sub(1),
+            Token::Newline => operators = 0,
+            // What separates items of a flat list or dict nests nothing.
+            Token::Comma
+            | Token::Colon
+            | Token::Equal
+            | Token::Identifier(_)
+            | Token::String(_)
+            | Token::Int(_)
+            | Token::Float(_)
+            | Token::Bytes(_) => {}
+            _ => operators += 1,
+        }
+        if brackets > NESTING_MAX || blocks > NESTING_MAX || operators > OPERATORS_MAX {
+            return Some((*begin, *end));
+        }
+    }
+    None
+}
+
 /// Rewrites the late positional arguments of a program.
 pub fn rewrite(text: &str) -> Rewritten {
     let (tokens, whole) = tokens(text);

@@ -42,6 +42,20 @@ pub struct LoadOptions<'a> {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn load(path: &Path, options: &LoadOptions<'_>) -> Result<Plan, SpecErrors> {
+    // Parsing and compiling recurse: on a stack of their own, with room for what `late::too_deep` lets pass.
+    std::thread::scope(|scope| {
+        let loader = std::thread::Builder::new().name("spec".to_owned()).stack_size(STACK);
+        match loader.spawn_scoped(scope, || load_here(path, options)) {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            Err(error) => Err(one(plain(format!("no thread to load the spec on: {error}")))),
+        }
+    })
+}
+
+/// Address space for the stack of a load; only what is used is ever backed by memory.
+const STACK: usize = 256 * 1024 * 1024;
+
+fn load_here(path: &Path, options: &LoadOptions<'_>) -> Result<Plan, SpecErrors> {
     let name = path.file_name().and_then(|name| name.to_str());
     let name = name.ok_or_else(|| one(plain(format!("{} names no spec", path.display()))))?;
     let root = match path.parent() {
@@ -137,6 +151,11 @@ impl Loader<'_> {
             return Ok(module.clone());
         }
         let text = self.source(path).map_err(|why| one(plain(format!("cannot read {path}: {why}"))))?;
+        if let Some((begin, end)) = late::too_deep(&late::tokens(&text).0) {
+            let message = "the program nests too deep here".to_owned();
+            let place = place_in(path, &text, begin, end);
+            return Err(one(Diagnostic { message, place, hints: Vec::new() }));
+        }
         let parsed = self.context.shared.sources().add(path, &text);
         let ast = parse(path, parsed).map_err(|error| self.error(&error))?;
         self.open.push(path.to_owned());

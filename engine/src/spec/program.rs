@@ -62,6 +62,8 @@ impl SpecProgram {
         Module::with_temp_heap(|module| {
             let mut eval = Evaluator::new(&module);
             limit(&mut eval);
+            // Values are held on this side between calls; a run is short and bounded.
+            eval.disable_gc();
             eval.extra = Some(&context);
             eval.set_print_handler(&context);
             match &context.stage {

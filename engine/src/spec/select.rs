@@ -54,11 +54,31 @@ fn select_names(names: &[&str], patterns: &[String]) -> Result<Vec<usize>, Selec
             }
         }
         if !any {
-            let near = nearest(pattern, names.iter().copied()).map(str::to_owned);
+            let near = near(pattern, names);
             return Err(SelectError::None { pattern: pattern.clone(), nearest: near });
         }
     }
     Ok(chosen.iter().enumerate().filter(|(_, chosen)| **chosen).map(|(index, _)| index).collect())
+}
+
+/// The name that a pattern without matches is nearest to. A pattern with wildcards is held
+/// against the names with its own wildcards in place of what they could stand for.
+fn near(pattern: &str, names: &[&str]) -> Option<String> {
+    let Some((head, tail)) = pattern.split_once('*') else {
+        return nearest(pattern, names.iter().copied()).map(str::to_owned);
+    };
+    let tail = tail.rsplit('*').next().unwrap_or_default();
+    let part = |name: &str, begin: bool, len: usize| -> String {
+        let chars: Vec<char> = name.chars().collect();
+        let len = len.min(chars.len());
+        if begin { chars.iter().take(len).collect() } else { chars.iter().skip(chars.len() - len).collect() }
+    };
+    let distance = |name: &str| {
+        strsim::damerau_levenshtein(head, &part(name, true, head.chars().count()))
+            + strsim::damerau_levenshtein(tail, &part(name, false, tail.chars().count()))
+    };
+    let best = names.iter().map(|name| (distance(name), *name)).min_by_key(|(distance, _)| *distance);
+    best.filter(|(distance, _)| *distance <= 4).map(|(_, name)| name.to_owned())
 }
 
 type Matches = Box<dyn Fn(&str) -> bool>;
@@ -218,6 +238,8 @@ mod tests {
         assert_eq!(chosen(&["matrix_?_db_slow", "test_a"]).unwrap(), [0, 3]);
         let error = chosen(&["test_a", "matrix_a_db_dwn"]).unwrap_err().to_string();
         assert_eq!(error, "no cell matches `matrix_a_db_dwn`; did you mean `matrix_a_db_down`?");
+        let error = chosen(&["matrix_*_db_slw"]).unwrap_err().to_string();
+        assert_eq!(error, "no cell matches `matrix_*_db_slw`; did you mean `matrix_b_db_slow`?");
         assert!(chosen(&["/(/"]).unwrap_err().to_string().starts_with("bad regular expression `/(/`"));
     }
 }

@@ -428,6 +428,38 @@ fn a_scenario_runs_on_many_threads_at_once() {
     });
 }
 
+#[test]
+fn depth_is_bounded() {
+    let deep = |open: &str, close: &str, n: usize| format!("x = {}1{}\n", open.repeat(n), close.repeat(n));
+    for text in [
+        deep("(", ")", 5_000),
+        deep("[", "]", 201),
+        deep("not ", "", 50_000),
+        deep("-", "", 50_000),
+        deep("", " + 1", 50_000),
+        deep("lambda: ", "", 50_000),
+        deep("", " if 1 else 1", 50_000),
+        format!("x = a{}\n", ".a".repeat(50_000)),
+        (0..300).map(|n| format!("{}if 1:\n", " ".repeat(n))).collect(),
+    ] {
+        let said = load_text(&text).err().map(|errors| errors.0[0].message.clone()).unwrap_or_default();
+        assert_eq!(said, "the program nests too deep here", "{}", &text[..60]);
+    }
+    // Just below the bounds: whatever is said of it, nothing overflows.
+    for text in [
+        deep("(", ")", 199),
+        deep("not ", "", 4_900),
+        deep("-", "", 4_900),
+        deep("", " + 1", 4_900),
+        deep("lambda: ", "", 4_900),
+        deep("", " if 1 else 1", 2_400),
+        format!("x = \"\"{}\n", ".upper()".repeat(1_600)),
+        format!("x = [{}]\n", "(1, \"a\", {\"b\": 2}), ".repeat(500)),
+    ] {
+        let _ = load_text(&text);
+    }
+}
+
 proptest::proptest! {
     #[test]
     fn no_text_makes_the_front_end_panic(text in "[a-z(),= \\n\\[\\]{}\"'.:*#0-9]{0,80}") {
