@@ -81,7 +81,11 @@ pub fn result(name: &str, verdict: &Verdict, seed: u64) -> String {
     } else {
         for count in verdict.fired.iter().filter(|count| count.fired == 0) {
             let rule = plain(&count.rule);
-            text.push_str(&format!("\n  never fired: {} {rule} on {}", count.assumption, plain(&count.target)));
+            text.push_str(&format!(
+                "\n  never fired: {} {rule} on {}",
+                count.assumption,
+                plain(&count.target)
+            ));
         }
     }
     text

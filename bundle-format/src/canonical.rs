@@ -79,12 +79,7 @@ pub fn of_cell(entries: &[Entry], unix_ns: u64, policy: Policy) -> Canonical {
 }
 
 /// As [`of_cell`], for a cell whose verdict is not among its entries yet.
-pub fn of_cell_with(
-    entries: &[Entry],
-    verdict: Option<&Verdict>,
-    unix_ns: u64,
-    policy: Policy,
-) -> Canonical {
+pub fn of_cell_with(entries: &[Entry], verdict: Option<&Verdict>, unix_ns: u64, policy: Policy) -> Canonical {
     let scanner = scanner_of(entries, unix_ns);
     let mut gathered = Gathered {
         policy,
@@ -163,7 +158,13 @@ impl Gathered<'_> {
                 ]);
                 let word = if d.fired { "acts on" } else { "spares" };
                 let label = format!("{}#{} {word} {}", d.assumption, d.index, d.key);
-                self.push(&format!("decision {}#{}:{}", d.assumption, d.index, d.key), entry, label, value, true);
+                self.push(
+                    &format!("decision {}#{}:{}", d.assumption, d.index, d.key),
+                    entry,
+                    label,
+                    value,
+                    true,
+                );
             }
             Body::Syscall(s) if scenario && s.on_sut => {
                 if s.family == "connect" && self.policy == Policy::Default {
@@ -177,7 +178,13 @@ impl Gathered<'_> {
                     ("rule", hit(s.rule.as_ref())),
                 ]);
                 let label = format!("{} {} -> {}", s.name, s.target, s.action);
-                self.push(&format!("syscall {}:{}:{}", s.service, s.family, s.target), entry, label, value, true);
+                self.push(
+                    &format!("syscall {}:{}:{}", s.service, s.family, s.target),
+                    entry,
+                    label,
+                    value,
+                    true,
+                );
             }
             Body::StepStarted(step) if scenario => {
                 self.steps.insert(step.step);
@@ -211,7 +218,13 @@ impl Gathered<'_> {
                     ("location", Value::text(assertion.location.clone())),
                 ]);
                 let word = if assertion.held { "held" } else { "failed" };
-                self.push("assertions", entry, format!("assertion {word}: {}", assertion.message), value, false);
+                self.push(
+                    "assertions",
+                    entry,
+                    format!("assertion {word}: {}", assertion.message),
+                    value,
+                    false,
+                );
             }
             _ => {}
         }
@@ -284,7 +297,8 @@ impl Gathered<'_> {
                 if group.len() > 1 {
                     // Of those that look alike, the one that speaks of the older ids comes first.
                     group.sort_by_cached_key(|raw| {
-                        let known = self.scanner.replace(&raw.value, &mut |generated| numbers.peek(generated));
+                        let known =
+                            self.scanner.replace(&raw.value, &mut |generated| numbers.peek(generated));
                         (raw.shape.clone(), known.encode(), raw.seq)
                     });
                 }

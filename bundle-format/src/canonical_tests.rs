@@ -65,7 +65,13 @@ impl Run {
 
     #[expect(clippy::too_many_arguments, reason = "a test's constructor")]
     fn overlapping(
-        &mut self, key: &str, request: Value, response: Value, began_ns: u64, ended_ns: u64, class: Class,
+        &mut self,
+        key: &str,
+        request: Value,
+        response: Value,
+        began_ns: u64,
+        ended_ns: u64,
+        class: Class,
         repeatable: bool,
     ) {
         let exchange = Exchange {
@@ -140,7 +146,10 @@ fn ids_times_ports_and_salts_do_not_matter() {
     assert_ne!(a.digest(), a.strict(), "the policy is part of the digest");
     let canonical = of_cell(&a.entries, NEAR, Policy::Default);
     let shown = format!("{:?}", canonical.streams);
-    assert!(shown.contains("<uuid 1>") && shown.contains("<unix-s>") && shown.contains("http://@db.main/x"), "{shown}");
+    assert!(
+        shown.contains("<uuid 1>") && shown.contains("<unix-s>") && shown.contains("http://@db.main/x"),
+        "{shown}"
+    );
 }
 
 #[test]
@@ -217,7 +226,8 @@ fn overlapping_exchanges_that_look_alike_go_by_their_ids() {
 
 #[test]
 fn another_secret_does_not_match_and_is_no_repeat() {
-    let token = |tag: &str| Value::map([("authorization", text(format!("Bearer <secret authorization#{tag}>")))]);
+    let token =
+        |tag: &str| Value::map([("authorization", text(format!("Bearer <secret authorization#{tag}>")))]);
     assert!(bind(&token("00aa11bb"), &token("00aa11bb"), NEAR, NEAR).is_some());
     assert!(bind(&token("00aa11bb"), &token("00aa11bc"), NEAR, NEAR).is_none());
     let with = |tags: &[&str]| {
@@ -237,7 +247,11 @@ fn repeats_count_once_only_where_they_are_repeatable() {
             // A retry bears another trace id.
             let trace = text(format!("00-{:032x}-{:016x}-01", 0xabc + n, 0xdef + n));
             let request = Value::map([("sql", text("SELECT 1")), ("traceparent", trace)]);
-            if repeatable { run.retry("SELECT", request) } else { run.exchange("SELECT", request, Value::Null) }
+            if repeatable {
+                run.retry("SELECT", request)
+            } else {
+                run.exchange("SELECT", request, Value::Null)
+            }
         }
         run
     };
@@ -295,7 +309,11 @@ fn secrets_are_equal_whatever_the_salt() {
     let with = |salt: u8, first: &str, second: &str| {
         let mut run = Run::new(1, NEAR, 3306);
         for value in [first, second] {
-            run.exchange("GET", Value::map([("authorization", text(format!("Bearer {value}")))]), Value::Null);
+            run.exchange(
+                "GET",
+                Value::map([("authorization", text(format!("Bearer {value}")))]),
+                Value::Null,
+            );
         }
         let redactor = Redactor::new(&[salt; 16], []);
         run.entries.iter_mut().for_each(|entry| redactor.entry(entry));
@@ -307,7 +325,10 @@ fn secrets_are_equal_whatever_the_salt() {
 
 #[test]
 fn verdict_reason_counts_without_its_durations() {
-    assert_eq!(without_durations("took 5003ms (want < 5000ms)"), without_durations("took 5001.5ms (want < 5000ms)"));
+    assert_eq!(
+        without_durations("took 5003ms (want < 5000ms)"),
+        without_durations("took 5001.5ms (want < 5000ms)")
+    );
     assert_eq!(without_durations("status_code=503 (want < 500)"), "status_code=503 (want < 500)");
     assert_eq!(without_durations("5s"), "<duration>");
     assert_eq!(without_durations("item 5stars"), "item 5stars");
@@ -340,16 +361,33 @@ fn each_generated_value_is_found_as_what_it_is() {
     protobuf.extend_from_slice(uuid(3).as_bytes());
     protobuf.extend_from_slice(&[0x10, 0xff, 0x01]);
     assert_eq!(kinds(&Value::Bytes(protobuf)), [Kind::Uuid]);
-    assert_eq!(kinds(&Value::Bytes(vec![0x3f, 0x25, 4, 0xe0, 0x4f, 0x89, 0x41, 0xd3, 0x9a, 0xc, 3, 5, 0xe8, 0x2c, 0x33, 1])), [Kind::Uuid]);
+    assert_eq!(
+        kinds(&Value::Bytes(vec![
+            0x3f, 0x25, 4, 0xe0, 0x4f, 0x89, 0x41, 0xd3, 0x9a, 0xc, 3, 5, 0xe8, 0x2c, 0x33, 1
+        ])),
+        [Kind::Uuid]
+    );
 }
 
 #[test]
 fn what_is_not_generated_is_left_alone() {
     for plain in [
-        "5000.00", "169", "SELECT 1", "2020-01-01T00:00:00Z", "2100-01-01 00:00:00", "1577836800", "4102444800",
-        "4111111111111111", "+49 1776942754999", "order-123", "deadbeef", "00000000-0000-0000-0000-000000000000",
+        "5000.00",
+        "169",
+        "SELECT 1",
+        "2020-01-01T00:00:00Z",
+        "2100-01-01 00:00:00",
+        "1577836800",
+        "4102444800",
+        "4111111111111111",
+        "+49 1776942754999",
+        "order-123",
+        "deadbeef",
+        "00000000-0000-0000-0000-000000000000",
         "eyJhbGciOiJSUzI1NiJ9.eyJpYXQiOjE3NzY5NDI3NTQsImp0aSI6IjNmMjUwNGUwIn0.c2ln-1776942754_3f2504e0-4f89-41d3-9a0c-0305e82c3301",
-        "4bf92f3577b34da6a3ce929d0e0e473", "127.0.0.1:8080", "v1.2.3",
+        "4bf92f3577b34da6a3ce929d0e0e473",
+        "127.0.0.1:8080",
+        "v1.2.3",
     ] {
         let value = text(plain);
         let found = kinds(&value);
@@ -378,7 +416,14 @@ fn a_live_request_binds_to_its_recording_and_the_answer_follows() {
     let pairs = bind(&recorded, &live, NEAR, later).expect("equal up to generated values");
     assert_eq!(pairs[0], (uuid(1), uuid(2)));
     let answer = Value::map([
-        ("rows", Value::List(vec![text(uuid(1).to_uppercase()), Value::Int((NEAR / 1_000_000) as i64), Value::Int(169)])),
+        (
+            "rows",
+            Value::List(vec![
+                text(uuid(1).to_uppercase()),
+                Value::Int((NEAR / 1_000_000) as i64),
+                Value::Int(169),
+            ]),
+        ),
         ("raw", Value::Bytes([b"\x0a\x24", uuid(1).as_bytes(), b"\xff"].concat())),
     ]);
     let sent = substitute(&answer, &pairs);

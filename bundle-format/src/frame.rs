@@ -88,8 +88,7 @@ pub struct Head {
 impl Head {
     /// Reads the first bytes; they are not trusted before the checksum was seen.
     pub fn decode(bytes: &[u8; HEAD]) -> Self {
-        let u32_at =
-            |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         Head {
             len: u32_at(0),
             kind: Kind::of(u16::from_le_bytes([bytes[4], bytes[5]])),

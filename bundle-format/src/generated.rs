@@ -76,10 +76,7 @@ impl Kind {
     /// Whether equal values of this kind mean that one is the other. Two times are equal by
     /// chance where the clock is coarse, so their equality says nothing.
     pub fn identifies(self) -> bool {
-        matches!(
-            self,
-            Kind::Uuid | Kind::Ulid | Kind::ObjectId | Kind::Trace | Kind::Span | Kind::Secret
-        )
+        matches!(self, Kind::Uuid | Kind::Ulid | Kind::ObjectId | Kind::Trace | Kind::Span | Kind::Secret)
     }
 }
 
@@ -393,8 +390,12 @@ impl Scanner {
 
     /// Which unit makes an integer a time near the run's.
     fn unix(&self, n: i128) -> Option<Kind> {
-        let units =
-            [(Kind::UnixS, 1_000_000_000), (Kind::UnixMs, 1_000_000), (Kind::UnixUs, 1_000), (Kind::UnixNs, 1)];
+        let units = [
+            (Kind::UnixS, 1_000_000_000),
+            (Kind::UnixMs, 1_000_000),
+            (Kind::UnixUs, 1_000),
+            (Kind::UnixNs, 1),
+        ];
         let fits = |(_, unit): &(Kind, i128)| n.checked_mul(*unit).is_some_and(|ns| self.near(ns));
         // Zero is near the epoch only for a run of 1970: no clock at hand, no times.
         let found = units.into_iter().find(fits).map(|(kind, _)| kind);

@@ -117,7 +117,10 @@ impl Index {
                 return Err(ReadError::Index(format!("a frame at byte {} lies outside", reference.offset)));
             }
             if kind.is_some_and(|kind| kind.number() != reference.kind) {
-                return Err(ReadError::Index(format!("the frame at byte {} has another kind", reference.offset)));
+                return Err(ReadError::Index(format!(
+                    "the frame at byte {} has another kind",
+                    reference.offset
+                )));
             }
         }
         if count > limits::FRAMES_MAX {

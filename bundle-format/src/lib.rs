@@ -36,6 +36,6 @@ pub use version::Header;
 pub use writer::BundleWriter;
 
 #[cfg(test)]
-mod container_tests;
-#[cfg(test)]
 mod canonical_tests;
+#[cfg(test)]
+mod container_tests;

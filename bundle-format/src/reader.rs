@@ -356,11 +356,10 @@ fn scan(source: &Source) -> Scan {
         hasher.update(&header);
     }
     while at < source.len() {
-        let step = whole_frame(source, at)
-            .and_then(|(bytes, frame)| {
-                take_frame(&mut scan, &mut cells, at, bytes.len() as u64, &frame)?;
-                Ok((bytes, frame.head.kind))
-            });
+        let step = whole_frame(source, at).and_then(|(bytes, frame)| {
+            take_frame(&mut scan, &mut cells, at, bytes.len() as u64, &frame)?;
+            Ok((bytes, frame.head.kind))
+        });
         match step {
             Ok((bytes, kind)) => {
                 at += bytes.len() as u64;
@@ -406,8 +405,7 @@ fn take_frame(
     total: u64,
     frame: &Frame,
 ) -> Result<(), ReadError> {
-    let reference =
-        FrameRef { offset: at, total, kind: frame.head.kind.number(), cell: frame.head.cell };
+    let reference = FrameRef { offset: at, total, kind: frame.head.kind.number(), cell: frame.head.cell };
     let wrong = |what: &str| ReadError::Content { at, what: what.to_owned() };
     match frame.head.kind {
         Kind::Chunk => {

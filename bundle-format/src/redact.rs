@@ -78,7 +78,8 @@ impl Redactor {
 
     /// The token of a value.
     pub fn token(&self, name: &str, value: &str) -> String {
-        let name = self.known.iter().find(|(known, _)| known == value).map_or_else(|| clean(name), |k| k.1.clone());
+        let name =
+            self.known.iter().find(|(known, _)| known == value).map_or_else(|| clean(name), |k| k.1.clone());
         format!("<secret {name}#{}>", self.tag(value))
     }
 
@@ -155,9 +156,9 @@ impl Redactor {
                 }
                 items => Value::List(self.words(field, items)),
             },
-            Value::Map(fields) => {
-                Value::Map(fields.iter().map(|(k, v)| (self.text(k).into_owned(), self.redact(k, v))).collect())
-            }
+            Value::Map(fields) => Value::Map(
+                fields.iter().map(|(k, v)| (self.text(k).into_owned(), self.redact(k, v))).collect(),
+            ),
             Value::Volatile(inner) => self.redact(field, inner).volatile(),
             other => other.clone(),
         }
@@ -166,7 +167,10 @@ impl Redactor {
     /// Words of a command: what follows `AUTH` (Redis: alone, or inside `HELLO`) is a user and
     /// a password, or a password.
     fn words(&self, field: &str, items: &[Value]) -> Vec<Value> {
-        let auth = items.iter().take(3).position(|item| item.as_bytes().is_some_and(|b| b.eq_ignore_ascii_case(b"AUTH")));
+        let auth = items
+            .iter()
+            .take(3)
+            .position(|item| item.as_bytes().is_some_and(|b| b.eq_ignore_ascii_case(b"AUTH")));
         let word = |(place, item): (usize, &Value)| match auth {
             Some(at) if place > at && place <= at + 2 => self.redact("password", item),
             _ => self.redact(field, item),
@@ -239,7 +243,9 @@ impl Redactor {
                 Err(_) => value.clone(),
             },
             Value::List(items) => Value::List(items.iter().map(|item| self.restore(item)).collect()),
-            Value::Map(fields) => Value::Map(fields.iter().map(|(k, v)| (k.clone(), self.restore(v))).collect()),
+            Value::Map(fields) => {
+                Value::Map(fields.iter().map(|(k, v)| (k.clone(), self.restore(v))).collect())
+            }
             Value::Volatile(inner) => self.restore(inner).volatile(),
             other => other.clone(),
         }
@@ -335,8 +341,20 @@ impl Redactor {
 /// that it is a place, a number or a switch.
 pub fn is_credential(name: &str, value: &str) -> bool {
     const TELLING: &[&str] = &[
-        "PASSWORD", "PASSWD", "PASSPHRASE", "PWD", "PASS", "SECRET", "SECRETS", "TOKEN", "CREDENTIAL",
-        "CREDENTIALS", "KEY", "APIKEY", "DSN", "AUTH",
+        "PASSWORD",
+        "PASSWD",
+        "PASSPHRASE",
+        "PWD",
+        "PASS",
+        "SECRET",
+        "SECRETS",
+        "TOKEN",
+        "CREDENTIAL",
+        "CREDENTIALS",
+        "KEY",
+        "APIKEY",
+        "DSN",
+        "AUTH",
     ];
     const PLACES: &[&str] = &[
         "URL", "URI", "ADDR", "ADDRESS", "HOST", "PORT", "FILE", "PATH", "DIR", "ISSUER", "AUDIENCE", "TTL",
@@ -347,7 +365,8 @@ pub fn is_credential(name: &str, value: &str) -> bool {
         return false;
     }
     let mut words = name.split(|c: char| !c.is_ascii_alphanumeric());
-    let telling = words.clone().any(|w| TELLING.contains(&w) || w.ends_with("PASSWORD") || w.ends_with("SECRET"));
+    let telling =
+        words.clone().any(|w| TELLING.contains(&w) || w.ends_with("PASSWORD") || w.ends_with("SECRET"));
     let place = words.any(|word| PLACES.contains(&word));
     let switch = matches!(value, "true" | "false" | "yes" | "no" | "on" | "off" | "0" | "1");
     telling && !place && !switch && !is_plain_address(value)
@@ -356,7 +375,8 @@ pub fn is_credential(name: &str, value: &str) -> bool {
 /// `host:port` or a URL without a password.
 fn is_plain_address(value: &str) -> bool {
     let url = value.contains("://");
-    let port = value.rsplit_once(':').is_some_and(|(host, port)| !host.contains(':') && port.parse::<u16>().is_ok());
+    let port =
+        value.rsplit_once(':').is_some_and(|(host, port)| !host.contains(':') && port.parse::<u16>().is_ok());
     port || url
 }
 
@@ -399,8 +419,10 @@ mod tests {
     use crate::{Named, Phase, ServiceStarted};
 
     fn redactor() -> Redactor {
-        Redactor::new(&[7; 16], [
-            ("API".to_owned(), "correct horse".to_owned()), ("SHORT".to_owned(), "abc".to_owned())])
+        Redactor::new(
+            &[7; 16],
+            [("API".to_owned(), "correct horse".to_owned()), ("SHORT".to_owned(), "abc".to_owned())],
+        )
     }
 
     #[test]
@@ -482,7 +504,9 @@ mod tests {
         ] {
             assert!(!is_credential(name, value), "{name}={value}");
         }
-        for name in ["DB_PASSWORD", "MYSQL_ROOT_PASSWORD", "STRIPE_API_KEY", "TOKEN", "clientSecret", "PGPASSWORD"] {
+        for name in
+            ["DB_PASSWORD", "MYSQL_ROOT_PASSWORD", "STRIPE_API_KEY", "TOKEN", "clientSecret", "PGPASSWORD"]
+        {
             assert!(is_credential(name, "x"), "{name}");
         }
     }
@@ -492,6 +516,10 @@ mod tests {
         let text = "x -----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY----- y";
         let redacted = redactor().value(&Value::text(text));
         let redacted = redacted.as_text().unwrap_or_default().to_owned();
-        assert!(!redacted.contains("MIIE") && redacted.starts_with("x <secret private-key#") && redacted.ends_with(" y"));
+        assert!(
+            !redacted.contains("MIIE")
+                && redacted.starts_with("x <secret private-key#")
+                && redacted.ends_with(" y")
+        );
     }
 }

@@ -22,7 +22,9 @@ pub const HEADER_LEN: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VersionError {
     /// Too new.
-    #[error("bundle format {major}.{minor} is newer than this faultbox reads ({MAJOR}.x): use the faultbox that wrote it, or a later one")]
+    #[error(
+        "bundle format {major}.{minor} is newer than this faultbox reads ({MAJOR}.x): use the faultbox that wrote it, or a later one"
+    )]
     TooNew {
         /// The file's major version.
         major: u16,
@@ -30,7 +32,9 @@ pub enum VersionError {
         minor: u16,
     },
     /// Too old.
-    #[error("bundle format {major}.{minor} is older than this faultbox reads ({MAJOR}.x): use a faultbox of before 0.1 to read it")]
+    #[error(
+        "bundle format {major}.{minor} is older than this faultbox reads ({MAJOR}.x): use a faultbox of before 0.1 to read it"
+    )]
     TooOld {
         /// The file's major version.
         major: u16,
@@ -38,7 +42,9 @@ pub enum VersionError {
         minor: u16,
     },
     /// A feature that must be understood.
-    #[error("bundle format {major}.{minor} uses features {flags:#010x} that this faultbox does not know: use the faultbox that wrote it, or a later one")]
+    #[error(
+        "bundle format {major}.{minor} uses features {flags:#010x} that this faultbox does not know: use the faultbox that wrote it, or a later one"
+    )]
     Features {
         /// The file's major version.
         major: u16,
@@ -114,8 +120,7 @@ impl Header {
             }));
         }
         let u16_at = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
-        let u32_at =
-            |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         if crc32c::crc32c(&bytes[..60]) != u32_at(60) {
             return Err(ReadError::NotABundle("its header is damaged (checksum mismatch)"));
         }
@@ -139,12 +144,7 @@ impl Header {
 ///
 /// # Errors
 /// Why it cannot.
-pub fn readable(
-    major: u16,
-    minor: u16,
-    must_understand: u32,
-    layout: [u8; 4],
-) -> Result<(), VersionError> {
+pub fn readable(major: u16, minor: u16, must_understand: u32, layout: [u8; 4]) -> Result<(), VersionError> {
     match major.cmp(&MAJOR) {
         std::cmp::Ordering::Greater => return Err(VersionError::TooNew { major, minor }),
         std::cmp::Ordering::Less => return Err(VersionError::TooOld { major, minor }),

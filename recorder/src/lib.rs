@@ -91,10 +91,18 @@ pub fn new_header() -> Result<Header, RecordError> {
     Ok(Header::new(half()?, half()?))
 }
 
-fn write(mut writer: BundleWriter, entries: &Receiver<Entry>, redactor: &Redactor) -> Result<PathBuf, WriteError> {
+fn write(
+    mut writer: BundleWriter,
+    entries: &Receiver<Entry>,
+    redactor: &Redactor,
+) -> Result<PathBuf, WriteError> {
     let mut held = false;
     loop {
-        let next = if held { entries.recv_timeout(IDLE) } else { entries.recv().map_err(|_| RecvTimeoutError::Disconnected) };
+        let next = if held {
+            entries.recv_timeout(IDLE)
+        } else {
+            entries.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        };
         match next {
             Ok(mut entry) => {
                 redactor.entry(&mut entry);
@@ -200,10 +208,12 @@ mod tests {
             ("DB_PASSWORD", short.to_owned()),
             ("PUBLIC_URL", "http://example.test".to_owned()),
         ];
-        let mut known = Redactor::secrets_of_env(variables.iter().map(|(name, value)| (*name, value.as_str())));
+        let mut known =
+            Redactor::secrets_of_env(variables.iter().map(|(name, value)| (*name, value.as_str())));
         known.push(("payment".to_owned(), spec.to_owned()));
         let header = new_header().unwrap();
-        let recorder = Recorder::create(&folder.join("r.fb"), header, Redactor::new(&header.salt, known)).unwrap();
+        let recorder =
+            Recorder::create(&folder.join("r.fb"), header, Redactor::new(&header.salt, known)).unwrap();
         let run = Body::RunStarted(RunStarted {
             seed: 1,
             seed_source: "cli".to_owned(),
@@ -253,7 +263,12 @@ mod tests {
             assert!(!holds(&raw, secret), "{secret} is in the file");
             assert!(!holds(&plain, secret), "{secret} is in a frame");
         }
-        for kept in ["http://example.test", "theme=<secret cookie#", "Path=/; HttpOnly", "Bearer <secret authorization#"] {
+        for kept in [
+            "http://example.test",
+            "theme=<secret cookie#",
+            "Path=/; HttpOnly",
+            "Bearer <secret authorization#",
+        ] {
             assert!(holds(&plain, kept), "{kept} is gone");
         }
     }
@@ -264,7 +279,8 @@ mod tests {
         let bundle = Bundle::open(&record(folder.path())).unwrap();
         let recorded = bundle.entries(1).unwrap();
         let Body::Exchange(exchange) = &recorded[1].body else { panic!("another body") };
-        let (request, response) = (exchange.request.value().unwrap(), exchange.response.as_ref().unwrap().value().unwrap());
+        let (request, response) =
+            (exchange.request.value().unwrap(), exchange.response.as_ref().unwrap().value().unwrap());
         let redactor = Redactor::new(&bundle.header().salt, []);
         let live = Value::map([(
             "headers",
@@ -276,7 +292,10 @@ mod tests {
         assert_eq!(redactor.value(&live).get("headers"), request.get("headers"));
         let cookie = request.get("headers").unwrap().get("Cookie").unwrap().as_text().unwrap();
         let token = cookie.strip_prefix("sid=").unwrap().split(';').next().unwrap();
-        assert!(format!("{response:?}").contains(token), "the cookie that was set is the cookie that came back");
+        assert!(
+            format!("{response:?}").contains(token),
+            "the cookie that was set is the cookie that came back"
+        );
         assert_eq!(redactor.value(&redactor.value(&live)), redactor.value(&live));
     }
 
@@ -319,7 +338,9 @@ mod tests {
             for cell in 1..=4u32 {
                 let recorder = &recorder;
                 scope.spawn(move || {
-                    (0..5000).for_each(|n| recorder.note(entry(u64::from(cell) * 10_000 + n, cell, Body::PhaseBegan)));
+                    (0..5000).for_each(|n| {
+                        recorder.note(entry(u64::from(cell) * 10_000 + n, cell, Body::PhaseBegan))
+                    });
                 });
             }
         });

@@ -100,7 +100,10 @@ impl fmt::Display for Divergence {
                 }
             }
             Divergence::Decision { rule, key, recorded } => {
-                write!(f, "decision of {rule} about {key}: the journal says {recorded}, the seed says otherwise")
+                write!(
+                    f,
+                    "decision of {rule} about {key}: the journal says {recorded}, the seed says otherwise"
+                )
             }
         }
     }

@@ -128,7 +128,8 @@ impl Tape {
         match (taken, repeated()) {
             (Some(index), _) => {
                 state.recorded[index].used = true;
-                let pairs = self.recorded.bind(&state.recorded[index].request.stable(), &self.live, &body.stable());
+                let pairs =
+                    self.recorded.bind(&state.recorded[index].request.stable(), &self.live, &body.stable());
                 for pair in pairs.unwrap_or_default() {
                     if pair.0 != pair.1 && !state.bindings.contains(&pair) {
                         state.bindings.push(pair);
@@ -227,7 +228,13 @@ enum Found {
     Nothing,
 }
 
-fn nearest(state: &State, source: &str, interface: &str, request: &Request, template: &Value) -> Vec<Nearest> {
+fn nearest(
+    state: &State,
+    source: &str,
+    interface: &str,
+    request: &Request,
+    template: &Value,
+) -> Vec<Nearest> {
     let same = state.recorded.iter().filter(|r| {
         r.exchange.source == source && r.exchange.interface == interface && r.exchange.class == Class::Work
     });

@@ -9,7 +9,8 @@ use crate::cli::{Format, InspectArgs};
 use crate::terminal::{self, notice, plain, say};
 use crate::{exit_code, host};
 use faultbox_bundle_format::{
-    Body, Bundle, CellSummary, Class, Ending, Entry, Exchange, FaultCount, Outcome, Payload, Phase, ReadError, RunStarted, Verdict,
+    Body, Bundle, CellSummary, Class, Ending, Entry, Exchange, FaultCount, Outcome, Payload, Phase,
+    ReadError, RunStarted, Verdict,
 };
 use faultbox_replayer::diff::show;
 
@@ -119,7 +120,9 @@ impl Opened<'_> {
         if let Some(digest) = self.bundle.digest() {
             say(&format!("digest:  {}", hex(&digest)));
         } else {
-            say("incomplete: the run that wrote it was cut short; what follows is all up to its last whole chunk");
+            say(
+                "incomplete: the run that wrote it was cut short; what follows is all up to its last whole chunk",
+            );
         }
         if let Some(damage) = self.bundle.damage() {
             say(&format!("lost: {} bytes from byte {} on ({})", damage.lost, damage.at, plain(&damage.what)));
@@ -127,7 +130,10 @@ impl Opened<'_> {
         let unknown = &self.bundle.index().unknown;
         if let Some(first) = unknown.first() {
             let count = unknown.len();
-            say(&format!("not shown: {count} records of kinds that this version does not know (the first is {})", first.kind));
+            say(&format!(
+                "not shown: {count} records of kinds that this version does not know (the first is {})",
+                first.kind
+            ));
         }
     }
 
@@ -158,7 +164,8 @@ impl Opened<'_> {
         }
         say(&format!("  digest: {}", hex(&verdict.digest)));
         for count in &verdict.fired {
-            let fired = if count.fired == 0 { "never fired".to_owned() } else { format!("fired {}x", count.fired) };
+            let fired =
+                if count.fired == 0 { "never fired".to_owned() } else { format!("fired {}x", count.fired) };
             say(&format!(
                 "  fault:  {} {} on {}: {fired} of {} matches",
                 plain(&count.assumption),
@@ -229,7 +236,11 @@ impl Opened<'_> {
 fn faults(verdict: &Verdict) -> String {
     let one = |count: &FaultCount| {
         let (rule, target) = (plain(&count.rule), plain(&count.target));
-        if count.fired == 0 { format!("{rule} on {target} never fired") } else { format!("{rule} on {target} {}x", count.fired) }
+        if count.fired == 0 {
+            format!("{rule} on {target} never fired")
+        } else {
+            format!("{rule} on {target} {}x", count.fired)
+        }
     };
     let all: Vec<String> = verdict.fired.iter().map(one).collect();
     let mark = if verdict.unreached { "unreached: " } else { "" };
@@ -258,7 +269,9 @@ fn line(entry: &Entry, whole: bool) -> Vec<(u64, String)> {
             vec![(exchange.began_ns, exchange_line(exchange, whole))]
         }
         // Calls that a rule looked at and let pass are many and explain nothing.
-        Body::Syscall(call) if whole || call.rule.is_some() => one(format!("{}: {} {} -> {}", call.service, call.name, call.target, call.action)),
+        Body::Syscall(call) if whole || call.rule.is_some() => {
+            one(format!("{}: {} {} -> {}", call.service, call.name, call.target, call.action))
+        }
         Body::Output(output) => {
             let text = String::from_utf8_lossy(&output.bytes).into_owned();
             let lines = text.lines().filter(|line| !line.trim().is_empty());
@@ -280,7 +293,11 @@ fn exchange_line(exchange: &Exchange, whole: bool) -> String {
         Outcome::Abandoned => "the asker went away".to_owned(),
         Outcome::OneWay => "no answer wanted".to_owned(),
     };
-    let rule = exchange.rule.as_ref().map(|hit| format!(" [{}: {}]", hit.assumption, hit.action)).unwrap_or_default();
+    let rule = exchange
+        .rule
+        .as_ref()
+        .map(|hit| format!(" [{}: {}]", hit.assumption, hit.action))
+        .unwrap_or_default();
     let ms = exchange.ended_ns.saturating_sub(exchange.began_ns) as f64 / 1e6;
     let request = if whole { format!(" {}", shown(&exchange.request)) } else { String::new() };
     let Exchange { source, interface, operation, .. } = exchange;

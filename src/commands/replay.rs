@@ -87,7 +87,18 @@ fn context(
 ) -> (Arc<RunContext>, Arc<faultbox_replayer::oracle::RecordedOracle>) {
     let oracle = Arc::new(faultbox_replayer::oracle::RecordedOracle::new(recording.seed, journal));
     let sink = Arc::new(NullSink);
-    (host.context(recording.seed, recording.redactor.clone(), sink, oracle.clone(), dir, true, addresses.clone()), oracle)
+    (
+        host.context(
+            recording.seed,
+            recording.redactor.clone(),
+            sink,
+            oracle.clone(),
+            dir,
+            true,
+            addresses.clone(),
+        ),
+        oracle,
+    )
 }
 
 async fn rerun(
@@ -146,7 +157,8 @@ impl Source {
         let mut files = MemoryFiles::default();
         for file in self.files.iter().filter(|file| file.role != "binary") {
             let content = file.content.as_ref().and_then(|payload| payload.bytes());
-            let content = content.ok_or_else(|| self.unreadable(&format!("the content of {} is missing", file.path)))?;
+            let content = content
+                .ok_or_else(|| self.unreadable(&format!("the content of {} is missing", file.path)))?;
             files.insert(&file.path, content.to_vec());
         }
         // The recorded run's own overrides come first; what is given now wins.
@@ -184,7 +196,9 @@ impl Source {
         use std::os::unix::fs::PermissionsExt;
         let stored = self.files.iter().find(|file| file.role == "binary" && file.service == service);
         let Some(stored) = stored else {
-            return Err(self.unreadable(&format!("it does not say which executable {service} was; give --with {service}=PATH")));
+            return Err(self.unreadable(&format!(
+                "it does not say which executable {service} was; give --with {service}=PATH"
+            )));
         };
         if let Some(content) = stored.content.as_ref().and_then(|payload| payload.bytes()) {
             let path = dir.join(format!("{service}.recorded"));
@@ -198,10 +212,13 @@ impl Source {
         let recorded_spec = self.started.command.iter().find(|word| word.ends_with(".star"));
         let folder = recorded_spec.and_then(|spec| Path::new(spec).parent()).unwrap_or(Path::new("."));
         let overrides = recorded_flags(&self.started.command, "--binary");
-        let overridden = overrides.iter().filter_map(|flag| flag.split_once('=')).filter(|(name, _)| *name == service);
+        let overridden =
+            overrides.iter().filter_map(|flag| flag.split_once('=')).filter(|(name, _)| *name == service);
         let mut candidates: Vec<PathBuf> = overridden.map(|(_, path)| PathBuf::from(path)).collect();
         candidates.push(folder.join(written));
-        let same = |path: &PathBuf| std::fs::read(path).is_ok_and(|bytes| *blake3::hash(&bytes).as_bytes() == stored.digest);
+        let same = |path: &PathBuf| {
+            std::fs::read(path).is_ok_and(|bytes| *blake3::hash(&bytes).as_bytes() == stored.digest)
+        };
         candidates.into_iter().find(same).and_then(|path| std::path::absolute(path).ok()).ok_or_else(|| {
             notice(&format!(
                 "faultbox: the bundle keeps only the digest of {service}'s executable (every cell passed), and no file \
@@ -226,8 +243,11 @@ impl Source {
 
     fn recording(&self, plan: &Plan, index: usize) -> Result<Option<Recording>, u8> {
         let name = &plan.cells[index].name;
-        let Some(summary) = self.bundle.cells().iter().find(|cell| &cell.name == name) else { return Ok(None) };
-        let entries = self.bundle.entries(summary.cell).map_err(|error| self.unreadable(&error.to_string()))?;
+        let Some(summary) = self.bundle.cells().iter().find(|cell| &cell.name == name) else {
+            return Ok(None);
+        };
+        let entries =
+            self.bundle.entries(summary.cell).map_err(|error| self.unreadable(&error.to_string()))?;
         let redactor = Redactor::new(&self.bundle.header().salt, run::secrets(plan));
         let recording = Recording::new(entries, self.started.unix_ns, self.started.seed, redactor);
         if recording.is_none() {
@@ -263,12 +283,19 @@ fn print(args: &ReplayArgs, replay: &Replay) {
     let changed = !args.with.is_empty() || !args.env.is_empty();
     if outcome.exact() {
         let how = if args.strict { "strict policy" } else { "default policy" };
-        let repeats = if outcome.repeats > 0 { format!(", {} repeated requests", outcome.repeats) } else { String::new() };
+        let repeats = if outcome.repeats > 0 {
+            format!(", {} repeated requests", outcome.repeats)
+        } else {
+            String::new()
+        };
         say(&format!("  exact ({how}{repeats})"));
         return;
     }
     if !outcome.reproduced {
-        say(&format!("  {}: was {was}, now {now}", if changed { "verdict flipped" } else { "not reproduced" }));
+        say(&format!(
+            "  {}: was {was}, now {now}",
+            if changed { "verdict flipped" } else { "not reproduced" }
+        ));
         if recording.verdict.ending != Ending::Passed {
             say(&format!("  recorded reason: {}", plain(&recording.verdict.reason)));
         }
@@ -290,12 +317,19 @@ fn report(args: &ReplayArgs, replays: &[Replay], policy: Policy) -> u8 {
         let cells = replays.iter().map(|replay| {
             let mut cell = verdict_json(&replay.name, &replay.outcome.verdict);
             if let Some(map) = cell.as_object_mut() {
-                map.insert("recorded_verdict".to_owned(), format!("{:?}", replay.recording.verdict.ending).to_lowercase().into());
+                map.insert(
+                    "recorded_verdict".to_owned(),
+                    format!("{:?}", replay.recording.verdict.ending).to_lowercase().into(),
+                );
                 map.insert("exact".to_owned(), replay.outcome.exact().into());
                 map.insert("reproduced".to_owned(), replay.outcome.reproduced.into());
-                let divergences: Vec<String> = replay.outcome.divergences.iter().map(ToString::to_string).collect();
+                let divergences: Vec<String> =
+                    replay.outcome.divergences.iter().map(ToString::to_string).collect();
                 map.insert("divergences".to_owned(), divergences.into());
-                map.insert("recorded_cell_ms".to_owned(), (replay.recording.verdict.cell_ns / 1_000_000).into());
+                map.insert(
+                    "recorded_cell_ms".to_owned(),
+                    (replay.recording.verdict.cell_ns / 1_000_000).into(),
+                );
             }
             cell
         });

@@ -23,7 +23,10 @@ pub fn env_overrides(flags: &[String]) -> Result<Vec<(String, String, String)>, 
         let (key, value) = rest.split_once('=')?;
         Some((service.to_owned(), key.to_owned(), value.to_owned()))
     };
-    flags.iter().map(|flag| parse(flag).ok_or_else(|| format!("--env {flag}: want SERVICE:KEY=VALUE"))).collect()
+    flags
+        .iter()
+        .map(|flag| parse(flag).ok_or_else(|| format!("--env {flag}: want SERVICE:KEY=VALUE")))
+        .collect()
 }
 
 /// `SERVICE=PATH` flags.
@@ -35,7 +38,10 @@ pub fn path_overrides(name: &str, flags: &[String]) -> Result<Vec<(String, PathB
         let (service, path) = flag.split_once('=')?;
         Some((service.to_owned(), std::path::absolute(path).ok()?))
     };
-    flags.iter().map(|flag| parse(flag).ok_or_else(|| format!("--{name} {flag}: want SERVICE=PATH"))).collect()
+    flags
+        .iter()
+        .map(|flag| parse(flag).ok_or_else(|| format!("--{name} {flag}: want SERVICE=PATH")))
+        .collect()
 }
 
 /// The host as a run finds it.

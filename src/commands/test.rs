@@ -119,7 +119,9 @@ fn check_host(plan: &Plan, args: &TestArgs, host: &Host) -> Result<(), u8> {
     let faults_syscalls = plan.cells.iter().filter_map(|cell| cell.assumption.as_ref());
     let faults_syscalls = faults_syscalls.flat_map(|a| a.flatten()).any(|a| !a.syscalls.is_empty());
     if let (true, Err(why)) = (faults_syscalls, &host.facts.seccomp_notify) {
-        lacking.push(format!("the spec has syscall faults, which need seccomp user notification: {why} (Linux 5.9 or later)"));
+        lacking.push(format!(
+            "the spec has syscall faults, which need seccomp user notification: {why} (Linux 5.9 or later)"
+        ));
     }
     if lacking.is_empty() {
         return Ok(());
@@ -163,7 +165,8 @@ impl Session<'_> {
         let (results, interrupted) = runtime.block_on(async {
             let oracle = Arc::new(SeededOracle::new(self.seed));
             let (embedded, addresses) = (self.args.embedded, self.addresses.clone());
-            let context = self.host.context(self.seed, redactor, sink.clone(), oracle, &dir, embedded, addresses);
+            let context =
+                self.host.context(self.seed, redactor, sink.clone(), oracle, &dir, embedded, addresses);
             self.run_cells(&context).await
         });
         let bundle = self.finish(recorder)?;
@@ -285,10 +288,13 @@ impl Session<'_> {
     }
 
     fn report(&self, results: &[CellResult], bundle: Option<&Path>, interrupted: bool) -> u8 {
-        let failed: Vec<&CellResult> = results.iter().filter(|r| r.verdict.ending != Ending::Passed).collect();
+        let failed: Vec<&CellResult> =
+            results.iter().filter(|r| r.verdict.ending != Ending::Passed).collect();
         let passed = results.len() - failed.len();
         let replay = |name: &str| {
-            bundle.map(|bundle| format!("faultbox replay {} --test {name} --seed {}", bundle.display(), self.seed))
+            bundle.map(|bundle| {
+                format!("faultbox replay {} --test {name} --seed {}", bundle.display(), self.seed)
+            })
         };
         match self.args.format {
             Format::Human => {

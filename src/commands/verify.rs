@@ -37,7 +37,10 @@ fn check(path: &Path) -> Result<String, ReadError> {
         // All zeros: the recorder was not given one.
         if stored != [0; 32] && digest != stored {
             let (stored, digest) = (hex(&stored), hex(&digest));
-            return Err(ReadError::Index(format!("cell {}: its digest is {stored}, its entries give {digest}", cell.name)));
+            return Err(ReadError::Index(format!(
+                "cell {}: its digest is {stored}, its entries give {digest}",
+                cell.name
+            )));
         }
     }
     for file in bundle.files()?.iter().filter(|file| file.content.is_some()) {

@@ -65,7 +65,11 @@ fn unsafe_stands_in_one_place_and_every_block_says_why() {
         let text = std::fs::read_to_string(&file).unwrap();
         let blocks = text.matches("unsafe {").count() + text.matches("unsafe fn").count();
         if file.ends_with("supervisor/sys.rs") {
-            assert!(text.matches("SAFETY:").count() >= text.matches("unsafe {").count(), "{}", file.display());
+            assert!(
+                text.matches("SAFETY:").count() >= text.matches("unsafe {").count(),
+                "{}",
+                file.display()
+            );
         } else {
             assert_eq!(blocks, 0, "unsafe in {}", file.display());
         }

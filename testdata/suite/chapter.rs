@@ -18,7 +18,8 @@ const REACHED: &[&str] = &[
 
 fn defect(name: &str, expected: &[&str]) {
     let dir = tempfile::tempdir().unwrap();
-    let (document, code) = record(&dir.path().join("defect.fb"), &["--env", &format!("api:ORDERS_BUG={name}")]);
+    let (document, code) =
+        record(&dir.path().join("defect.fb"), &["--env", &format!("api:ORDERS_BUG={name}")]);
     assert_eq!(red(&document), expected, "{}", reasons(&document));
     assert_eq!(code, 1);
 }
@@ -32,7 +33,8 @@ fn the_healthy_service_passes_all_27() {
     assert_eq!(code, 0);
     for name in REACHED {
         let cell = cells(&document).iter().find(|cell| cell["name"] == *name).unwrap();
-        let fired: u64 = cell["faults"].as_array().unwrap().iter().map(|f| f["fired"].as_u64().unwrap()).sum();
+        let fired: u64 =
+            cell["faults"].as_array().unwrap().iter().map(|f| f["fired"].as_u64().unwrap()).sum();
         assert!(fired > 0, "{name}: its fault never fired: {cell}");
         assert_eq!(cell["unreached"], false, "{name}");
     }
@@ -42,7 +44,11 @@ fn the_healthy_service_passes_all_27() {
 fn db_poison_turns_exactly_its_cells_red() {
     defect(
         "db-poison",
-        &["matrix_order_creation_db_down", "matrix_order_creation_db_write_fail", "matrix_order_listing_db_down"],
+        &[
+            "matrix_order_creation_db_down",
+            "matrix_order_creation_db_write_fail",
+            "matrix_order_listing_db_down",
+        ],
     );
 }
 
@@ -53,7 +59,10 @@ fn db_slow_health_turns_exactly_its_cell_red() {
 
 #[test]
 fn auth_cascade_turns_exactly_its_cells_red() {
-    defect("auth-cascade", &["matrix_order_creation_users_unavailable", "matrix_order_listing_users_unavailable"]);
+    defect(
+        "auth-cascade",
+        &["matrix_order_creation_users_unavailable", "matrix_order_listing_users_unavailable"],
+    );
 }
 
 #[test]
@@ -84,7 +93,8 @@ fn ten_runs_with_one_seed_are_equal() {
 fn the_canary_is_red_throughout() {
     let spec = super::repository("specs/canary/must_fail.star").display().to_string();
     let api = format!("api={}", super::orders_api().display());
-    let output = super::run(&["test", &spec, "--no-bundle", "--seed", "1", "--binary", &api, "--format", "json"]);
+    let output =
+        super::run(&["test", &spec, "--no-bundle", "--seed", "1", "--binary", &api, "--format", "json"]);
     let document = super::document(&output);
     assert_eq!(super::code(&output), 1);
     assert_eq!(

@@ -61,8 +61,19 @@ pub fn record(bundle: &Path, more: &[&str]) -> (Value, i32) {
     let spec = repository("specs/orders/faultbox.star");
     let api = format!("api={}", orders_api().display());
     let (spec, bundle) = (spec.display().to_string(), bundle.display().to_string());
-    let mut arguments =
-        vec!["test", &spec, "--embedded", "--seed", "1", "--binary", &api, "--bundle", &bundle, "--format", "json"];
+    let mut arguments = vec![
+        "test",
+        &spec,
+        "--embedded",
+        "--seed",
+        "1",
+        "--binary",
+        &api,
+        "--bundle",
+        &bundle,
+        "--format",
+        "json",
+    ];
     arguments.extend(more);
     let output = run(&arguments);
     (document(&output), code(&output))
@@ -76,7 +87,8 @@ pub fn cells(document: &Value) -> &Vec<Value> {
 /// Names of the cells that did not pass, sorted.
 pub fn red(document: &Value) -> Vec<String> {
     let not_passed = cells(document).iter().filter(|cell| cell["verdict"] != "passed");
-    let mut names: Vec<String> = not_passed.map(|cell| cell["name"].as_str().unwrap_or("?").to_owned()).collect();
+    let mut names: Vec<String> =
+        not_passed.map(|cell| cell["name"].as_str().unwrap_or("?").to_owned()).collect();
     names.sort();
     names
 }

@@ -5,8 +5,8 @@
 //! processes so that syscall faults bite.
 
 pub mod kafka;
-pub mod process;
 pub mod mysql;
+pub mod process;
 pub mod redis;
 
 use crate::link::{BoxFuture, Stream};

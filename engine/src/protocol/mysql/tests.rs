@@ -7,7 +7,9 @@ use crate::event_sink::MemorySink;
 use crate::fault::active::ActiveFaults;
 use crate::fault::rule::{Assumption, Effect, Fields, Matcher, Modifiers, Pattern, Rule, Target};
 use crate::journal::Journal;
-use crate::link::{Answer, BoxFuture, Conversation, Dial, InterfaceOptions, Link, Request, Responder, Stream};
+use crate::link::{
+    Answer, BoxFuture, Conversation, Dial, InterfaceOptions, Link, Request, Responder, Stream,
+};
 use crate::oracle::SeededOracle;
 use crate::protocol::{Protocol, ProtocolError};
 use crate::standin::{StandIn, StandInOptions, mysql};
@@ -44,7 +46,9 @@ where
 }
 
 pub(crate) fn env() -> BTreeMap<String, String> {
-    [("MYSQL_ROOT_PASSWORD", "test"), ("MYSQL_DATABASE", "appdb")].map(|(k, v)| (k.to_owned(), v.to_owned())).into()
+    [("MYSQL_ROOT_PASSWORD", "test"), ("MYSQL_DATABASE", "appdb")]
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .into()
 }
 
 pub(crate) async fn standin(data: &std::path::Path) -> (Arc<dyn StandIn>, SocketAddr) {
@@ -70,7 +74,9 @@ pub(crate) struct Watched {
     pub link: Arc<Link>,
 }
 
-fn watched(protocol_link: impl Fn(Arc<Journal>, Arc<ActiveFaults>) -> Arc<Link>) -> (Arc<MemorySink>, Arc<ActiveFaults>, Arc<Link>) {
+fn watched(
+    protocol_link: impl Fn(Arc<Journal>, Arc<ActiveFaults>) -> Arc<Link>,
+) -> (Arc<MemorySink>, Arc<ActiveFaults>, Arc<Link>) {
     let sink = Arc::new(MemorySink::default());
     let journal = Arc::new(Journal::new(sink.clone(), RunClock::start(), Arc::default(), 1, "cell"));
     journal.enter(Phase::Scenario);
@@ -137,7 +143,8 @@ async fn replayed(recording: &[Exchange]) -> (SocketAddr, Arc<MemorySink>) {
     }
     let responder = Arc::new(Recorded(Mutex::new(queues)));
     let (sink, _, link) = watched(link);
-    let address = listen(move |stream| PROTOCOL.serve(stream, link.clone(), Arc::new(Shared(responder.clone())))).await;
+    let address =
+        listen(move |stream| PROTOCOL.serve(stream, link.clone(), Arc::new(Shared(responder.clone())))).await;
     (address, sink)
 }
 
@@ -176,13 +183,21 @@ async fn drive(address: SocketAddr) -> Vec<String> {
     seen.push(format!("{rows:?}"));
     let rows: Vec<Row> = conn.query("SELECT id, uuid, customer, price, ratio, note, data, created_at FROM orders ORDER BY id DESC LIMIT 2").await.expect("text");
     seen.push(format!("{rows:?}"));
-    let again = conn.exec_drop("INSERT INTO orders (uuid, customer, price, created_at) VALUES (?, 'x', 1, NOW(6))", ("u3",)).await;
+    let again = conn
+        .exec_drop(
+            "INSERT INTO orders (uuid, customer, price, created_at) VALUES (?, 'x', 1, NOW(6))",
+            ("u3",),
+        )
+        .await;
     seen.push(format!("{:?}", again.expect_err("duplicate")));
     let mut tx = conn.start_transaction(mysql_async::TxOpts::default()).await.expect("begin");
     tx.query_drop("UPDATE orders SET status = 'done' WHERE id IN (1, 2)").await.expect("update");
     seen.push(tx.affected_rows().to_string());
     tx.rollback().await.expect("rollback");
-    let mut results = conn.query_iter("SELECT status FROM orders WHERE id = 1; SELECT count(*), sum(price) FROM orders").await.expect("two");
+    let mut results = conn
+        .query_iter("SELECT status FROM orders WHERE id = 1; SELECT count(*), sum(price) FROM orders")
+        .await
+        .expect("two");
     let first: Vec<String> = results.collect().await.expect("first");
     let second: Vec<(i64, String)> = results.collect().await.expect("second");
     drop(results);
@@ -226,7 +241,10 @@ async fn what_was_recorded_replays() {
     server.snapshot().expect("snapshot");
     let direct = drive(upstream).await;
     assert!(direct[2].contains("7000.10") && direct[2].contains("2024-05-06 07:08:09.123456"), "{direct:#?}");
-    assert!(direct[4].contains("1062") && direct[4].contains("'u3' for key 'orders.orders_uuid'"), "{direct:#?}");
+    assert!(
+        direct[4].contains("1062") && direct[4].contains("'u3' for key 'orders.orders_uuid'"),
+        "{direct:#?}"
+    );
     assert_eq!(direct[1], "Some(3) 1");
     assert_eq!(direct[5], "2");
     assert!(direct[6].contains(r#"["open"] [(3, "15100.60")]"#), "{direct:#?}");
@@ -296,14 +314,17 @@ async fn rules_act_with_the_protocols_own_codes() {
             rule(&[("query", "select 2")], Effect::Drop),
         ],
     );
-    let error = conn.exec_drop("UPDATE orders SET status = ? WHERE id = 1", ("x",)).await.expect_err("deadlock");
+    let error =
+        conn.exec_drop("UPDATE orders SET status = ? WHERE id = 1", ("x",)).await.expect_err("deadlock");
     match error {
         mysql_async::Error::Server(e) => assert_eq!((e.code, e.state.as_str()), (1213, "40001")),
         other => panic!("{other}"),
     }
-    let row: Option<(i64, String)> = conn.query_first("SELECT name FROM nowhere  WHERE a = 5").await.expect("answer");
+    let row: Option<(i64, String)> =
+        conn.query_first("SELECT name FROM nowhere  WHERE a = 5").await.expect("answer");
     assert_eq!(row, Some((7, "x".to_owned())));
-    let status: Option<String> = conn.exec_first("SELECT status FROM orders WHERE id = ?", (1,)).await.expect("select");
+    let status: Option<String> =
+        conn.exec_first("SELECT status FROM orders WHERE id = ?", (1,)).await.expect("select");
     assert_eq!(status.as_deref(), Some("open"));
     assert!(matches!(conn.query_drop("SELECT 2").await, Err(mysql_async::Error::Io(_))));
     proxy.faults.deactivate();
@@ -326,7 +347,9 @@ async fn a_client_that_gives_up_is_abandoned() {
     let data = tempfile::tempdir().expect("tempdir");
     let (_server, upstream) = seeded(data.path()).await;
     let proxy = proxied(upstream).await;
-    let mut conn = mysql_async::Conn::from_url(format!("mysql://root:test@{}/appdb", proxy.address)).await.expect("connect");
+    let mut conn = mysql_async::Conn::from_url(format!("mysql://root:test@{}/appdb", proxy.address))
+        .await
+        .expect("connect");
     activate(&proxy.faults, vec![rule(&[], Effect::Delay(Duration::from_secs(3600)))]);
     let waiting = tokio::time::timeout(Duration::from_millis(100), conn.query_drop("SELECT 4"));
     assert!(waiting.await.is_err());
@@ -346,16 +369,22 @@ async fn both_plugins_and_both_ways_of_authentication() {
         let accounts = super::serve::Accounts { passwords: Some(passwords), full_authentication };
         let (_, _, link) = watched(link);
         let responder = Arc::new(Shared(Arc::new(Recorded(Mutex::default()))));
-        let upstream = listen(move |stream| super::serve::run(stream, link.clone(), responder.clone(), accounts.clone())).await;
+        let upstream = listen(move |stream| {
+            super::serve::run(stream, link.clone(), responder.clone(), accounts.clone())
+        })
+        .await;
         let proxy = proxied(upstream).await;
         for address in [upstream, proxy.address] {
-            let mut conn = mysql_async::Conn::from_url(format!("mysql://root:test@{address}/appdb")).await.expect("connect");
+            let mut conn = mysql_async::Conn::from_url(format!("mysql://root:test@{address}/appdb"))
+                .await
+                .expect("connect");
             conn.ping().await.expect("ping");
             let wrong = mysql_async::Conn::from_url(format!("mysql://root:nope@{address}/appdb")).await;
             assert!(matches!(wrong, Err(mysql_async::Error::Server(e)) if e.code == 1045));
         }
         // Our own client, too.
-        let response = PROTOCOL.ready(To(proxy.address).dial().await.expect("dial"), proxy.link.clone()).await;
+        let response =
+            PROTOCOL.ready(To(proxy.address).dial().await.expect("dial"), proxy.link.clone()).await;
         assert!(response.is_ok(), "{response:?}");
     }
 }
@@ -381,7 +410,13 @@ async fn steps_tell_rows_and_errors() {
     assert_eq!(ask(call).await.data, Value::List(vec![Value::map([("n", Value::Int(1))])]));
     let failed = ask(step("exec", "INSERT INTO orders (uuid, customer, price, created_at) VALUES ('u9','a;b',1,NOW()); INSERT INTO nowhere VALUES (1); SELECT 1")).await;
     assert_eq!((failed.ok, failed.status), (false, 1146));
-    assert!(failed.error.as_deref().is_some_and(|e| e.contains("doesn't exist") && e.contains("INSERT INTO nowhere")), "{failed:?}");
+    assert!(
+        failed
+            .error
+            .as_deref()
+            .is_some_and(|e| e.contains("doesn't exist") && e.contains("INSERT INTO nowhere")),
+        "{failed:?}"
+    );
 }
 
 #[test]
@@ -420,11 +455,15 @@ mod codec {
             (-1e9f32..1e9).prop_map(move |n| (of(types::FLOAT), Value::Float(f64::from(n)))),
             (-1e300..1e300).prop_map(move |n: f64| (of(types::DOUBLE), Value::Float(n))),
             ".{0,300}".prop_map(move |s| (of(types::VAR_STRING), Value::Text(s))),
-            (1000..9999, 1..12, 1..28).prop_map(move |(y, m, d)| (of(types::DATE), Value::Text(format!("{y}-{m:02}-{d:02}")))),
+            (1000..9999, 1..12, 1..28)
+                .prop_map(move |(y, m, d)| (of(types::DATE), Value::Text(format!("{y}-{m:02}-{d:02}")))),
             (1000..9999, 0..59, 0..999_999).prop_map(move |(y, s, f)| {
                 (of(types::DATETIME), Value::Text(format!("{y}-01-02 03:04:{s:02}.{f:06}")))
             }),
-            (0..838, 1..59, 0..999_999).prop_map(move |(h, s, f)| (of(types::TIME), Value::Text(format!("-{h:02}:04:{s:02}.{f:06}")))),
+            (0..838, 1..59, 0..999_999).prop_map(move |(h, s, f)| (
+                of(types::TIME),
+                Value::Text(format!("-{h:02}:04:{s:02}.{f:06}"))
+            )),
             Just((of(types::LONG), Value::Null)),
         ]
     }

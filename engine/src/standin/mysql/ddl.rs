@@ -23,7 +23,12 @@ pub fn table(create: &ast::CreateTable, database: &str) -> Result<TableDef, Fail
         first_id: None,
     };
     for declared in &create.columns {
-        let column = column(&mut table, &declared.name.value, &declared.data_type, declared.options.iter().map(|o| &o.option))?;
+        let column = column(
+            &mut table,
+            &declared.name.value,
+            &declared.data_type,
+            declared.options.iter().map(|o| &o.option),
+        )?;
         table.columns.push(column);
     }
     for constraint in &create.constraints {
@@ -67,13 +72,21 @@ fn default(expression: &Expr, kind: &ColumnType) -> Result<(String, String), Fai
             ast::Value::Null => return Ok(("NULL".to_owned(), words)),
             ast::Value::Boolean(b) => u8::from(*b).to_string(),
             ast::Value::Number(text, _) => text.to_string(),
-            other => other.clone().into_string().ok_or_else(|| unsupported(&format!("the default {words}")))?,
+            other => {
+                other.clone().into_string().ok_or_else(|| unsupported(&format!("the default {words}")))?
+            }
         },
         Expr::UnaryOp { op: ast::UnaryOperator::Minus, expr } => format!("-{expr}"),
         Expr::Nested(inner) => return default(inner, kind),
-        Expr::Function(f) if f.name.to_string().eq_ignore_ascii_case("uuid") => return Ok(("fb('uuid')".to_owned(), words)),
-        Expr::Function(f) if f.name.to_string().eq_ignore_ascii_case("json_object") => return Ok(("'{}'".to_owned(), words)),
-        Expr::Function(f) if f.name.to_string().eq_ignore_ascii_case("json_array") => return Ok(("'[]'".to_owned(), words)),
+        Expr::Function(f) if f.name.to_string().eq_ignore_ascii_case("uuid") => {
+            return Ok(("fb('uuid')".to_owned(), words));
+        }
+        Expr::Function(f) if f.name.to_string().eq_ignore_ascii_case("json_object") => {
+            return Ok(("'{}'".to_owned(), words));
+        }
+        Expr::Function(f) if f.name.to_string().eq_ignore_ascii_case("json_array") => {
+            return Ok(("'[]'".to_owned(), words));
+        }
         _ => return Err(unsupported(&format!("the default {words}"))),
     };
     let stored = kind.store(rusqlite::types::ValueRef::Text(text.as_bytes()), "default");
@@ -107,10 +120,16 @@ fn column<'a>(
                 column.default = Some(sql);
             }
             ColumnOption::OnUpdate(expression) => {
-                column.on_update = Some(digits_of(expression).ok_or_else(|| unsupported(&format!("ON UPDATE {expression}")))?);
+                column.on_update = Some(
+                    digits_of(expression).ok_or_else(|| unsupported(&format!("ON UPDATE {expression}")))?,
+                );
             }
-            ColumnOption::PrimaryKey(_) => table.keys.push(Key { name: "PRIMARY".into(), columns: names(), unique: true }),
-            ColumnOption::Unique(_) => table.keys.push(Key { name: name.to_owned(), columns: names(), unique: true }),
+            ColumnOption::PrimaryKey(_) => {
+                table.keys.push(Key { name: "PRIMARY".into(), columns: names(), unique: true })
+            }
+            ColumnOption::Unique(_) => {
+                table.keys.push(Key { name: name.to_owned(), columns: names(), unique: true })
+            }
             ColumnOption::Collation(collation) => {
                 if let ColumnType::Text { binary, .. } = &mut column.kind {
                     *binary = collation.to_string().ends_with("_bin");
@@ -140,7 +159,12 @@ fn key_columns(columns: &[ast::IndexColumn]) -> Result<Vec<String>, Failure> {
     columns.iter().map(name).collect()
 }
 
-fn add_key(table: &mut TableDef, name: Option<&ast::Ident>, columns: Vec<String>, unique: bool) -> Result<(), Failure> {
+fn add_key(
+    table: &mut TableDef,
+    name: Option<&ast::Ident>,
+    columns: Vec<String>,
+    unique: bool,
+) -> Result<(), Failure> {
     for column in &columns {
         if table.column(column).is_none() {
             return Err(Failure::new(1072, "42000", format!("Key column '{column}' doesn't exist in table")));
@@ -167,7 +191,9 @@ fn constrain(table: &mut TableDef, constraint: &TableConstraint) -> Result<(), F
             if !table.primary().is_empty() {
                 return Err(Failure::new(1068, "42000", "Multiple primary key defined".to_owned()));
             }
-            table.keys.insert(0, Key { name: "PRIMARY".into(), columns: key_columns(&key.columns)?, unique: true });
+            table
+                .keys
+                .insert(0, Key { name: "PRIMARY".into(), columns: key_columns(&key.columns)?, unique: true });
             Ok(())
         }
         TableConstraint::Unique(key) => {
@@ -182,11 +208,16 @@ fn constrain(table: &mut TableDef, constraint: &TableConstraint) -> Result<(), F
             let names = |list: &[ast::Ident]| list.iter().map(|i| i.value.clone()).collect::<Vec<_>>();
             let number = table.foreign.len() + 1;
             table.foreign.push(Foreign {
-                name: key.name.as_ref().map_or_else(|| format!("{}_ibfk_{number}", table.name), |n| n.value.clone()),
+                name: key
+                    .name
+                    .as_ref()
+                    .map_or_else(|| format!("{}_ibfk_{number}", table.name), |n| n.value.clone()),
                 columns: names(&key.columns),
                 table: format!("{}.{other}", database.unwrap_or(&table.database)),
                 referred: names(&key.referred_columns),
-                actions: format!("{} {}", action("DELETE", &key.on_delete), action("UPDATE", &key.on_update)).trim().to_owned(),
+                actions: format!("{} {}", action("DELETE", &key.on_delete), action("UPDATE", &key.on_update))
+                    .trim()
+                    .to_owned(),
             });
             Ok(())
         }
@@ -211,7 +242,11 @@ pub fn drop_index(table: &mut TableDef, name: &str) -> Result<(), Failure> {
     let before = table.keys.len();
     table.keys.retain(|k| !k.name.eq_ignore_ascii_case(name));
     if table.keys.len() == before {
-        return Err(Failure::new(1091, "42000", format!("Can't DROP '{name}'; check that column/key exists")));
+        return Err(Failure::new(
+            1091,
+            "42000",
+            format!("Can't DROP '{name}'; check that column/key exists"),
+        ));
     }
     Ok(())
 }
@@ -228,7 +263,8 @@ pub fn alter(table: &mut TableDef, operation: &Op) -> Result<Option<(String, Str
             if table.column(name).is_some() {
                 return Err(Failure::new(1060, "42S21", format!("Duplicate column name '{name}'")));
             }
-            let column = column(table, name, &column_def.data_type, column_def.options.iter().map(|o| &o.option))?;
+            let column =
+                column(table, name, &column_def.data_type, column_def.options.iter().map(|o| &o.option))?;
             let at = place(table, column_position.as_ref(), table.columns.len())?;
             table.columns.insert(at, column);
         }
@@ -245,7 +281,9 @@ pub fn alter(table: &mut TableDef, operation: &Op) -> Result<Option<(String, Str
         Op::AddConstraint { constraint, .. } => constrain(table, constraint)?,
         Op::DropIndex { name } => drop_index(table, &name.value)?,
         Op::DropPrimaryKey { .. } => drop_index(table, "PRIMARY")?,
-        Op::DropForeignKey { name, .. } => table.foreign.retain(|f| !f.name.eq_ignore_ascii_case(&name.value)),
+        Op::DropForeignKey { name, .. } => {
+            table.foreign.retain(|f| !f.name.eq_ignore_ascii_case(&name.value))
+        }
         Op::DropConstraint { name, .. } => {
             table.foreign.retain(|f| !f.name.eq_ignore_ascii_case(&name.value));
             table.keys.retain(|k| !k.name.eq_ignore_ascii_case(&name.value));
@@ -263,13 +301,16 @@ pub fn alter(table: &mut TableDef, operation: &Op) -> Result<Option<(String, Str
         }
         Op::AlterColumn { column_name, op } => {
             let at = table.columns.iter().position(|c| c.name.eq_ignore_ascii_case(&column_name.value));
-            let column = at.and_then(|at| table.columns.get_mut(at)).ok_or_else(|| missing(&column_name.value))?;
+            let column =
+                at.and_then(|at| table.columns.get_mut(at)).ok_or_else(|| missing(&column_name.value))?;
             match op {
                 ast::AlterColumnOperation::SetDefault { value } => {
                     let (sql, words) = default(value, &column.kind)?;
                     (column.default, column.default_words) = (Some(sql), Some(words));
                 }
-                ast::AlterColumnOperation::DropDefault => (column.default, column.default_words) = (None, None),
+                ast::AlterColumnOperation::DropDefault => {
+                    (column.default, column.default_words) = (None, None)
+                }
                 other => return Err(unsupported(&format!("ALTER COLUMN {other}"))),
             }
         }
@@ -278,7 +319,11 @@ pub fn alter(table: &mut TableDef, operation: &Op) -> Result<Option<(String, Str
     Ok(None)
 }
 
-fn place(table: &TableDef, position: Option<&ast::MySQLColumnPosition>, otherwise: usize) -> Result<usize, Failure> {
+fn place(
+    table: &TableDef,
+    position: Option<&ast::MySQLColumnPosition>,
+    otherwise: usize,
+) -> Result<usize, Failure> {
     match position {
         None => Ok(otherwise),
         Some(ast::MySQLColumnPosition::First) => Ok(0),
@@ -322,19 +367,32 @@ fn change(
 pub fn copy(old: &TableDef, new: &TableDef, from: &str, renamed: &[(String, String)]) -> String {
     let (mut targets, mut sources) = (Vec::new(), Vec::new());
     for column in &new.columns {
-        let source = renamed.iter().rev().find(|(_, n)| n.eq_ignore_ascii_case(&column.name)).map_or(&column.name, |(o, _)| o);
+        let source = renamed
+            .iter()
+            .rev()
+            .find(|(_, n)| n.eq_ignore_ascii_case(&column.name))
+            .map_or(&column.name, |(o, _)| o);
         if let Some(kept) = old.column(source) {
             targets.push(super::schema::quote(&column.name));
             sources.push(super::emit::store(&super::schema::quote(&kept.name), column));
         } else if column.not_null && column.default.is_none() && !column.auto {
             // Strict mode or not, existing rows get the type's zero.
             let zero = match column.kind {
-                ColumnType::Int { .. } | ColumnType::Decimal { .. } | ColumnType::Float | ColumnType::Double | ColumnType::Year => "0".to_owned(),
+                ColumnType::Int { .. }
+                | ColumnType::Decimal { .. }
+                | ColumnType::Float
+                | ColumnType::Double
+                | ColumnType::Year => "0".to_owned(),
                 _ => literal(""),
             };
             targets.push(super::schema::quote(&column.name));
             sources.push(zero);
         }
     }
-    format!("INSERT INTO {} ({}) SELECT {} FROM {from}", super::schema::quote(&new.stored()), targets.join(", "), sources.join(", "))
+    format!(
+        "INSERT INTO {} ({}) SELECT {} FROM {from}",
+        super::schema::quote(&new.stored()),
+        targets.join(", "),
+        sources.join(", ")
+    )
 }

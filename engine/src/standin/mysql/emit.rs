@@ -66,7 +66,10 @@ pub struct Emitter<'a> {
 type Emitted = Result<String, Failure>;
 
 fn ident(name: &ast::ObjectName) -> Result<Vec<&str>, Failure> {
-    name.0.iter().map(|p| p.as_ident().map(|i| i.value.as_str()).ok_or_else(|| unsupported("a computed name"))).collect()
+    name.0
+        .iter()
+        .map(|p| p.as_ident().map(|i| i.value.as_str()).ok_or_else(|| unsupported("a computed name")))
+        .collect()
 }
 
 /// Database and name of a table.
@@ -211,7 +214,8 @@ impl<'a> Emitter<'a> {
             SetExpr::Values(values) => {
                 let mut rows = Vec::new();
                 for row in &values.rows {
-                    let cells: Result<Vec<String>, Failure> = row.content.iter().map(|e| self.expression(e)).collect();
+                    let cells: Result<Vec<String>, Failure> =
+                        row.content.iter().map(|e| self.expression(e)).collect();
                     rows.push(format!("({})", cells?.join(", ")));
                 }
                 let width = values.rows.first().map_or(0, |r| r.content.len());
@@ -276,7 +280,11 @@ impl<'a> Emitter<'a> {
         self.aliases.push(Vec::new());
         // The list stands first in the text, but needs the tables: count its placeholders first.
         let before = self.placeholders;
-        let list_has = select.projection.iter().map(|item| crate::protocol::mysql::fingerprint::placeholders(&item.to_string())).sum::<usize>();
+        let list_has = select
+            .projection
+            .iter()
+            .map(|item| crate::protocol::mysql::fingerprint::placeholders(&item.to_string()))
+            .sum::<usize>();
         self.placeholders += list_has;
         let from = self.from(&select.from)?;
         let after_from = std::mem::replace(&mut self.placeholders, before);
@@ -302,7 +310,8 @@ impl<'a> Emitter<'a> {
         match &select.group_by {
             ast::GroupByExpr::Expressions(list, modifiers) if modifiers.is_empty() => {
                 if !list.is_empty() {
-                    let list: Result<Vec<String>, Failure> = list.iter().map(|e| self.expression(e)).collect();
+                    let list: Result<Vec<String>, Failure> =
+                        list.iter().map(|e| self.expression(e)).collect();
                     sql += &format!(" GROUP BY {}", list?.join(", "));
                 }
             }
@@ -360,7 +369,12 @@ impl<'a> Emitter<'a> {
                 if of.is_none() && source.merged.iter().any(|m| m.eq_ignore_ascii_case(&column.name)) {
                     continue;
                 }
-                list.push(format!("{}.{} AS {}", quote(&source.alias), quote(&column.name), quote(&column.name)));
+                list.push(format!(
+                    "{}.{} AS {}",
+                    quote(&source.alias),
+                    quote(&column.name),
+                    quote(&column.name)
+                ));
                 columns.push(column.clone());
             }
         }
@@ -404,7 +418,11 @@ impl<'a> Emitter<'a> {
                         list.push(quote(table_name(name)?.1));
                     }
                     if let Some(source) = self.scopes.last_mut().and_then(|s| s.last_mut()) {
-                        source.merged = names.iter().filter_map(|n| table_name(n).ok()).map(|(_, n)| n.to_owned()).collect();
+                        source.merged = names
+                            .iter()
+                            .filter_map(|n| table_name(n).ok())
+                            .map(|(_, n)| n.to_owned())
+                            .collect();
                     }
                     sql += &format!(" USING ({})", list.join(", "));
                 }
@@ -420,7 +438,8 @@ impl<'a> Emitter<'a> {
             TableFactor::Table { name, alias, args: None, .. } => {
                 let (database, table) = table_name(name)?;
                 let alias = alias.as_ref().map_or(table, |a| a.name.value.as_str()).to_owned();
-                let cte = self.ctes.iter().rev().find(|(n, _)| database.is_none() && n.eq_ignore_ascii_case(table));
+                let cte =
+                    self.ctes.iter().rev().find(|(n, _)| database.is_none() && n.eq_ignore_ascii_case(table));
                 if let Some((name, columns)) = cte {
                     (quote(name), alias, columns.clone())
                 } else if database.is_some_and(|d| d.eq_ignore_ascii_case("information_schema")) {
@@ -456,7 +475,11 @@ impl<'a> Emitter<'a> {
                 let column = source.columns.iter().find(|c| c.name.eq_ignore_ascii_case(name));
                 if let Some(column) = column.filter(|_| !merged) {
                     if found.is_some() {
-                        return Err(Failure::new(1052, "23000", format!("Column '{name}' in field list is ambiguous")));
+                        return Err(Failure::new(
+                            1052,
+                            "23000",
+                            format!("Column '{name}' in field list is ambiguous"),
+                        ));
                     }
                     found = Some((source, column));
                 }
@@ -488,7 +511,12 @@ impl<'a> Emitter<'a> {
         {
             return Ok(format!("excluded.{}", quote(name)));
         }
-        let aliased = self.aliases.last().into_iter().flatten().find(|a| table.is_none() && a.eq_ignore_ascii_case(name));
+        let aliased = self
+            .aliases
+            .last()
+            .into_iter()
+            .flatten()
+            .find(|a| table.is_none() && a.eq_ignore_ascii_case(name));
         if let (Some(alias), true) = (aliased, self.aliases_first) {
             return Ok(quote(alias));
         }
@@ -556,7 +584,11 @@ impl<'a> Emitter<'a> {
     }
 
     fn shifted(&mut self, date: &str, interval: &ast::Interval, back: bool) -> Emitted {
-        let unit = interval.leading_field.as_ref().map(|f| f.to_string().to_lowercase()).unwrap_or_else(|| "day".into());
+        let unit = interval
+            .leading_field
+            .as_ref()
+            .map(|f| f.to_string().to_lowercase())
+            .unwrap_or_else(|| "day".into());
         let amount = self.expression(&interval.value)?;
         let sign = if back { "-" } else { "" };
         Ok(format!("fb('date_shift', {date}, {sign}({amount}), {})", literal(unit.trim_end_matches('s'))))
@@ -572,7 +604,9 @@ impl<'a> Emitter<'a> {
             Expr::CompoundIdentifier(parts) => self.column(parts)?,
             Expr::Value(value) => self.value(&value.value)?,
             Expr::Nested(inner) => format!("({})", self.expression(inner)?),
-            Expr::BinaryOp { left, op, right } if !matches!(**right, Expr::Interval(_)) => self.binary(left, op, right)?,
+            Expr::BinaryOp { left, op, right } if !matches!(**right, Expr::Interval(_)) => {
+                self.binary(left, op, right)?
+            }
             Expr::BinaryOp { left, op, right } => {
                 let date = self.expression(left)?;
                 match &**right {
@@ -610,13 +644,19 @@ impl<'a> Emitter<'a> {
                 format!("({inner} {}LIKE {pattern} ESCAPE {escape})", not(*negated))
             }
             Expr::RLike { negated, expr, pattern, .. } => {
-                format!("({}fb('regexp', {}, {}))", not(*negated), self.expression(expr)?, self.expression(pattern)?)
+                format!(
+                    "({}fb('regexp', {}, {}))",
+                    not(*negated),
+                    self.expression(expr)?,
+                    self.expression(pattern)?
+                )
             }
             Expr::In { expr, target, negated, .. } => {
                 let inner = self.expression(expr)?;
                 let list = match target {
                     ast::InTarget::List(list) => {
-                        let list: Result<Vec<String>, Failure> = list.iter().map(|e| self.compared(e, expr)).collect();
+                        let list: Result<Vec<String>, Failure> =
+                            list.iter().map(|e| self.compared(e, expr)).collect();
                         list?.join(", ")
                     }
                     ast::InTarget::Subquery(query) => self.query(query)?.0,
@@ -624,7 +664,9 @@ impl<'a> Emitter<'a> {
                 };
                 format!("({inner} {}IN ({list}))", not(*negated))
             }
-            Expr::Exists { subquery, negated } => format!("({}EXISTS ({}))", not(*negated), self.query(subquery)?.0),
+            Expr::Exists { subquery, negated } => {
+                format!("({}EXISTS ({}))", not(*negated), self.query(subquery)?.0)
+            }
             Expr::Subquery(query) => format!("({})", self.query(query)?.0),
             Expr::Tuple(list) => {
                 let list: Result<Vec<String>, Failure> = list.iter().map(|e| self.expression(e)).collect();
@@ -684,7 +726,9 @@ impl<'a> Emitter<'a> {
             Expr::Extract { field, expr, .. } => {
                 format!("fb({}, {})", literal(&field.to_string().to_lowercase()), self.expression(expr)?)
             }
-            Expr::TypedString(typed) => typed.value.value.clone().into_string().map(|s| literal(&s)).unwrap_or_else(|| "NULL".into()),
+            Expr::TypedString(typed) => {
+                typed.value.value.clone().into_string().map(|s| literal(&s)).unwrap_or_else(|| "NULL".into())
+            }
             Expr::Function(function) => self.function(function)?,
             other => return Err(unsupported(&format!("the expression {other}"))),
         })
@@ -694,9 +738,10 @@ impl<'a> Emitter<'a> {
         use ast::Value as V;
         Ok(match value {
             V::Number(text, _) => text.to_string(),
-            V::SingleQuotedString(s) | V::DoubleQuotedString(s) | V::NationalStringLiteral(s) | V::EscapedStringLiteral(s) => {
-                literal(s)
-            }
+            V::SingleQuotedString(s)
+            | V::DoubleQuotedString(s)
+            | V::NationalStringLiteral(s)
+            | V::EscapedStringLiteral(s) => literal(s),
             V::HexStringLiteral(hex) => format!("x'{hex}'"),
             V::Boolean(b) => u8::from(*b).to_string(),
             V::Null => "NULL".to_owned(),
@@ -723,7 +768,9 @@ impl<'a> Emitter<'a> {
             }
             for clause in &list.clauses {
                 match clause {
-                    ast::FunctionArgumentClause::Separator(text) => separator = text.value.clone().into_string(),
+                    ast::FunctionArgumentClause::Separator(text) => {
+                        separator = text.value.clone().into_string()
+                    }
                     ast::FunctionArgumentClause::OrderBy(_) if name == "group_concat" => {}
                     other => return Err(unsupported(&format!("{other} in a function"))),
                 }
@@ -733,19 +780,27 @@ impl<'a> Emitter<'a> {
             return Err(unsupported("window functions"));
         }
         let call = format!("{name}()");
-        if raw.is_empty() && args.is_empty() && let Some(fact) = self.tables.fact(&call) {
+        if raw.is_empty()
+            && args.is_empty()
+            && let Some(fact) = self.tables.fact(&call)
+        {
             return Ok(show(&fact));
         }
         // These take names or intervals, not values.
         match (name.as_str(), raw.as_slice()) {
-            ("values", [Expr::Identifier(column)]) => return Ok(format!("excluded.{}", quote(&column.value))),
+            ("values", [Expr::Identifier(column)]) => {
+                return Ok(format!("excluded.{}", quote(&column.value)));
+            }
             ("date_add" | "date_sub" | "adddate" | "subdate", [date, Expr::Interval(interval)]) => {
                 let date = self.expression(date)?;
                 return self.shifted(&date, interval, name.contains("sub"));
             }
             ("timestampdiff", [unit, from, to]) => {
                 let (from, to) = (self.expression(from)?, self.expression(to)?);
-                return Ok(format!("fb('timestampdiff', {}, {from}, {to})", literal(&unit.to_string().to_lowercase())));
+                return Ok(format!(
+                    "fb('timestampdiff', {}, {from}, {to})",
+                    literal(&unit.to_string().to_lowercase())
+                ));
             }
             _ => {}
         }
@@ -755,20 +810,29 @@ impl<'a> Emitter<'a> {
         let list = args.join(", ");
         let digits = if args.is_empty() { "0".to_owned() } else { list.clone() };
         Ok(match name.as_str() {
-            "now" | "current_timestamp" | "localtime" | "localtimestamp" | "sysdate" | "utc_timestamp" => format!("fb_now({digits})"),
+            "now" | "current_timestamp" | "localtime" | "localtimestamp" | "sysdate" | "utc_timestamp" => {
+                format!("fb_now({digits})")
+            }
             "curdate" | "current_date" | "utc_date" => "substr(fb_now(0), 1, 10)".to_owned(),
             "curtime" | "current_time" | "utc_time" => format!("substr(fb_now({digits}), 12)"),
             "group_concat" => {
                 // SQLite takes DISTINCT only without a separator of its own; the comma is both defaults.
                 match (distinct, separator) {
-                    (true, Some(s)) if s != "," => return Err(unsupported("GROUP_CONCAT(DISTINCT ... SEPARATOR ...)")),
+                    (true, Some(s)) if s != "," => {
+                        return Err(unsupported("GROUP_CONCAT(DISTINCT ... SEPARATOR ...)"));
+                    }
                     (true, _) => format!("group_concat(DISTINCT {list})"),
-                    (false, s) => format!("group_concat({list}, {})", literal(&s.unwrap_or_else(|| ",".into()))),
+                    (false, s) => {
+                        format!("group_concat({list}, {})", literal(&s.unwrap_or_else(|| ",".into())))
+                    }
                 }
             }
-            "count" | "sum" | "avg" | "min" | "max" => format!("{name}({}{list})", if distinct { "DISTINCT " } else { "" }),
-            "ifnull" | "coalesce" | "nullif" | "abs" | "round" | "replace" | "hex" | "sign" | "json_extract" | "json_object"
-            | "json_array" | "json_valid" | "json_set" | "json_array_length" | "substr" | "ltrim" | "rtrim" | "char" => format!("{name}({list})"),
+            "count" | "sum" | "avg" | "min" | "max" => {
+                format!("{name}({}{list})", if distinct { "DISTINCT " } else { "" })
+            }
+            "ifnull" | "coalesce" | "nullif" | "abs" | "round" | "replace" | "hex" | "sign"
+            | "json_extract" | "json_object" | "json_array" | "json_valid" | "json_set"
+            | "json_array_length" | "substr" | "ltrim" | "rtrim" | "char" => format!("{name}({list})"),
             "substring" | "mid" => format!("substr({list})"),
             "lower" | "lcase" => format!("fb('str_lower', {list})"),
             "upper" | "ucase" => format!("fb('str_upper', {list})"),
@@ -804,16 +868,25 @@ impl<'a> Emitter<'a> {
             Expr::Value(value) => match &value.value {
                 ast::Value::Number(text, _) => match text.to_string().split_once('.') {
                     None => plain(int()),
-                    Some((_, fraction)) => plain(ColumnType::Decimal { digits: 15, scale: fraction.len().min(15) as u8 }),
+                    Some((_, fraction)) => {
+                        plain(ColumnType::Decimal { digits: 15, scale: fraction.len().min(15) as u8 })
+                    }
                 },
                 ast::Value::Boolean(_) => plain(int()),
                 ast::Value::SingleQuotedString(_) | ast::Value::DoubleQuotedString(_) => plain(text()),
                 _ => (None, None),
             },
-            Expr::IsNull(_) | Expr::IsNotNull(_) | Expr::In { .. } | Expr::Between { .. } | Expr::Like { .. } | Expr::Exists { .. } => plain(int()),
+            Expr::IsNull(_)
+            | Expr::IsNotNull(_)
+            | Expr::In { .. }
+            | Expr::Between { .. }
+            | Expr::Like { .. }
+            | Expr::Exists { .. } => plain(int()),
             Expr::BinaryOp { left, op, right } => (self.arithmetic(left, op, right), None),
             Expr::UnaryOp { expr, op: ast::UnaryOperator::Minus } => (self.kind(expr).0, None),
-            Expr::Case { conditions, .. } => conditions.first().map_or((None, None), |w| (self.kind(&w.result).0, None)),
+            Expr::Case { conditions, .. } => {
+                conditions.first().map_or((None, None), |w| (self.kind(&w.result).0, None))
+            }
             Expr::Cast { data_type, .. } => (ColumnType::declared(data_type).ok(), None),
             Expr::Subquery(_) => (None, None),
             Expr::Function(function) => (self.function_kind(function), None),
@@ -866,9 +939,10 @@ impl<'a> Emitter<'a> {
             _ => 0,
         };
         Some(match name.as_str() {
-            "count" | "length" | "char_length" | "locate" | "instr" | "year" | "month" | "day" | "hour" | "minute" | "second"
-            | "datediff" | "timestampdiff" | "isnull" | "last_insert_id" | "row_count" | "found_rows" | "connection_id"
-            | "dayofweek" | "weekday" | "dayofyear" | "field" | "sign" => int(),
+            "count" | "length" | "char_length" | "locate" | "instr" | "year" | "month" | "day" | "hour"
+            | "minute" | "second" | "datediff" | "timestampdiff" | "isnull" | "last_insert_id"
+            | "row_count" | "found_rows" | "connection_id" | "dayofweek" | "weekday" | "dayofyear"
+            | "field" | "sign" => int(),
             "sum" | "avg" => match of(0)? {
                 ColumnType::Int { .. } if name == "sum" => ColumnType::Decimal { digits: 15, scale: 0 },
                 ColumnType::Int { .. } => ColumnType::Decimal { digits: 15, scale: 4 },
@@ -877,17 +951,17 @@ impl<'a> Emitter<'a> {
                 }
                 _ => ColumnType::Double,
             },
-            "min" | "max" | "ifnull" | "coalesce" | "nullif" | "greatest" | "least" | "any_value" | "abs" | "values" => {
-                of(0).or_else(|| of(1))?
-            }
+            "min" | "max" | "ifnull" | "coalesce" | "nullif" | "greatest" | "least" | "any_value" | "abs"
+            | "values" => of(0).or_else(|| of(1))?,
             "if" => of(1).or_else(|| of(2))?,
             "now" | "current_timestamp" | "sysdate" | "utc_timestamp" | "localtime" | "localtimestamp" => {
                 ColumnType::DateTime { digits, stamp: false }
             }
             "curdate" | "current_date" | "date" | "last_day" => ColumnType::Date,
             "rand" | "sqrt" | "pow" | "power" | "pi" | "exp" | "ln" => ColumnType::Double,
-            "concat" | "concat_ws" | "upper" | "lower" | "left" | "right" | "substring" | "replace" | "trim" | "date_format"
-            | "group_concat" | "uuid" | "hex" | "database" | "version" | "user" | "md5" | "sha1" | "sha2" | "lpad" | "rpad" => text(),
+            "concat" | "concat_ws" | "upper" | "lower" | "left" | "right" | "substring" | "replace"
+            | "trim" | "date_format" | "group_concat" | "uuid" | "hex" | "database" | "version" | "user"
+            | "md5" | "sha1" | "sha2" | "lpad" | "rpad" => text(),
             _ => return None,
         })
     }
@@ -963,7 +1037,10 @@ pub fn show(cell: &Cell) -> String {
 
 fn values(names: &[&str], rows: &[Vec<Cell>]) -> String {
     let row = |cells: &[Cell]| {
-        let cells = names.iter().zip(cells).map(|(name, cell)| format!("{} COLLATE NOCASE AS {}", show(cell), quote(name)));
+        let cells = names
+            .iter()
+            .zip(cells)
+            .map(|(name, cell)| format!("{} COLLATE NOCASE AS {}", show(cell), quote(name)));
         format!("SELECT {}", cells.collect::<Vec<_>>().join(", "))
     };
     if rows.is_empty() {
@@ -979,7 +1056,9 @@ fn cast(inner: &str, to: &ast::DataType) -> Emitted {
         ColumnType::Float | ColumnType::Double => format!("CAST({inner} AS REAL)"),
         ColumnType::Bytes { .. } => format!("CAST({inner} AS BLOB)"),
         ColumnType::Json => format!("json({inner})"),
-        kind @ (ColumnType::Date | ColumnType::DateTime { .. } | ColumnType::Time { .. }) => format!("fb_like({inner}, {})", code(&kind)),
+        kind @ (ColumnType::Date | ColumnType::DateTime { .. } | ColumnType::Time { .. }) => {
+            format!("fb_like({inner}, {})", code(&kind))
+        }
         _ => format!("CAST({inner} AS TEXT)"),
     })
 }

@@ -35,13 +35,78 @@ pub type Shared = Arc<Mutex<Running>>;
 
 /// The functions that [`call`] knows, for the emitter.
 pub const KNOWN: &[&str] = &[
-    "concat", "concat_ws", "left", "right", "lpad", "rpad", "reverse", "repeat", "space", "substring_index", "locate",
-    "instr", "length", "octet_length", "char_length", "character_length", "ascii", "strcmp", "field", "elt",
-    "find_in_set", "floor", "ceil", "ceiling", "mod", "pow", "power", "sqrt", "exp", "ln", "log10", "log2", "truncate",
-    "rand", "pi", "greatest", "least", "isnull", "sha1", "sha", "sha2", "unhex", "uuid", "date", "time", "year",
-    "month", "day", "dayofmonth", "hour", "minute", "second", "microsecond", "dayofweek", "weekday", "dayofyear",
-    "quarter", "last_day", "date_format", "datediff", "timestampdiff", "date_shift", "from_unixtime", "unix_timestamp",
-    "bin_to_uuid", "uuid_to_bin", "regexp", "json_unquote", "if", "to_days", "str_lower", "str_upper",
+    "concat",
+    "concat_ws",
+    "left",
+    "right",
+    "lpad",
+    "rpad",
+    "reverse",
+    "repeat",
+    "space",
+    "substring_index",
+    "locate",
+    "instr",
+    "length",
+    "octet_length",
+    "char_length",
+    "character_length",
+    "ascii",
+    "strcmp",
+    "field",
+    "elt",
+    "find_in_set",
+    "floor",
+    "ceil",
+    "ceiling",
+    "mod",
+    "pow",
+    "power",
+    "sqrt",
+    "exp",
+    "ln",
+    "log10",
+    "log2",
+    "truncate",
+    "rand",
+    "pi",
+    "greatest",
+    "least",
+    "isnull",
+    "sha1",
+    "sha",
+    "sha2",
+    "unhex",
+    "uuid",
+    "date",
+    "time",
+    "year",
+    "month",
+    "day",
+    "dayofmonth",
+    "hour",
+    "minute",
+    "second",
+    "microsecond",
+    "dayofweek",
+    "weekday",
+    "dayofyear",
+    "quarter",
+    "last_day",
+    "date_format",
+    "datediff",
+    "timestampdiff",
+    "date_shift",
+    "from_unixtime",
+    "unix_timestamp",
+    "bin_to_uuid",
+    "uuid_to_bin",
+    "regexp",
+    "json_unquote",
+    "if",
+    "to_days",
+    "str_lower",
+    "str_upper",
 ];
 
 fn lock(shared: &Shared) -> std::sync::MutexGuard<'_, Running> {
@@ -66,11 +131,16 @@ pub fn register(connection: &Connection, shared: &Shared) -> rusqlite::Result<()
         lock(&stored).stored.insert(column.to_lowercase(), words(&cell));
         Ok(cell)
     })?;
-    connection.create_scalar_function("fb_like", 2, flags | FunctionFlags::SQLITE_DETERMINISTIC, move |ctx| {
-        // What cannot be brought to the column's form equals nothing in it.
-        let kind = kind_of(ctx)?;
-        Ok(kind.store(ctx.get_raw(0), "").unwrap_or_else(|_| owned(ctx.get_raw(0))))
-    })?;
+    connection.create_scalar_function(
+        "fb_like",
+        2,
+        flags | FunctionFlags::SQLITE_DETERMINISTIC,
+        move |ctx| {
+            // What cannot be brought to the column's form equals nothing in it.
+            let kind = kind_of(ctx)?;
+            Ok(kind.store(ctx.get_raw(0), "").unwrap_or_else(|_| owned(ctx.get_raw(0))))
+        },
+    )?;
     let touched = shared.clone();
     connection.create_scalar_function("fb_touch", 2, flags, move |ctx| {
         let same: bool = ctx.get(1)?;
@@ -130,7 +200,9 @@ fn number(cell: &Cell) -> f64 {
             // MySQL reads the number that a text begins with.
             let text = words(other);
             let text = text.trim();
-            let end = text.find(|c: char| !c.is_ascii_digit() && !matches!(c, '.' | '-' | '+')).unwrap_or(text.len());
+            let end = text
+                .find(|c: char| !c.is_ascii_digit() && !matches!(c, '.' | '-' | '+'))
+                .unwrap_or(text.len());
             text[..end].parse().unwrap_or(0.0)
         }
     }
@@ -187,9 +259,14 @@ fn text_function(name: &str, args: &[Cell]) -> Option<Cell> {
     let pad = |left: bool| {
         let (base, len, with) = (text(0), count(1).min(1 << 20), text(2));
         let have = base.chars().count();
-        let filler: String = with.chars().cycle().take(if with.is_empty() { 0 } else { len.saturating_sub(have) }).collect();
+        let filler: String =
+            with.chars().cycle().take(if with.is_empty() { 0 } else { len.saturating_sub(have) }).collect();
         let whole = if left { filler + &base } else { base + &filler };
-        if left && have > len { text(0).chars().take(len).collect() } else { whole.chars().take(len).collect::<String>() }
+        if left && have > len {
+            text(0).chars().take(len).collect()
+        } else {
+            whole.chars().take(len).collect::<String>()
+        }
     };
     Some(match name {
         "concat" => Cell::Text(args.iter().map(words).collect()),
@@ -243,11 +320,19 @@ fn text_function(name: &str, args: &[Cell]) -> Option<Cell> {
         "bin_to_uuid" => {
             let Cell::Text(all) = hex(&args.first().map(bytes_of)?) else { return None };
             let part = |from: usize, to: usize| all.get(from..to).unwrap_or_default();
-            Cell::Text(format!("{}-{}-{}-{}-{}", part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32)))
+            Cell::Text(format!(
+                "{}-{}-{}-{}-{}",
+                part(0, 8),
+                part(8, 12),
+                part(12, 16),
+                part(16, 20),
+                part(20, 32)
+            ))
         }
         "json_unquote" => Cell::Text(serde_json::from_str::<String>(&text(0)).unwrap_or_else(|_| text(0))),
         "regexp" => {
-            let pattern = regex::RegexBuilder::new(&text(1)).case_insensitive(true).size_limit(1 << 20).build().ok()?;
+            let pattern =
+                regex::RegexBuilder::new(&text(1)).case_insensitive(true).size_limit(1 << 20).build().ok()?;
             Cell::Integer(i64::from(pattern.is_match(&text(0))))
         }
         _ => return None,
@@ -258,7 +343,9 @@ fn number_function(name: &str, args: &[Cell], shared: &Shared) -> Option<Cell> {
     let n = |at: usize| args.get(at).map_or(0.0, number);
     let pick = |greatest: bool| {
         let numeric = args.iter().all(|c| matches!(c, Cell::Integer(_) | Cell::Real(_)));
-        let order = |a: &&Cell, b: &&Cell| if numeric { number(a).total_cmp(&number(b)) } else { words(a).cmp(&words(b)) };
+        let order = |a: &&Cell, b: &&Cell| {
+            if numeric { number(a).total_cmp(&number(b)) } else { words(a).cmp(&words(b)) }
+        };
         if greatest { args.iter().max_by(order) } else { args.iter().min_by(order) }
     };
     Some(match name {
@@ -311,20 +398,42 @@ fn time_function(name: &str, args: &[Cell], shared: &Shared) -> Option<Cell> {
         return Some(units.map_or(Cell::Null, Cell::Integer));
     }
     let known = [
-        "date", "time", "year", "month", "day", "dayofmonth", "hour", "minute", "second", "microsecond", "dayofweek",
-        "weekday", "dayofyear", "quarter", "last_day", "date_format", "datediff", "date_shift", "unix_timestamp", "to_days",
+        "date",
+        "time",
+        "year",
+        "month",
+        "day",
+        "dayofmonth",
+        "hour",
+        "minute",
+        "second",
+        "microsecond",
+        "dayofweek",
+        "weekday",
+        "dayofyear",
+        "quarter",
+        "last_day",
+        "date_format",
+        "datediff",
+        "date_shift",
+        "unix_timestamp",
+        "to_days",
     ];
     if !known.contains(&name) {
         return None;
     }
-    let Some(at) = moment::parse(&text(0)).or_else(|| moment::parse_time(&text(0))) else { return Some(Cell::Null) };
+    let Some(at) = moment::parse(&text(0)).or_else(|| moment::parse_time(&text(0))) else {
+        return Some(Cell::Null);
+    };
     let day_number = at.div_euclid(moment::DAY);
     let (year, month, day) = moment::date(day_number);
     let seconds = at.rem_euclid(moment::DAY) / 1_000_000;
     let of = |pattern: &str| Cell::Integer(moment::format(at, pattern).parse().unwrap_or(0));
     Some(match name {
         "date" => Cell::Text(moment::show_date(at)),
-        "time" => Cell::Text(moment::show_time(at.rem_euclid(moment::DAY), if at % 1_000_000 == 0 { 0 } else { 6 })),
+        "time" => {
+            Cell::Text(moment::show_time(at.rem_euclid(moment::DAY), if at % 1_000_000 == 0 { 0 } else { 6 }))
+        }
         "year" => Cell::Integer(year),
         "month" => Cell::Integer(month),
         "day" | "dayofmonth" => Cell::Integer(day),
@@ -350,9 +459,12 @@ fn time_function(name: &str, args: &[Cell], shared: &Shared) -> Option<Cell> {
         "unix_timestamp" => Cell::Real(at as f64 / 1e6),
         "date_shift" => {
             let unit = text(2).to_lowercase();
-            let Some(shifted) = moment::add(at, args.get(1).map_or(0.0, number), &unit) else { return Some(Cell::Null) };
+            let Some(shifted) = moment::add(at, args.get(1).map_or(0.0, number), &unit) else {
+                return Some(Cell::Null);
+            };
             let given = text(0);
-            let dated = !given.contains(':') && !matches!(unit.as_str(), "hour" | "minute" | "second" | "microsecond");
+            let dated = !given.contains(':')
+                && !matches!(unit.as_str(), "hour" | "minute" | "second" | "microsecond");
             let digits = given.split_once('.').map_or(0, |(_, f)| f.len().min(6)) as u8;
             let digits = if shifted % 1_000_000 != 0 && digits == 0 { 6 } else { digits };
             Cell::Text(if dated { moment::show_date(shifted) } else { moment::show(shifted, digits) })

@@ -52,7 +52,10 @@ pub fn parse_time(text: &str) -> Option<i64> {
     let hours: i64 = parts.next()?.parse().ok()?;
     let minutes: i64 = parts.next()?.parse().ok()?;
     let seconds: i64 = parts.next().map_or(Some(0), |s| s.parse().ok())?;
-    let fine = parts.next().is_none() && (0..=838).contains(&hours) && (0..60).contains(&minutes) && (0..60).contains(&seconds);
+    let fine = parts.next().is_none()
+        && (0..=838).contains(&hours)
+        && (0..60).contains(&minutes)
+        && (0..60).contains(&seconds);
     let fraction = fraction.map_or(Some(0), micros)?;
     fine.then_some(sign * (((hours * 60 + minutes) * 60 + seconds) * 1_000_000 + fraction))
 }
@@ -164,10 +167,21 @@ pub fn difference(from: i64, to: i64, unit: &str) -> Option<i64> {
 /// `DATE_FORMAT`.
 pub fn format(moment: i64, pattern: &str) -> String {
     const MONTHS: [&str; 12] = [
-        "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+        "January",
+        "February",
+        "March",
+        "April",
+        "May",
+        "June",
+        "July",
+        "August",
+        "September",
+        "October",
+        "November",
         "December",
     ];
-    const WEEKDAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
+    const WEEKDAYS: [&str; 7] =
+        ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
     let day_number = moment.div_euclid(DAY);
     let (year, month, day) = date(day_number);
     let seconds = moment.rem_euclid(DAY) / 1_000_000;
@@ -219,13 +233,21 @@ mod tests {
 
     #[test]
     fn moments_round_trip() {
-        for text in ["1970-01-01 00:00:00.000000", "2024-02-29 23:59:59.999999", "0001-01-01 00:00:00.000001", "9999-12-31 12:00:00.500000"] {
+        for text in [
+            "1970-01-01 00:00:00.000000",
+            "2024-02-29 23:59:59.999999",
+            "0001-01-01 00:00:00.000001",
+            "9999-12-31 12:00:00.500000",
+        ] {
             assert_eq!(show(parse(text).expect(text), 6), text);
         }
         assert_eq!(parse("2023-02-29"), None);
         assert_eq!(show(round(parse("2024-03-01 08:30:00.5").unwrap(), 0), 0), "2024-03-01 08:30:01");
         assert_eq!(show(add(parse("2024-01-31").unwrap(), 1.0, "month").unwrap(), 0), "2024-02-29 00:00:00");
         assert_eq!(difference(parse("2024-01-31").unwrap(), parse("2024-03-30").unwrap(), "month"), Some(1));
-        assert_eq!(format(parse("2024-03-01 14:05:06").unwrap(), "%W %e %M %Y %h:%i %p %w"), "Friday 1 March 2024 02:05 PM 5");
+        assert_eq!(
+            format(parse("2024-03-01 14:05:06").unwrap(), "%W %e %M %Y %h:%i %p %w"),
+            "Friday 1 March 2024 02:05 PM 5"
+        );
     }
 }

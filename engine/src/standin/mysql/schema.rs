@@ -161,7 +161,9 @@ impl ColumnType {
                 ColumnType::Decimal { digits, scale }
             }
             D::Float(_) | D::FloatUnsigned(_) | D::Float4 => ColumnType::Float,
-            D::Double(_) | D::DoubleUnsigned(_) | D::Real | D::DoublePrecision | D::Float8 => ColumnType::Double,
+            D::Double(_) | D::DoubleUnsigned(_) | D::Real | D::DoublePrecision | D::Float8 => {
+                ColumnType::Double
+            }
             D::Char(n) | D::Character(n) => text(text_max(n.as_ref(), 1)),
             D::Varchar(n) | D::CharVarying(n) | D::CharacterVarying(n) | D::Nvarchar(n) => {
                 text(text_max(n.as_ref(), 65_535))
@@ -265,7 +267,9 @@ impl ColumnType {
             ColumnType::Decimal { digits, scale } => (types::NEWDECIMAL, u32::from(*digits) + 2, *scale),
             ColumnType::Float => (types::FLOAT, 12, 31),
             ColumnType::Double => (types::DOUBLE, 22, 31),
-            ColumnType::Text { long: true, max, .. } => (types::BLOB, (*max).min(u64::from(u32::MAX)) as u32, 0),
+            ColumnType::Text { long: true, max, .. } => {
+                (types::BLOB, (*max).min(u64::from(u32::MAX)) as u32, 0)
+            }
             ColumnType::Text { max, .. } => (types::VAR_STRING, (*max as u32).saturating_mul(4), 0),
             ColumnType::Bytes { long: true, max } => (types::BLOB, *max as u32, 0),
             ColumnType::Bytes { max, .. } => (types::VAR_STRING, *max as u32, 0),
@@ -287,10 +291,20 @@ impl ColumnType {
         if matches!(self, ColumnType::Int { unsigned: true, .. } | ColumnType::Year) {
             bits |= flags::UNSIGNED;
         }
-        if matches!(self, ColumnType::Text { long: true, .. } | ColumnType::Bytes { long: true, .. } | ColumnType::Json) {
+        if matches!(
+            self,
+            ColumnType::Text { long: true, .. } | ColumnType::Bytes { long: true, .. } | ColumnType::Json
+        ) {
             bits |= flags::BLOB;
         }
-        Column { kind, length, decimals, flags: bits, charset: if textual { 255 } else { 63 }, ..Column::plain(name, kind) }
+        Column {
+            kind,
+            length,
+            decimals,
+            flags: bits,
+            charset: if textual { 255 } else { 63 },
+            ..Column::plain(name, kind)
+        }
     }
 
     /// What a client sees of a stored cell.
@@ -323,10 +337,23 @@ impl ColumnType {
             ValueRef::Real(n) => n.to_string(),
             ValueRef::Text(bytes) | ValueRef::Blob(bytes) => String::from_utf8_lossy(bytes).into_owned(),
         };
-        let wrong = |what: &str| Failure::new(1366, "HY000", format!("Incorrect {what} value: '{}' for column '{column}' at row 1", text()));
-        let range = || Failure::new(1264, "22003", format!("Out of range value for column '{column}' at row 1"));
+        let wrong = |what: &str| {
+            Failure::new(
+                1366,
+                "HY000",
+                format!("Incorrect {what} value: '{}' for column '{column}' at row 1", text()),
+            )
+        };
+        let range =
+            || Failure::new(1264, "22003", format!("Out of range value for column '{column}' at row 1"));
         let long = || Failure::new(1406, "22001", format!("Data too long for column '{column}' at row 1"));
-        let when = |what: &str| Failure::new(1292, "22007", format!("Incorrect {what} value: '{}' for column '{column}' at row 1", text()));
+        let when = |what: &str| {
+            Failure::new(
+                1292,
+                "22007",
+                format!("Incorrect {what} value: '{}' for column '{column}' at row 1", text()),
+            )
+        };
         if given == ValueRef::Null {
             return Ok(Cell::Null);
         }
@@ -338,7 +365,13 @@ impl ColumnType {
                     ValueRef::Real(_) => return Err(range()),
                     _ => {
                         let text = text();
-                        let float = || text.trim().parse::<f64>().ok().filter(|n| n.abs() < 9.3e18).map(|n| n.round() as i64);
+                        let float = || {
+                            text.trim()
+                                .parse::<f64>()
+                                .ok()
+                                .filter(|n| n.abs() < 9.3e18)
+                                .map(|n| n.round() as i64)
+                        };
                         text.trim().parse().ok().or_else(float).ok_or_else(|| wrong("integer"))?
                     }
                 };
@@ -354,11 +387,13 @@ impl ColumnType {
                 }
                 Cell::Integer(n)
             }
-            ColumnType::Decimal { digits, scale } => decimal(&text(), *digits, *scale).map_err(|problem| match problem {
-                DecimalProblem::NotANumber => wrong("decimal"),
-                DecimalProblem::Range => range(),
-                DecimalProblem::TooLong => unsupported("a decimal of more than 15 digits"),
-            })?,
+            ColumnType::Decimal { digits, scale } => {
+                decimal(&text(), *digits, *scale).map_err(|problem| match problem {
+                    DecimalProblem::NotANumber => wrong("decimal"),
+                    DecimalProblem::Range => range(),
+                    DecimalProblem::TooLong => unsupported("a decimal of more than 15 digits"),
+                })?
+            }
             ColumnType::Float => {
                 let n: f32 = text().trim().parse().map_err(|_| wrong("float"))?;
                 Cell::Real(n.to_string().parse().unwrap_or(f64::from(n)))
@@ -381,7 +416,9 @@ impl ColumnType {
                 }
                 Cell::Blob(bytes)
             }
-            ColumnType::Date => Cell::Text(moment::show_date(moment::parse(&text()).ok_or_else(|| when("date"))?)),
+            ColumnType::Date => {
+                Cell::Text(moment::show_date(moment::parse(&text()).ok_or_else(|| when("date"))?))
+            }
             ColumnType::DateTime { digits, .. } => {
                 let given = moment::parse(&text()).ok_or_else(|| when("datetime"))?;
                 Cell::Text(moment::show(moment::round(given, *digits), *digits))
@@ -393,7 +430,11 @@ impl ColumnType {
             ColumnType::Year => Cell::Integer(text().trim().parse().map_err(|_| wrong("integer"))?),
             ColumnType::Json => {
                 let parsed: serde_json::Value = serde_json::from_str(&text()).map_err(|e| {
-                    Failure::new(3140, "22032", format!("Invalid JSON text: \"{e}\" in value for column '{column}'."))
+                    Failure::new(
+                        3140,
+                        "22032",
+                        format!("Invalid JSON text: \"{e}\" in value for column '{column}'."),
+                    )
                 })?;
                 let mut out = String::new();
                 show_json(&parsed, &mut out);
@@ -402,7 +443,8 @@ impl ColumnType {
             ColumnType::Enum(members) => {
                 let text = text();
                 let found = members.iter().find(|m| m.eq_ignore_ascii_case(&text));
-                let truncated = || Failure::new(1265, "01000", format!("Data truncated for column '{column}' at row 1"));
+                let truncated =
+                    || Failure::new(1265, "01000", format!("Data truncated for column '{column}' at row 1"));
                 Cell::Text(found.ok_or_else(truncated)?.clone())
             }
         })
@@ -410,7 +452,13 @@ impl ColumnType {
 
     /// Whether what it is compared with must be brought to its form first.
     pub fn coerces(&self) -> bool {
-        matches!(self, ColumnType::Date | ColumnType::DateTime { .. } | ColumnType::Time { .. } | ColumnType::Bytes { .. })
+        matches!(
+            self,
+            ColumnType::Date
+                | ColumnType::DateTime { .. }
+                | ColumnType::Time { .. }
+                | ColumnType::Bytes { .. }
+        )
     }
 }
 
@@ -423,7 +471,9 @@ enum DecimalProblem {
 fn decimal(text: &str, digits: u8, scale: u8) -> Result<Cell, DecimalProblem> {
     let text = text.trim();
     let plain = text.trim_start_matches(['-', '+']);
-    let simple = !plain.is_empty() && plain.bytes().all(|b| b.is_ascii_digit() || b == b'.') && plain.matches('.').count() <= 1;
+    let simple = !plain.is_empty()
+        && plain.bytes().all(|b| b.is_ascii_digit() || b == b'.')
+        && plain.matches('.').count() <= 1;
     let (whole, fraction) = if simple {
         let (whole, fraction) = plain.split_once('.').unwrap_or((plain, ""));
         (whole.trim_start_matches('0').to_owned(), fraction.to_owned())
@@ -438,7 +488,11 @@ fn decimal(text: &str, digits: u8, scale: u8) -> Result<Cell, DecimalProblem> {
     let kept: String = fraction.chars().chain(std::iter::repeat('0')).take(scale).collect();
     let up = fraction.as_bytes().get(scale).is_some_and(|b| *b >= b'5');
     if whole.len() + scale > 15 && (whole.len() + kept.trim_end_matches('0').len()) > 15 {
-        return Err(if whole.len() > usize::from(digits) - scale { DecimalProblem::Range } else { DecimalProblem::TooLong });
+        return Err(if whole.len() > usize::from(digits) - scale {
+            DecimalProblem::Range
+        } else {
+            DecimalProblem::TooLong
+        });
     }
     let scaled: i128 = format!("0{whole}{kept}").parse().map_err(|_| DecimalProblem::NotANumber)?;
     let scaled = scaled + i128::from(up);
@@ -451,7 +505,8 @@ fn decimal(text: &str, digits: u8, scale: u8) -> Result<Cell, DecimalProblem> {
     if scale == 0 {
         return format!("{sign}{whole}").parse().map(Cell::Integer).map_err(|_| DecimalProblem::Range);
     }
-    let number: f64 = format!("{sign}{whole}.{rest:0scale$}").parse().map_err(|_| DecimalProblem::NotANumber)?;
+    let number: f64 =
+        format!("{sign}{whole}.{rest:0scale$}").parse().map_err(|_| DecimalProblem::NotANumber)?;
     Ok(Cell::Real(number))
 }
 
@@ -501,7 +556,9 @@ impl TableDef {
     /// The unique key over these columns.
     pub fn unique_key(&self, columns: &[String]) -> Option<&Key> {
         self.keys.iter().find(|k| {
-            k.unique && k.columns.len() == columns.len() && k.columns.iter().zip(columns).all(|(a, b)| a.eq_ignore_ascii_case(b))
+            k.unique
+                && k.columns.len() == columns.len()
+                && k.columns.iter().zip(columns).all(|(a, b)| a.eq_ignore_ascii_case(b))
         })
     }
 
@@ -535,7 +592,11 @@ impl TableDef {
         }
         for key in &self.foreign {
             let (table, columns) = (quote(&key.table), list(&key.columns));
-            parts.push(format!("FOREIGN KEY ({columns}) REFERENCES {table} ({}) {}", list(&key.referred), key.actions));
+            parts.push(format!(
+                "FOREIGN KEY ({columns}) REFERENCES {table} ({}) {}",
+                list(&key.referred),
+                key.actions
+            ));
         }
         let stored = quote(&self.stored());
         let mut statements = vec![format!("CREATE TABLE {stored} ({})", parts.join(", "))];
@@ -546,7 +607,8 @@ impl TableDef {
         }
         if let (Some(first), Some(_)) = (self.first_id, auto) {
             let name = literal(&self.stored());
-            statements.push(format!("INSERT INTO sqlite_sequence (name, seq) VALUES ({name}, {})", first - 1));
+            statements
+                .push(format!("INSERT INTO sqlite_sequence (name, seq) VALUES ({name}, {})", first - 1));
         }
         Ok(statements)
     }
@@ -581,6 +643,10 @@ impl TableDef {
                 key.actions
             ));
         }
-        format!("CREATE TABLE `{}` (\n{}\n) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4", self.name, lines.join(",\n"))
+        format!(
+            "CREATE TABLE `{}` (\n{}\n) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4",
+            self.name,
+            lines.join(",\n")
+        )
     }
 }

@@ -115,7 +115,9 @@ impl Session {
     }
 
     fn sql(&self) -> Result<&Connection, Failure> {
-        self.connection.as_ref().ok_or_else(|| Failure::new(1105, "HY000", "the database is not open".to_owned()))
+        self.connection
+            .as_ref()
+            .ok_or_else(|| Failure::new(1105, "HY000", "the database is not open".to_owned()))
     }
 
     fn refresh(&mut self) -> Result<(), Failure> {
@@ -179,7 +181,11 @@ impl Session {
             "fetch" => Err(unsupported("cursors")),
             "field_list" => {
                 let table = self.table(None, text("table"))?;
-                let columns: Vec<Value> = outs(&table, &table.name).into_iter().filter_map(|o| o.column).map(|c| c.to_value()).collect();
+                let columns: Vec<Value> = outs(&table, &table.name)
+                    .into_iter()
+                    .filter_map(|o| o.column)
+                    .map(|c| c.to_value())
+                    .collect();
                 Ok(Value::map([("resultset", Value::map([("columns", Value::List(columns))]))]))
             }
             _ => Ok(self.fine()),
@@ -208,14 +214,20 @@ impl Session {
 
     fn use_database(&mut self, name: &str) -> Outcome {
         let unknown = || Failure::new(1049, "42000", format!("Unknown database '{name}'"));
-        let real = self.databases()?.into_iter().find(|d| d.eq_ignore_ascii_case(name)).ok_or_else(unknown)?;
+        let real =
+            self.databases()?.into_iter().find(|d| d.eq_ignore_ascii_case(name)).ok_or_else(unknown)?;
         self.facts.database = Some(real);
         Ok(self.fine())
     }
 
     fn databases(&self) -> Result<Vec<String>, Failure> {
-        let rows = self.rows("SELECT name FROM faultbox_databases UNION SELECT 'information_schema' ORDER BY 1")?;
-        Ok(rows.into_iter().filter_map(|mut row| row.pop()).filter_map(|c| if let Cell::Text(t) = c { Some(t) } else { None }).collect())
+        let rows =
+            self.rows("SELECT name FROM faultbox_databases UNION SELECT 'information_schema' ORDER BY 1")?;
+        Ok(rows
+            .into_iter()
+            .filter_map(|mut row| row.pop())
+            .filter_map(|c| if let Cell::Text(t) = c { Some(t) } else { None })
+            .collect())
     }
 
     fn rows(&self, sql: &str) -> Result<Vec<Vec<Cell>>, Failure> {
@@ -242,7 +254,11 @@ impl Session {
                 let columns: Vec<&str> = duplicate.state.split('\u{1}').collect();
                 let key = columns.first().copied().unwrap_or_default();
                 let stored = stored();
-                let values: Vec<&str> = columns.iter().skip(1).map(|c| stored.get(&c.to_lowercase()).map_or("", String::as_str)).collect();
+                let values: Vec<&str> = columns
+                    .iter()
+                    .skip(1)
+                    .map(|c| stored.get(&c.to_lowercase()).map_or("", String::as_str))
+                    .collect();
                 Failure::new(1062, "23000", format!("Duplicate entry '{}' for key '{key}'", values.join("-")))
             }
             other => other,
@@ -257,7 +273,13 @@ impl Session {
     }
 
     fn parse(sql: &str) -> Result<Statement, Failure> {
-        let syntax = |why: String| Failure::new(1064, "42000", format!("You have an error in your SQL syntax, as the Faultbox stand-in reads it: {why}"));
+        let syntax = |why: String| {
+            Failure::new(
+                1064,
+                "42000",
+                format!("You have an error in your SQL syntax, as the Faultbox stand-in reads it: {why}"),
+            )
+        };
         let mut parsed = Parser::parse_sql(&MySqlDialect {}, sql).map_err(|e| syntax(e.to_string()))?;
         match parsed.len() {
             1 => Ok(parsed.remove(0)),
@@ -289,7 +311,8 @@ impl Session {
             _ => None,
         };
         let params = vec![Column::plain("?", types::VAR_STRING).to_value(); placeholders(sql)];
-        let parts = [("params", Value::List(params)), ("columns", columns.unwrap_or(Value::List(Vec::new())))];
+        let parts =
+            [("params", Value::List(params)), ("columns", columns.unwrap_or(Value::List(Vec::new())))];
         Ok(Value::map([("prepared", Value::map(parts))]))
     }
 
@@ -399,7 +422,13 @@ impl Session {
             return Ok(());
         }
         if self.permit.is_none() {
-            let late = || Failure::new(1205, "HY000", "Lock wait timeout exceeded; try restarting transaction".to_owned());
+            let late = || {
+                Failure::new(
+                    1205,
+                    "HY000",
+                    "Lock wait timeout exceeded; try restarting transaction".to_owned(),
+                )
+            };
             self.permit = Some(self.store.gate.enter(self.lock_wait).ok_or_else(late)?);
         }
         if let Err(error) = self.sql()?.execute_batch("BEGIN IMMEDIATE") {
@@ -412,7 +441,9 @@ impl Session {
 
     fn commit(&mut self) -> Result<(), Failure> {
         let done = match (self.begun, &self.connection) {
-            (true, Some(connection)) => connection.execute_batch("COMMIT").map_err(|e| failure(&e, None, false)),
+            (true, Some(connection)) => {
+                connection.execute_batch("COMMIT").map_err(|e| failure(&e, None, false))
+            }
             _ => Ok(()),
         };
         if done.is_ok() {
@@ -456,25 +487,42 @@ impl Session {
 
     fn pragma_foreign_keys(&self, on: bool) -> Result<(), Failure> {
         let word = if on { "ON" } else { "OFF" };
-        self.sql()?.execute_batch(&format!("PRAGMA foreign_keys = {word}")).map_err(|e| failure(&e, None, false))
+        self.sql()?
+            .execute_batch(&format!("PRAGMA foreign_keys = {word}"))
+            .map_err(|e| failure(&e, None, false))
     }
 
     fn set(&mut self, sql: &str) -> Outcome {
         let rest = sql.get(3..).unwrap_or_default().trim();
         let lower = rest.to_lowercase();
-        if lower.starts_with("names") || lower.starts_with("character set") || lower.starts_with("charset") || lower.contains("transaction ") {
+        if lower.starts_with("names")
+            || lower.starts_with("character set")
+            || lower.starts_with("charset")
+            || lower.contains("transaction ")
+        {
             return Ok(self.fine());
         }
         if lower.starts_with("password") {
             return Err(unsupported("SET PASSWORD"));
         }
         for assignment in top_level_commas(rest) {
-            let Some((name, value)) = assignment.split_once(":=").or_else(|| assignment.split_once('=')) else {
-                return Err(Failure::new(1064, "42000", format!("You have an error in your SQL syntax near '{assignment}'")));
+            let Some((name, value)) = assignment.split_once(":=").or_else(|| assignment.split_once('='))
+            else {
+                return Err(Failure::new(
+                    1064,
+                    "42000",
+                    format!("You have an error in your SQL syntax near '{assignment}'"),
+                ));
             };
             let name = name.trim().to_lowercase();
             let user = name.starts_with('@') && !name.starts_with("@@");
-            let bare = name.trim_start_matches("@@").rsplit(['.', ' ']).next().unwrap_or_default().trim_matches('`').to_owned();
+            let bare = name
+                .trim_start_matches("@@")
+                .rsplit(['.', ' '])
+                .next()
+                .unwrap_or_default()
+                .trim_matches('`')
+                .to_owned();
             let key = if user { name } else { bare };
             let value = self.setting(value.trim());
             if !user && self.facts.variable(&key).is_none() {
@@ -490,7 +538,8 @@ impl Session {
                 }
                 "foreign_key_checks" => self.pragma_foreign_keys(on)?,
                 "innodb_lock_wait_timeout" => {
-                    self.lock_wait = Duration::from_secs(value.as_int().and_then(|n| u64::try_from(n).ok()).unwrap_or(50));
+                    self.lock_wait =
+                        Duration::from_secs(value.as_int().and_then(|n| u64::try_from(n).ok()).unwrap_or(50));
                 }
                 _ => {}
             }
@@ -503,7 +552,11 @@ impl Session {
         let bare = text.trim_matches(['\'', '"']);
         if let Some(name) = text.strip_prefix('@') {
             let user = !name.starts_with('@');
-            let key = if user { text.to_lowercase() } else { name.rsplit(['.', '@']).next().unwrap_or(name).to_owned() };
+            let key = if user {
+                text.to_lowercase()
+            } else {
+                name.rsplit(['.', '@']).next().unwrap_or(name).to_owned()
+            };
             let found = if user { self.facts.set.get(&key).cloned() } else { self.facts.variable(&key) };
             return found.unwrap_or_default();
         }
@@ -576,13 +629,18 @@ impl Session {
     }
 
     fn insert(&mut self, insert: &ast::Insert) -> Outcome {
-        let ast::TableObject::TableName(name) = &insert.table else { return Err(unsupported("INSERT into a function")) };
+        let ast::TableObject::TableName(name) = &insert.table else {
+            return Err(unsupported("INSERT into a function"));
+        };
         let (database, table) = table_name(name)?;
         let table = self.table(database, table)?;
         let (sql, explicit_id, rows) = self.insert_text(insert, &table)?;
         let count = |session: &Self| -> Result<i64, Failure> {
             let rows = session.rows(&format!("SELECT count(*) FROM {}", quote(&table.stored())))?;
-            Ok(rows.first().and_then(|r| r.first()).map_or(0, |c| if let Cell::Integer(n) = c { *n } else { 0 }))
+            Ok(rows
+                .first()
+                .and_then(|r| r.first())
+                .map_or(0, |c| if let Cell::Integer(n) = c { *n } else { 0 }))
         };
         let before = if insert.replace_into { count(self)? } else { 0 };
         self.run(&sql, Some(&table), false)?;
@@ -604,19 +662,32 @@ impl Session {
         }
         self.row_count = affected as i64;
         let info = match rows {
-            Some(rows) if rows > 1 => format!("Records: {rows}  Duplicates: {}  Warnings: 0", (rows as u64).saturating_sub(inserted)),
+            Some(rows) if rows > 1 => format!(
+                "Records: {rows}  Duplicates: {}  Warnings: 0",
+                (rows as u64).saturating_sub(inserted)
+            ),
             _ => String::new(),
         };
         Ok(ok_value(affected, id as u64, self.status(), 0, &info))
     }
 
     /// The SQLite statement, whether an id is given, and how many rows stand in it.
-    fn insert_text(&self, insert: &ast::Insert, table: &TableDef) -> Result<(String, bool, Option<usize>), Failure> {
+    fn insert_text(
+        &self,
+        insert: &ast::Insert,
+        table: &TableDef,
+    ) -> Result<(String, bool, Option<usize>), Failure> {
         let mut emitter = Emitter::new(self);
-        let unknown = |name: &str| Failure::new(1054, "42S22", format!("Unknown column '{name}' in 'field list'"));
+        let unknown =
+            |name: &str| Failure::new(1054, "42S22", format!("Unknown column '{name}' in 'field list'"));
         let mut columns: Vec<&ColumnDef> = Vec::new();
-        let targets = insert.assignments.iter().map(|a| target(&a.target)).collect::<Result<Vec<&str>, Failure>>()?;
-        let named = insert.columns.iter().map(|n| table_name(n).map(|(_, n)| n)).collect::<Result<Vec<&str>, Failure>>()?;
+        let targets =
+            insert.assignments.iter().map(|a| target(&a.target)).collect::<Result<Vec<&str>, Failure>>()?;
+        let named = insert
+            .columns
+            .iter()
+            .map(|n| table_name(n).map(|(_, n)| n))
+            .collect::<Result<Vec<&str>, Failure>>()?;
         for name in targets.iter().chain(&named) {
             columns.push(table.column(name).ok_or_else(|| unknown(name))?);
         }
@@ -626,11 +697,17 @@ impl Session {
         for column in &table.columns {
             let given = columns.iter().any(|c| c.name == column.name);
             if !given && column.not_null && column.default.is_none() && !column.auto && !insert.ignore {
-                return Err(Failure::new(1364, "HY000", format!("Field '{}' doesn't have a default value", column.name)));
+                return Err(Failure::new(
+                    1364,
+                    "HY000",
+                    format!("Field '{}' doesn't have a default value", column.name),
+                ));
             }
         }
         let width = |got: usize, row: usize| {
-            (got == columns.len()).then_some(()).ok_or_else(|| Failure::new(1136, "21S01", format!("Column count doesn't match value count at row {row}")))
+            (got == columns.len()).then_some(()).ok_or_else(|| {
+                Failure::new(1136, "21S01", format!("Column count doesn't match value count at row {row}"))
+            })
         };
         let auto = columns.iter().position(|c| c.auto);
         let (mut explicit, mut count) = (false, None);
@@ -650,9 +727,14 @@ impl Session {
                             return Err(unsupported("INSERT of an empty row"));
                         }
                         width(row.content.len(), at + 1)?;
-                        explicit |= auto.and_then(|at| row.content.get(at)).is_some_and(|e| !asks_for_id(e, &self.params));
+                        explicit |= auto
+                            .and_then(|at| row.content.get(at))
+                            .is_some_and(|e| !asks_for_id(e, &self.params));
                         let cells = row.content.iter().zip(&columns).map(|(e, c)| emitter.stored(e, c));
-                        rows.push(format!("({})", cells.collect::<Result<Vec<String>, Failure>>()?.join(", ")));
+                        rows.push(format!(
+                            "({})",
+                            cells.collect::<Result<Vec<String>, Failure>>()?.join(", ")
+                        ));
                     }
                     count = Some(rows.len());
                     format!("VALUES {}", rows.join(", "))
@@ -662,20 +744,40 @@ impl Session {
                     width(outs.len(), 1)?;
                     explicit = auto.is_some();
                     let names: Vec<String> = (0..outs.len()).map(|n| format!("c{n}")).collect();
-                    let cells: Vec<String> = names.iter().zip(&columns).map(|(name, c)| store(name, c)).collect();
-                    format!("SELECT {} FROM (WITH q({}) AS ({inner}) SELECT * FROM q) WHERE true", cells.join(", "), names.join(", "))
+                    let cells: Vec<String> =
+                        names.iter().zip(&columns).map(|(name, c)| store(name, c)).collect();
+                    format!(
+                        "SELECT {} FROM (WITH q({}) AS ({inner}) SELECT * FROM q) WHERE true",
+                        cells.join(", "),
+                        names.join(", ")
+                    )
                 }
             }
         };
-        let verb = if insert.replace_into { "INSERT OR REPLACE" } else if insert.ignore { "INSERT OR IGNORE" } else { "INSERT" };
+        let verb = if insert.replace_into {
+            "INSERT OR REPLACE"
+        } else if insert.ignore {
+            "INSERT OR IGNORE"
+        } else {
+            "INSERT"
+        };
         let list: Vec<String> = columns.iter().map(|c| quote(&c.name)).collect();
-        let mut sql = format!("{verb} INTO {} AS {} ({}) {source}", quote(&table.stored()), quote(&table.name), list.join(", "));
+        let mut sql = format!(
+            "{verb} INTO {} AS {} ({}) {source}",
+            quote(&table.stored()),
+            quote(&table.name),
+            list.join(", ")
+        );
         match &insert.on {
             None => {}
             Some(ast::OnInsert::DuplicateKeyUpdate(assignments)) => {
                 emitter.enter(table, &table.name);
-                emitter.new_row(insert.insert_alias.as_ref().map(|a| a.row_alias.to_string().replace('`', "")));
-                sql += &format!(" ON CONFLICT DO UPDATE SET {}", changes_of(&mut emitter, table, &table.name, assignments)?);
+                emitter
+                    .new_row(insert.insert_alias.as_ref().map(|a| a.row_alias.to_string().replace('`', "")));
+                sql += &format!(
+                    " ON CONFLICT DO UPDATE SET {}",
+                    changes_of(&mut emitter, table, &table.name, assignments)?
+                );
             }
             Some(other) => return Err(unsupported(&other.to_string())),
         }
@@ -688,7 +790,14 @@ impl Session {
             let mut emitter = Emitter::new(self);
             emitter.enter(&table, &alias);
             let sets = changes_of(&mut emitter, &table, &alias, &update.assignments)?;
-            let rows = restricted(&mut emitter, &table, &alias, update.selection.as_ref(), &update.order_by, update.limit.as_ref())?;
+            let rows = restricted(
+                &mut emitter,
+                &table,
+                &alias,
+                update.selection.as_ref(),
+                &update.order_by,
+                update.limit.as_ref(),
+            )?;
             format!("UPDATE {} AS {} SET {sets}{rows}", quote(&table.stored()), quote(&alias))
         };
         self.run(&sql, Some(&table), false)?;
@@ -707,7 +816,14 @@ impl Session {
         let sql = {
             let mut emitter = Emitter::new(self);
             emitter.enter(&table, &alias);
-            let rows = restricted(&mut emitter, &table, &alias, delete.selection.as_ref(), &delete.order_by, delete.limit.as_ref())?;
+            let rows = restricted(
+                &mut emitter,
+                &table,
+                &alias,
+                delete.selection.as_ref(),
+                &delete.order_by,
+                delete.limit.as_ref(),
+            )?;
             format!("DELETE FROM {} AS {}{rows}", quote(&table.stored()), quote(&alias))
         };
         self.run(&sql, Some(&table), true)?;
@@ -732,7 +848,9 @@ impl Session {
 
     fn declare(&mut self, sql: &str, words: &[&str]) -> Outcome {
         self.commit()?;
-        if let (Some(verb @ ("create" | "drop")), Some("database" | "schema")) = (words.first().copied(), words.get(1).copied()) {
+        if let (Some(verb @ ("create" | "drop")), Some("database" | "schema")) =
+            (words.first().copied(), words.get(1).copied())
+        {
             return self.declare_database(verb, words);
         }
         let parsed = Self::parse(sql)?;
@@ -747,32 +865,59 @@ impl Session {
 
     fn declare_database(&mut self, verb: &str, words: &[&str]) -> Outcome {
         let lenient = words.contains(&"exists");
-        let name = words.iter().skip(2).find(|w| !matches!(**w, "if" | "not" | "exists")).map(|w| w.trim_matches('`').to_owned());
+        let name = words
+            .iter()
+            .skip(2)
+            .find(|w| !matches!(**w, "if" | "not" | "exists"))
+            .map(|w| w.trim_matches('`').to_owned());
         let name = name.unwrap_or_default();
         let exists = self.databases()?.iter().any(|d| *d == name);
         match (verb, exists) {
-            ("create", true) if !lenient => return Err(Failure::new(1007, "HY000", format!("Can't create database '{name}'; database exists"))),
-            ("drop", false) if !lenient => return Err(Failure::new(1008, "HY000", format!("Can't drop database '{name}'; database doesn't exist"))),
-            ("create", false) => self.writing(|s| s.run(&format!("INSERT INTO faultbox_databases VALUES ({})", literal(&name)), None, false).map(|()| s.fine())),
+            ("create", true) if !lenient => {
+                return Err(Failure::new(
+                    1007,
+                    "HY000",
+                    format!("Can't create database '{name}'; database exists"),
+                ));
+            }
+            ("drop", false) if !lenient => {
+                return Err(Failure::new(
+                    1008,
+                    "HY000",
+                    format!("Can't drop database '{name}'; database doesn't exist"),
+                ));
+            }
+            ("create", false) => self.writing(|s| {
+                s.run(&format!("INSERT INTO faultbox_databases VALUES ({})", literal(&name)), None, false)
+                    .map(|()| s.fine())
+            }),
             ("drop", true) => self.writing(|s| {
                 for table in s.all_tables(&name)? {
                     s.drop_table(&table)?;
                 }
-                s.run(&format!("DELETE FROM faultbox_databases WHERE name = {}", literal(&name)), None, false).map(|()| s.fine())
+                s.run(&format!("DELETE FROM faultbox_databases WHERE name = {}", literal(&name)), None, false)
+                    .map(|()| s.fine())
             }),
             _ => Ok(self.fine()),
         }
     }
 
     fn all_tables(&self, database: &str) -> Result<Vec<TableDef>, Failure> {
-        let rows = self.rows(&format!("SELECT def FROM faultbox_tables WHERE database = {} ORDER BY name", literal(database)))?;
+        let rows = self.rows(&format!(
+            "SELECT def FROM faultbox_tables WHERE database = {} ORDER BY name",
+            literal(database)
+        ))?;
         rows.into_iter().map(|row| definition(row.first())).collect()
     }
 
     fn keep(&self, table: &TableDef) -> Result<(), Failure> {
         let def = serde_json::to_string(table).map_err(|e| Failure::new(1105, "HY000", e.to_string()))?;
         let (database, name) = (literal(&table.database), literal(&table.name));
-        self.run(&format!("INSERT OR REPLACE INTO faultbox_tables VALUES ({database}, {name}, {})", literal(&def)), None, false)
+        self.run(
+            &format!("INSERT OR REPLACE INTO faultbox_tables VALUES ({database}, {name}, {})", literal(&def)),
+            None,
+            false,
+        )
     }
 
     fn make(&self, table: &TableDef) -> Result<(), Failure> {
@@ -785,7 +930,11 @@ impl Session {
     fn drop_table(&self, table: &TableDef) -> Result<(), Failure> {
         self.run(&format!("DROP TABLE {}", quote(&table.stored())), None, false)?;
         let (database, name) = (literal(&table.database), literal(&table.name));
-        self.run(&format!("DELETE FROM faultbox_tables WHERE database = {database} AND name = {name}"), None, false)
+        self.run(
+            &format!("DELETE FROM faultbox_tables WHERE database = {database} AND name = {name}"),
+            None,
+            false,
+        )
     }
 
     fn database_of(&self, given: Option<&str>) -> Result<String, Failure> {
@@ -802,12 +951,19 @@ impl Session {
                     match self.table(database, table) {
                         Ok(table) => self.drop_table(&table)?,
                         Err(_) if *if_exists => {}
-                        Err(_) => return Err(Failure::new(1051, "42S02", format!("Unknown table '{}.{table}'", self.database_of(database)?))),
+                        Err(_) => {
+                            return Err(Failure::new(
+                                1051,
+                                "42S02",
+                                format!("Unknown table '{}.{table}'", self.database_of(database)?),
+                            ));
+                        }
                     }
                 }
             }
             Statement::Drop { object_type: ast::ObjectType::Index, names, table: Some(table), .. } => {
-                let name = names.first().map(|n| table_name(n).map(|(_, n)| n)).transpose()?.unwrap_or_default();
+                let name =
+                    names.first().map(|n| table_name(n).map(|(_, n)| n)).transpose()?.unwrap_or_default();
                 self.reshape(table, |t| ddl::drop_index(t, name).map(|()| Vec::new()))?;
             }
             Statement::CreateIndex(create) => {
@@ -825,7 +981,11 @@ impl Session {
                     let table = self.table(database, table)?;
                     self.run(&format!("DELETE FROM {}", quote(&table.stored())), Some(&table), true)?;
                     if table.columns.iter().any(|c| c.auto) {
-                        self.run(&format!("DELETE FROM sqlite_sequence WHERE name = {}", literal(&table.stored())), None, false)?;
+                        self.run(
+                            &format!("DELETE FROM sqlite_sequence WHERE name = {}", literal(&table.stored())),
+                            None,
+                            false,
+                        )?;
                     }
                 }
             }
@@ -871,7 +1031,9 @@ impl Session {
             .operations
             .iter()
             .filter(|op| match op {
-                ast::AlterTableOperation::RenameTable { table_name: ast::RenameTableNameKind::To(n) | ast::RenameTableNameKind::As(n) } => {
+                ast::AlterTableOperation::RenameTable {
+                    table_name: ast::RenameTableNameKind::To(n) | ast::RenameTableNameKind::As(n),
+                } => {
                     to = Some(n.clone());
                     false
                 }
@@ -906,7 +1068,10 @@ impl Session {
         new.first_id = None;
         let renamed = change(&mut new)?;
         let (stored, aside) = (quote(&old.stored()), quote("faultbox_old"));
-        let indexes = self.rows(&format!("SELECT name FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL AND tbl_name = {}", literal(&old.stored())))?;
+        let indexes = self.rows(&format!(
+            "SELECT name FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL AND tbl_name = {}",
+            literal(&old.stored())
+        ))?;
         for index in indexes {
             if let Some(Cell::Text(index)) = index.first() {
                 self.run(&format!("DROP INDEX {}", quote(index)), None, false)?;
@@ -931,9 +1096,17 @@ impl Session {
         if self.table(Some(&new.database), to).is_ok() {
             return Err(Failure::new(1050, "42S01", format!("Table '{to}' already exists")));
         }
-        self.run(&format!("ALTER TABLE {} RENAME TO {}", quote(&old.stored()), quote(&new.stored())), None, false)?;
+        self.run(
+            &format!("ALTER TABLE {} RENAME TO {}", quote(&old.stored()), quote(&new.stored())),
+            None,
+            false,
+        )?;
         let (database, name) = (literal(&old.database), literal(&old.name));
-        self.run(&format!("DELETE FROM faultbox_tables WHERE database = {database} AND name = {name}"), None, false)?;
+        self.run(
+            &format!("DELETE FROM faultbox_tables WHERE database = {database} AND name = {name}"),
+            None,
+            false,
+        )?;
         self.keep(&new)
     }
 
@@ -957,33 +1130,54 @@ impl Session {
         let subject = words.get(if full { 2 } else { 1 }).copied().unwrap_or_default();
         match subject {
             "databases" | "schemas" => {
-                let names = self.databases()?.into_iter().filter(|n| like.as_ref().is_none_or(|l| sql_like(l, n)));
+                let names =
+                    self.databases()?.into_iter().filter(|n| like.as_ref().is_none_or(|l| sql_like(l, n)));
                 self.texts(&["Database"], names.map(|n| vec![Value::Text(n)]).collect())
             }
             "tables" => {
                 let database = self.database_of(after(&["from", "in"]).as_deref())?;
-                let names = self.all_tables(&database)?.into_iter().map(|t| t.name).filter(|n| like.as_ref().is_none_or(|l| sql_like(l, n)));
+                let names = self
+                    .all_tables(&database)?
+                    .into_iter()
+                    .map(|t| t.name)
+                    .filter(|n| like.as_ref().is_none_or(|l| sql_like(l, n)));
                 let heading = format!("Tables_in_{database}");
                 if full {
-                    return self.texts(&[&heading, "Table_type"], names.map(|n| vec![Value::Text(n), Value::text("BASE TABLE")]).collect());
+                    return self.texts(
+                        &[&heading, "Table_type"],
+                        names.map(|n| vec![Value::Text(n), Value::text("BASE TABLE")]).collect(),
+                    );
                 }
                 self.texts(&[&heading], names.map(|n| vec![Value::Text(n)]).collect())
             }
             "columns" | "fields" => self.show_columns(&after(&["from", "in"]).unwrap_or_default()),
             "create" => {
                 let table = self.named_table(&after(&["table"]).unwrap_or_default())?;
-                self.texts(&["Table", "Create Table"], vec![vec![Value::text(table.name.as_str()), Value::Text(table.words())]])
+                self.texts(
+                    &["Table", "Create Table"],
+                    vec![vec![Value::text(table.name.as_str()), Value::Text(table.words())]],
+                )
             }
             "index" | "indexes" | "keys" => {
                 let table = self.named_table(&after(&["from", "in"]).unwrap_or_default())?;
                 let mut rows = Vec::new();
                 for key in &table.keys {
                     for (at, column) in key.columns.iter().enumerate() {
-                        let texts = [table.name.as_str(), if key.unique { "0" } else { "1" }, &key.name, &(at + 1).to_string(), column, "BTREE"];
+                        let texts = [
+                            table.name.as_str(),
+                            if key.unique { "0" } else { "1" },
+                            &key.name,
+                            &(at + 1).to_string(),
+                            column,
+                            "BTREE",
+                        ];
                         rows.push(texts.map(Value::text).to_vec());
                     }
                 }
-                self.texts(&["Table", "Non_unique", "Key_name", "Seq_in_index", "Column_name", "Index_type"], rows)
+                self.texts(
+                    &["Table", "Non_unique", "Key_name", "Seq_in_index", "Column_name", "Index_type"],
+                    rows,
+                )
             }
             other => Err(unsupported(&format!("SHOW {}", other.to_uppercase()))),
         }
@@ -1003,14 +1197,25 @@ impl Session {
             let null = Value::text(if c.not_null { "NO" } else { "YES" });
             let default = c.default_words.as_ref().map_or(Value::Null, |d| Value::text(d.trim_matches('\'')));
             let extra = Value::text(if c.auto { "auto_increment" } else { "" });
-            vec![Value::text(c.name.as_str()), Value::Text(c.kind.words()), null, Value::text(key_of(&table, c)), default, extra]
+            vec![
+                Value::text(c.name.as_str()),
+                Value::Text(c.kind.words()),
+                null,
+                Value::text(key_of(&table, c)),
+                default,
+                extra,
+            ]
         };
-        self.texts(&["Field", "Type", "Null", "Key", "Default", "Extra"], table.columns.iter().map(row).collect())
+        self.texts(
+            &["Field", "Type", "Null", "Key", "Default", "Extra"],
+            table.columns.iter().map(row).collect(),
+        )
     }
 }
 
 fn key_of(table: &TableDef, column: &ColumnDef) -> &'static str {
-    let first = |k: &&super::schema::Key| k.columns.first().is_some_and(|c| c.eq_ignore_ascii_case(&column.name));
+    let first =
+        |k: &&super::schema::Key| k.columns.first().is_some_and(|c| c.eq_ignore_ascii_case(&column.name));
     if table.primary().iter().any(|c| c.eq_ignore_ascii_case(&column.name)) {
         return "PRI";
     }
@@ -1022,7 +1227,9 @@ fn key_of(table: &TableDef, column: &ColumnDef) -> &'static str {
 }
 
 fn definition(cell: Option<&Cell>) -> Result<TableDef, Failure> {
-    let broken = |why: &str| Failure::new(1033, "HY000", format!("Incorrect information in a table's definition: {why}"));
+    let broken = |why: &str| {
+        Failure::new(1033, "HY000", format!("Incorrect information in a table's definition: {why}"))
+    };
     match cell {
         Some(Cell::Text(text)) => serde_json::from_str(text).map_err(|e| broken(&e.to_string())),
         _ => Err(broken("it is no text")),
@@ -1052,15 +1259,40 @@ impl Tables for Session {
         }
         Ok(match name.to_lowercase().as_str() {
             "schemata" => {
-                let row = |d: &String| vec![text("def"), text(d), text("utf8mb4"), text("utf8mb4_0900_ai_ci")];
-                (vec!["CATALOG_NAME", "SCHEMA_NAME", "DEFAULT_CHARACTER_SET_NAME", "DEFAULT_COLLATION_NAME"], databases.iter().map(row).collect())
+                let row =
+                    |d: &String| vec![text("def"), text(d), text("utf8mb4"), text("utf8mb4_0900_ai_ci")];
+                (
+                    vec![
+                        "CATALOG_NAME",
+                        "SCHEMA_NAME",
+                        "DEFAULT_CHARACTER_SET_NAME",
+                        "DEFAULT_COLLATION_NAME",
+                    ],
+                    databases.iter().map(row).collect(),
+                )
             }
             "tables" => {
                 let row = |t: &TableDef| {
-                    vec![text("def"), text(&t.database), text(&t.name), text("BASE TABLE"), text("InnoDB"), text("utf8mb4_0900_ai_ci"), text("")]
+                    vec![
+                        text("def"),
+                        text(&t.database),
+                        text(&t.name),
+                        text("BASE TABLE"),
+                        text("InnoDB"),
+                        text("utf8mb4_0900_ai_ci"),
+                        text(""),
+                    ]
                 };
                 (
-                    vec!["TABLE_CATALOG", "TABLE_SCHEMA", "TABLE_NAME", "TABLE_TYPE", "ENGINE", "TABLE_COLLATION", "TABLE_COMMENT"],
+                    vec![
+                        "TABLE_CATALOG",
+                        "TABLE_SCHEMA",
+                        "TABLE_NAME",
+                        "TABLE_TYPE",
+                        "ENGINE",
+                        "TABLE_COLLATION",
+                        "TABLE_COMMENT",
+                    ],
                     tables.iter().map(row).collect(),
                 )
             }
@@ -1070,18 +1302,39 @@ impl Tables for Session {
                     for (at, c) in table.columns.iter().enumerate() {
                         let words = c.kind.words();
                         let kind = words.split(['(', ' ']).next().unwrap_or_default();
-                        let default = c.default_words.as_ref().map_or(Cell::Null, |d| text(d.trim_matches('\'')));
+                        let default =
+                            c.default_words.as_ref().map_or(Cell::Null, |d| text(d.trim_matches('\'')));
                         let null = if c.not_null { "NO" } else { "YES" };
                         rows.push(vec![
-                            text("def"), text(&table.database), text(&table.name), text(&c.name), Cell::Integer(at as i64 + 1), default,
-                            text(null), text(kind), text(&words), text(key_of(table, c)), text(if c.auto { "auto_increment" } else { "" }), text(""),
+                            text("def"),
+                            text(&table.database),
+                            text(&table.name),
+                            text(&c.name),
+                            Cell::Integer(at as i64 + 1),
+                            default,
+                            text(null),
+                            text(kind),
+                            text(&words),
+                            text(key_of(table, c)),
+                            text(if c.auto { "auto_increment" } else { "" }),
+                            text(""),
                         ]);
                     }
                 }
                 (
                     vec![
-                        "TABLE_CATALOG", "TABLE_SCHEMA", "TABLE_NAME", "COLUMN_NAME", "ORDINAL_POSITION", "COLUMN_DEFAULT", "IS_NULLABLE",
-                        "DATA_TYPE", "COLUMN_TYPE", "COLUMN_KEY", "EXTRA", "COLUMN_COMMENT",
+                        "TABLE_CATALOG",
+                        "TABLE_SCHEMA",
+                        "TABLE_NAME",
+                        "COLUMN_NAME",
+                        "ORDINAL_POSITION",
+                        "COLUMN_DEFAULT",
+                        "IS_NULLABLE",
+                        "DATA_TYPE",
+                        "COLUMN_TYPE",
+                        "COLUMN_KEY",
+                        "EXTRA",
+                        "COLUMN_COMMENT",
                     ],
                     rows,
                 )
@@ -1093,12 +1346,29 @@ impl Tables for Session {
                         for (at, column) in key.columns.iter().enumerate() {
                             let unique = Cell::Integer(i64::from(!key.unique));
                             rows.push(vec![
-                                text(&table.database), text(&table.name), unique, text(&key.name), Cell::Integer(at as i64 + 1), text(column), text("BTREE"),
+                                text(&table.database),
+                                text(&table.name),
+                                unique,
+                                text(&key.name),
+                                Cell::Integer(at as i64 + 1),
+                                text(column),
+                                text("BTREE"),
                             ]);
                         }
                     }
                 }
-                (vec!["TABLE_SCHEMA", "TABLE_NAME", "NON_UNIQUE", "INDEX_NAME", "SEQ_IN_INDEX", "COLUMN_NAME", "INDEX_TYPE"], rows)
+                (
+                    vec![
+                        "TABLE_SCHEMA",
+                        "TABLE_NAME",
+                        "NON_UNIQUE",
+                        "INDEX_NAME",
+                        "SEQ_IN_INDEX",
+                        "COLUMN_NAME",
+                        "INDEX_TYPE",
+                    ],
+                    rows,
+                )
             }
             other => return Err(unsupported(&format!("information_schema.{other}"))),
         })
@@ -1122,7 +1392,12 @@ impl Tables for Session {
 }
 
 /// The assignments of an update. The first one counts the row, and whether it changes.
-fn changes_of(emitter: &mut Emitter<'_>, table: &TableDef, alias: &str, assignments: &[ast::Assignment]) -> Result<String, Failure> {
+fn changes_of(
+    emitter: &mut Emitter<'_>,
+    table: &TableDef,
+    alias: &str,
+    assignments: &[ast::Assignment],
+) -> Result<String, Failure> {
     let mut sets: Vec<(&ColumnDef, String)> = Vec::new();
     for assignment in assignments {
         let name = target(&assignment.target)?;
@@ -1142,7 +1417,11 @@ fn changes_of(emitter: &mut Emitter<'_>, table: &TableDef, alias: &str, assignme
     if let Some((_, first)) = sets.first_mut() {
         *first = format!("fb_touch({first}, {same})");
     }
-    Ok(sets.iter().map(|(column, sql)| format!("{} = {sql}", quote(&column.name))).collect::<Vec<_>>().join(", "))
+    Ok(sets
+        .iter()
+        .map(|(column, sql)| format!("{} = {sql}", quote(&column.name)))
+        .collect::<Vec<_>>()
+        .join(", "))
 }
 
 fn restricted(
@@ -1159,7 +1438,11 @@ fn restricted(
     if tail.is_empty() {
         return Ok(condition);
     }
-    Ok(format!(" WHERE rowid IN (SELECT rowid FROM {} AS {}{condition}{tail})", quote(&table.stored()), quote(alias)))
+    Ok(format!(
+        " WHERE rowid IN (SELECT rowid FROM {} AS {}{condition}{tail})",
+        quote(&table.stored()),
+        quote(alias)
+    ))
 }
 
 fn target(target: &ast::AssignmentTarget) -> Result<&str, Failure> {
@@ -1180,7 +1463,9 @@ fn asks_for_id(expression: &Expr, params: &[Cell]) -> bool {
             ast::Value::Null => true,
             ast::Value::Number(text, _) => text.to_string() == "0",
             // Which one is not known here; a counter given as a parameter is NULL or 0 if any is.
-            ast::Value::Placeholder(_) => params.first().is_none_or(|p| matches!(p, Cell::Null | Cell::Integer(0))),
+            ast::Value::Placeholder(_) => {
+                params.first().is_none_or(|p| matches!(p, Cell::Null | Cell::Integer(0)))
+            }
             _ => false,
         },
         _ => false,
@@ -1293,12 +1578,16 @@ fn failure(error: &rusqlite::Error, table: Option<&TableDef>, deletes: bool) -> 
             let column = words.rsplit('.').next().unwrap_or_default();
             Failure::new(1048, "23000", format!("Column '{column}' cannot be null"))
         }
-        (ErrorCode::ConstraintViolation, 787) if deletes => {
-            Failure::new(1451, "23000", "Cannot delete or update a parent row: a foreign key constraint fails".to_owned())
-        }
-        (ErrorCode::ConstraintViolation, 787) => {
-            Failure::new(1452, "23000", "Cannot add or update a child row: a foreign key constraint fails".to_owned())
-        }
+        (ErrorCode::ConstraintViolation, 787) if deletes => Failure::new(
+            1451,
+            "23000",
+            "Cannot delete or update a parent row: a foreign key constraint fails".to_owned(),
+        ),
+        (ErrorCode::ConstraintViolation, 787) => Failure::new(
+            1452,
+            "23000",
+            "Cannot add or update a child row: a foreign key constraint fails".to_owned(),
+        ),
         _ => Failure::new(1105, "HY000", format!("the stand-in's storage: {words}")),
     }
 }
@@ -1306,11 +1595,11 @@ fn failure(error: &rusqlite::Error, table: Option<&TableDef>, deletes: bool) -> 
 fn duplicate(words: &str, table: Option<&TableDef>) -> Failure {
     // `UNIQUE constraint failed: appdb.orders.uuid, appdb.orders.day`
     let list = words.split_once(": ").map_or("", |(_, list)| list);
-    let columns: Vec<String> = list.split(", ").map(|c| c.rsplit('.').next().unwrap_or(c).to_owned()).collect();
+    let columns: Vec<String> =
+        list.split(", ").map(|c| c.rsplit('.').next().unwrap_or(c).to_owned()).collect();
     let key = table.map_or_else(String::new, |t| {
         let name = t.unique_key(&columns).map_or("PRIMARY", |k| k.name.as_str());
         format!("{}.{name}", t.name)
     });
     Failure { errno: 1062, state: [vec![key], columns].concat().join("\u{1}"), message: String::new() }
 }
-

@@ -189,10 +189,29 @@ async fn transactions() {
     )
     .await;
     // The other neither sees nor waits; writing, it waits for the lock and gives up.
-    check(&mut two, &[("SELECT count(*) FROM t", "0"), ("SET innodb_lock_wait_timeout = 0", "0 affected"), ("INSERT INTO t VALUES (5, 5)", "1205/HY000*")]).await;
+    check(
+        &mut two,
+        &[
+            ("SELECT count(*) FROM t", "0"),
+            ("SET innodb_lock_wait_timeout = 0", "0 affected"),
+            ("INSERT INTO t VALUES (5, 5)", "1205/HY000*"),
+        ],
+    )
+    .await;
     check(&mut one, &[("COMMIT", "0 affected")]).await;
-    check(&mut two, &[("SELECT count(*) FROM t", "1"), ("SET autocommit = 0", "0 affected"), ("UPDATE t SET v = 7", "1 affected"), ("ROLLBACK", "0 affected"), ("SELECT v FROM t", "1")]).await;
-    check(&mut one, &[("START TRANSACTION", "0 affected"), ("SELECT v FROM t WHERE id = 1 FOR UPDATE", "1")]).await;
+    check(
+        &mut two,
+        &[
+            ("SELECT count(*) FROM t", "1"),
+            ("SET autocommit = 0", "0 affected"),
+            ("UPDATE t SET v = 7", "1 affected"),
+            ("ROLLBACK", "0 affected"),
+            ("SELECT v FROM t", "1"),
+        ],
+    )
+    .await;
+    check(&mut one, &[("START TRANSACTION", "0 affected"), ("SELECT v FROM t WHERE id = 1 FOR UPDATE", "1")])
+        .await;
     check(&mut two, &[("UPDATE t SET v = 8", "1205/HY000*")]).await;
     // A client that goes away leaves nothing behind.
     drop(one);
@@ -207,7 +226,10 @@ async fn prepared_statements_and_types() {
     let pool = pool(address);
     let mut conn = pool.get_conn().await.expect("connect");
     conn.query_drop("CREATE TABLE t (id BIGINT PRIMARY KEY AUTO_INCREMENT, f FLOAT, d DATE, tm TIME(3), b BLOB, y BOOL, s VARCHAR(9))").await.expect("create");
-    let insert = conn.prep("INSERT INTO t (f, d, tm, b, y, s) VALUES (:f, :d, :tm, :b, :y, :s)").await.expect("prepare");
+    let insert = conn
+        .prep("INSERT INTO t (f, d, tm, b, y, s) VALUES (:f, :d, :tm, :b, :y, :s)")
+        .await
+        .expect("prepare");
     for n in 0..3u8 {
         let time = Value::Time(false, 0, 25, 1, n, 250_000);
         let day = Value::Date(2024, 1, n.into(), 0, 0, 0, 0);
@@ -216,7 +238,10 @@ async fn prepared_statements_and_types() {
         conn.exec_drop(&insert, params).await.expect("insert");
         assert_eq!(conn.last_insert_id(), Some(u64::from(n) + 1));
     }
-    let rows: Vec<mysql_async::Row> = conn.exec("SELECT id, f, d, tm, b, y, s FROM t WHERE id >= ? AND d = ?", (1, "2024-01-02")).await.expect("select");
+    let rows: Vec<mysql_async::Row> = conn
+        .exec("SELECT id, f, d, tm, b, y, s FROM t WHERE id >= ? AND d = ?", (1, "2024-01-02"))
+        .await
+        .expect("select");
     let cells: Vec<Value> = rows.into_iter().next().expect("a row").unwrap();
     let want = vec![
         Value::Int(3),
@@ -228,7 +253,10 @@ async fn prepared_statements_and_types() {
         Value::Bytes("\u{e9}".into()),
     ];
     assert_eq!(cells, want);
-    let count: Option<i64> = conn.exec_first("SELECT count(*) FROM t WHERE b = ? LIMIT ?", (vec![1u8, 255], 5)).await.expect("count");
+    let count: Option<i64> = conn
+        .exec_first("SELECT count(*) FROM t WHERE b = ? LIMIT ?", (vec![1u8, 255], 5))
+        .await
+        .expect("count");
     assert_eq!(count, Some(1));
     let missing = conn.prep("SELECT * FROM nowhere WHERE id = ?").await;
     assert!(matches!(missing, Err(Error::Server(e)) if e.code == 1146));
@@ -241,13 +269,33 @@ async fn snapshot_and_restore() {
     let data = tempfile::tempdir().expect("tempdir");
     let (server, address) = standin(data.path()).await;
     let mut conn = connect(address).await;
-    check(&mut conn, &[("CREATE TABLE t (id INT PRIMARY KEY AUTO_INCREMENT, v INT)", "0 affected"), ("INSERT INTO t (v) VALUES (1), (2)", "2 affected")]).await;
+    check(
+        &mut conn,
+        &[
+            ("CREATE TABLE t (id INT PRIMARY KEY AUTO_INCREMENT, v INT)", "0 affected"),
+            ("INSERT INTO t (v) VALUES (1), (2)", "2 affected"),
+        ],
+    )
+    .await;
     server.snapshot().expect("snapshot");
-    check(&mut conn, &[("INSERT INTO t (v) VALUES (3)", "1 affected"), ("CREATE TABLE u (id INT)", "0 affected")]).await;
+    check(
+        &mut conn,
+        &[("INSERT INTO t (v) VALUES (3)", "1 affected"), ("CREATE TABLE u (id INT)", "0 affected")],
+    )
+    .await;
     for _ in 0..2 {
         server.restore().expect("restore");
         // A connection of before sees the state of now.
-        check(&mut conn, &[("SELECT count(*) FROM t", "2"), ("SELECT * FROM u", "1146*"), ("INSERT INTO t (v) VALUES (9)", "1 affected"), ("SELECT max(id) FROM t", "3")]).await;
+        check(
+            &mut conn,
+            &[
+                ("SELECT count(*) FROM t", "2"),
+                ("SELECT * FROM u", "1146*"),
+                ("INSERT INTO t (v) VALUES (9)", "1 affected"),
+                ("SELECT max(id) FROM t", "3"),
+            ],
+        )
+        .await;
     }
     drop(conn);
     drop(server);
