@@ -55,7 +55,12 @@ impl Connection {
         Connection { stream, framer: Framer::default(), correlation: 0 }
     }
 
-    async fn ask(&mut self, api: ApiKey, version: i16, kind: RequestKind) -> Result<ResponseKind, ProtocolError> {
+    async fn ask(
+        &mut self,
+        api: ApiKey,
+        version: i16,
+        kind: RequestKind,
+    ) -> Result<ResponseKind, ProtocolError> {
         self.correlation += 1;
         let client = Some("faultbox".to_owned());
         let head = Head { api: api as i16, version, correlation: self.correlation, client };
@@ -80,8 +85,12 @@ impl Connection {
         let mut code = 0;
         for _ in 0..METADATA_TRIES {
             let asked = metadata_request::MetadataRequestTopic::default().with_name(Some(topic_name(topic)));
-            let request = MetadataRequest::default().with_topics(Some(vec![asked])).with_allow_auto_topic_creation(true);
-            let ResponseKind::Metadata(answer) = self.ask(ApiKey::Metadata, 7, request.into()).await? else { break };
+            let request = MetadataRequest::default()
+                .with_topics(Some(vec![asked]))
+                .with_allow_auto_topic_creation(true);
+            let ResponseKind::Metadata(answer) = self.ask(ApiKey::Metadata, 7, request.into()).await? else {
+                break;
+            };
             let found = answer.topics.first();
             code = found.map_or(3, |t| t.error_code);
             match found {
@@ -105,7 +114,9 @@ impl Connection {
             .with_partitions(vec![asked]);
         let request = ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![topics]);
         let answer = self.ask(ApiKey::ListOffsets, 5, request.into()).await?;
-        let ResponseKind::ListOffsets(answer) = answer else { return Err(Failure::usage("no answer to ListOffsets")) };
+        let ResponseKind::ListOffsets(answer) = answer else {
+            return Err(Failure::usage("no answer to ListOffsets"));
+        };
         let found = answer.topics.iter().flat_map(|t| &t.partitions).next();
         match found {
             Some(p) if p.error_code == 0 => Ok(p.offset),
@@ -139,7 +150,9 @@ pub async fn step(dial: Arc<dyn Dial>, link: Arc<Link>, call: &StepCall) -> Step
     let duration = Duration::from_nanos(clock.now_ns().saturating_sub(began));
     let mut response = match done {
         Some(Ok(data)) => StepResponse { ok: true, data, ..StepResponse::default() },
-        Some(Err(Failure(code, words))) => StepResponse { status: code.into(), ..StepResponse::no_answer(words) },
+        Some(Err(Failure(code, words))) => {
+            StepResponse { status: code.into(), ..StepResponse::no_answer(words) }
+        }
         None => StepResponse { timed_out: true, ..StepResponse::no_answer("timed out") },
     };
     if call.verb == "consume" && !response.ok {
@@ -172,7 +185,9 @@ fn json(value: &Value) -> serde_json::Value {
         Value::Text(text) => text.clone().into(),
         Value::Bytes(bytes) => String::from_utf8_lossy(bytes).into(),
         Value::List(items) => items.iter().map(json).collect(),
-        Value::Map(fields) => serde_json::Value::Object(fields.iter().map(|(k, v)| (k.clone(), json(v))).collect()),
+        Value::Map(fields) => {
+            serde_json::Value::Object(fields.iter().map(|(k, v)| (k.clone(), json(v))).collect())
+        }
     }
 }
 
@@ -208,7 +223,10 @@ async fn publish(connection: &mut Connection, call: &StepCall, now_ms: i64) -> R
         timestamp: now_ms,
         key: key.clone(),
         value: call.argument("value").and_then(bytes),
-        headers: headers.iter().map(|(name, value)| (Bytes::copy_from_slice(name.as_bytes()), bytes(value))).collect(),
+        headers: headers
+            .iter()
+            .map(|(name, value)| (Bytes::copy_from_slice(name.as_bytes()), bytes(value)))
+            .collect(),
     };
     let partitions = connection.partitions(&topic).await?;
     let partition = match call.argument("partition").and_then(Value::as_int) {
@@ -234,7 +252,11 @@ async fn publish(connection: &mut Connection, call: &StepCall, now_ms: i64) -> R
     }
 }
 
-async fn consume(connection: &mut Connection, call: &StepCall, read: &mut Vec<Value>) -> Result<Value, Failure> {
+async fn consume(
+    connection: &mut Connection,
+    call: &StepCall,
+    read: &mut Vec<Value>,
+) -> Result<Value, Failure> {
     let topic = topic_of(call)?;
     let number = |name: &str| call.argument(name).and_then(Value::as_int);
     let count = number("count").map(|n| usize::try_from(n).unwrap_or(0));
@@ -302,7 +324,9 @@ async fn fetch(
         if data.error_code != 0 {
             return Err(Failure::code(data.error_code, "consume"));
         }
-        let Some(position) = positions.iter_mut().find(|(p, ..)| *p == data.partition_index) else { continue };
+        let Some(position) = positions.iter_mut().find(|(p, ..)| *p == data.partition_index) else {
+            continue;
+        };
         let found = records::decode_all(&data.records.clone().unwrap_or_default());
         for record in found.map_err(|error| Failure::usage(error.to_string()))? {
             // A batch is sent whole: its first records may lie before the position.
@@ -334,14 +358,17 @@ async fn offsets(connection: &mut Connection, call: &StepCall) -> Result<Value, 
     if let Some(group) = group {
         let request = OffsetFetchRequest::default().with_group_id(GroupId(group.into())).with_topics(None);
         let answer = connection.ask(ApiKey::OffsetFetch, 5, request.into()).await?;
-        let ResponseKind::OffsetFetch(answer) = answer else { return Err(Failure::usage("no answer to OffsetFetch")) };
+        let ResponseKind::OffsetFetch(answer) = answer else {
+            return Err(Failure::usage("no answer to OffsetFetch"));
+        };
         if answer.error_code != 0 {
             return Err(Failure::code(answer.error_code, "offsets"));
         }
         for topic in &answer.topics {
             for p in &topic.partitions {
                 let name = topic.name.to_string();
-                match rows.iter_mut().find(|(t, partition, ..)| *t == name && *partition == p.partition_index) {
+                match rows.iter_mut().find(|(t, partition, ..)| *t == name && *partition == p.partition_index)
+                {
                     Some(row) => row.3 = Some(p.committed_offset),
                     None if text(call, "topic").is_none() => {
                         rows.push((name, p.partition_index, None, Some(p.committed_offset)));
@@ -375,7 +402,8 @@ pub async fn ready(stream: Stream) -> Result<(), ProtocolError> {
         ResponseKind::ApiVersions(answer) if answer.error_code == 0 => {}
         _ => return not_yet("ApiVersions"),
     }
-    let request = MetadataRequest::default().with_topics(Some(Vec::new())).with_allow_auto_topic_creation(false);
+    let request =
+        MetadataRequest::default().with_topics(Some(Vec::new())).with_allow_auto_topic_creation(false);
     match connection.ask(ApiKey::Metadata, 7, request.into()).await? {
         ResponseKind::Metadata(answer) if !answer.brokers.is_empty() => Ok(()),
         _ => not_yet("no broker in its metadata"),

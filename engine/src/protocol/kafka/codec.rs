@@ -234,7 +234,10 @@ mod tests {
             timestamp,
             key: key.map(Bytes::from),
             value: value.map(Bytes::from),
-            headers: headers.into_iter().map(|(k, v)| (Bytes::from(k.into_bytes()), v.map(Bytes::from))).collect(),
+            headers: headers
+                .into_iter()
+                .map(|(k, v)| (Bytes::from(k.into_bytes()), v.map(Bytes::from)))
+                .collect(),
         })
     }
 
@@ -246,7 +249,9 @@ mod tests {
     }
 
     fn produce(records: &[Record], acks: i16) -> RequestKind {
-        let data = produce_request::PartitionProduceData::default().with_index(3).with_records(Some(records::encode(records)));
+        let data = produce_request::PartitionProduceData::default()
+            .with_index(3)
+            .with_records(Some(records::encode(records)));
         let topic = produce_request::TopicProduceData::default()
             .with_name(topic_name("orders.events"))
             .with_partition_data(vec![data]);
@@ -258,7 +263,8 @@ mod tests {
         let fetch = fetch_request::FetchTopic::default()
             .with_topic(topic_name("t"))
             .with_partitions(vec![fetch_request::FetchPartition::default().with_partition(1)]);
-        let forgotten = fetch_request::ForgottenTopic::default().with_topic(topic_name("u")).with_partitions(vec![1, 2]);
+        let forgotten =
+            fetch_request::ForgottenTopic::default().with_topic(topic_name("u")).with_partitions(vec![1, 2]);
         let list = list_offsets_request::ListOffsetsTopic::default()
             .with_name(topic_name("t"))
             .with_partitions(vec![list_offsets_request::ListOffsetsPartition::default().with_timestamp(-2)]);
@@ -267,11 +273,16 @@ mod tests {
             .with_partitions(vec![offset_commit_request::OffsetCommitRequestPartition::default()]);
         let create = create_topics_request::CreatableTopic::default()
             .with_name(topic_name("t"))
-            .with_assignments(vec![create_topics_request::CreatableReplicaAssignment::default().with_broker_ids(vec![1.into()])])
+            .with_assignments(vec![
+                create_topics_request::CreatableReplicaAssignment::default().with_broker_ids(vec![1.into()]),
+            ])
             .with_configs(vec![create_topics_request::CreatableTopicConfig::default().with_name("c".into())]);
-        let join = join_group_request::JoinGroupRequestProtocol::default().with_name("range".into()).with_metadata(Bytes::from_static(b"m"));
+        let join = join_group_request::JoinGroupRequestProtocol::default()
+            .with_name("range".into())
+            .with_metadata(Bytes::from_static(b"m"));
         let sync = sync_group_request::SyncGroupRequestAssignment::default().with_member_id("m".into());
-        let group = offset_fetch_request::OffsetFetchRequestGroup::default().with_group_id(GroupId("g".into()));
+        let group =
+            offset_fetch_request::OffsetFetchRequestGroup::default().with_group_id(GroupId("g".into()));
         let asked = metadata_request::MetadataRequestTopic::default().with_name(Some(topic_name("t")));
         vec![
             (0, produce(&[Record::default()], -1)),
@@ -290,7 +301,13 @@ mod tests {
             (14, SyncGroupRequest::default().with_assignments(vec![sync]).into()),
             (15, DescribeGroupsRequest::default().with_groups(vec![GroupId("g".into())]).into()),
             (16, ListGroupsRequest::default().into()),
-            (18, ApiVersionsRequest::default().with_client_software_name("c".into()).with_client_software_version("1".into()).into()),
+            (
+                18,
+                ApiVersionsRequest::default()
+                    .with_client_software_name("c".into())
+                    .with_client_software_version("1".into())
+                    .into(),
+            ),
             (19, CreateTopicsRequest::default().with_topics(vec![create]).into()),
             (20, DeleteTopicsRequest::default().with_topic_names(vec![topic_name("t")]).into()),
             (22, InitProducerIdRequest::default().into()),
@@ -308,14 +325,16 @@ mod tests {
                 let head = Head { api, version, correlation: 7, client: Some("me".into()) };
                 // Some versions cannot say what the example says.
                 let Ok(bytes) = encode_request(&head, &kind) else { continue };
-                let (again, decoded) = decode_request(&bytes.slice(4..)).unwrap_or_else(|e| panic!("{head:?}: {e}"));
+                let (again, decoded) =
+                    decode_request(&bytes.slice(4..)).unwrap_or_else(|e| panic!("{head:?}: {e}"));
                 assert_eq!(again, head);
                 let Decoded::Known(decoded) = decoded else { panic!("{head:?} is opaque") };
                 assert_eq!(encode_request(&head, &decoded).unwrap(), bytes, "{head:?}");
                 seen.insert((api, version));
                 let Some(answer) = rules::error_response(&decoded, 6, Some("why")) else { continue };
                 let Ok(bytes) = encode_response(&head, &answer) else { continue };
-                let decoded = decode_response(&head, &bytes.slice(4..)).unwrap_or_else(|e| panic!("{head:?}: {e}"));
+                let decoded =
+                    decode_response(&head, &bytes.slice(4..)).unwrap_or_else(|e| panic!("{head:?}: {e}"));
                 assert_eq!(encode_response(&head, &decoded).unwrap(), bytes, "{head:?}");
             }
         }

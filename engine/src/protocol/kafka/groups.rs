@@ -149,8 +149,10 @@ impl Groups {
     pub fn restore(&self, committed: Vec<Committed>) {
         let mut inner = self.lock();
         inner.groups.clear();
-        inner.committed =
-            committed.into_iter().map(|c| ((c.group, c.topic, c.partition), (c.offset, c.metadata))).collect();
+        inner.committed = committed
+            .into_iter()
+            .map(|c| ((c.group, c.topic, c.partition), (c.offset, c.metadata)))
+            .collect();
         drop(inner);
         self.changed.notify_waiters();
     }
@@ -384,7 +386,8 @@ impl Groups {
     /// The protocol's error code.
     pub fn delete(&self, name: &str) -> Answer<()> {
         let mut inner = self.lock();
-        let known = inner.groups.contains_key(name) || inner.committed.keys().any(|(group, _, _)| group == name);
+        let known =
+            inner.groups.contains_key(name) || inner.committed.keys().any(|(group, _, _)| group == name);
         match inner.groups.get(name) {
             _ if !known => Err(E::GroupIdNotFound.code()),
             Some(group) if !group.members.is_empty() => Err(E::NonEmptyGroup.code()),
@@ -420,7 +423,12 @@ impl Groups {
         let kept = inner.committed.keys().any(|(group, _, _)| group == name);
         let Some(group) = inner.groups.get_mut(name) else {
             let state = if kept { "Empty" } else { "Dead" };
-            return Described { state, protocol_type: String::new(), protocol: String::new(), members: Vec::new() };
+            return Described {
+                state,
+                protocol_type: String::new(),
+                protocol: String::new(),
+                members: Vec::new(),
+            };
         };
         group.settle(Instant::now());
         let member = |(id, m): (&String, &Member)| {
@@ -468,7 +476,9 @@ impl Inner {
 impl Group {
     fn accepts(&self, join: &Join) -> bool {
         let others = || self.members.iter().filter(|(id, _)| **id != join.member);
-        if join.protocols.is_empty() || (others().next().is_some() && self.protocol_type != join.protocol_type) {
+        if join.protocols.is_empty()
+            || (others().next().is_some() && self.protocol_type != join.protocol_type)
+        {
             return false;
         }
         let everyone = |name: &str| others().all(|(_, m)| m.protocols.iter().any(|(n, _)| n == name));
@@ -484,7 +494,8 @@ impl Group {
         if lost {
             self.lost(now);
         }
-        let ready = self.members.values().all(|m| m.awaiting) || self.rebalance_by.is_some_and(|by| now >= by);
+        let ready =
+            self.members.values().all(|m| m.awaiting) || self.rebalance_by.is_some_and(|by| now >= by);
         if self.state == State::Preparing && ready {
             self.members.retain(|_, m| m.awaiting);
             self.begin(now);

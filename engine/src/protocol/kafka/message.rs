@@ -111,7 +111,8 @@ fn groups_of(kind: &RequestKind) -> Vec<String> {
         RequestKind::DeleteGroups(r) => sorted(r.groups_names.iter().map(|g| g.to_string())),
         RequestKind::DescribeGroups(r) => sorted(r.groups.iter().map(|g| g.to_string())),
         RequestKind::FindCoordinator(r) if r.key_type == 0 => {
-            let keys = r.coordinator_keys.iter().chain(Some(&r.key).filter(|_| r.coordinator_keys.is_empty()));
+            let keys =
+                r.coordinator_keys.iter().chain(Some(&r.key).filter(|_| r.coordinator_keys.is_empty()));
             sorted(keys.map(|key| key.to_string()))
         }
         _ => Vec::new(),
@@ -123,7 +124,10 @@ fn request_fields(kind: &RequestKind, topics: &[String], groups: &[String]) -> V
     match kind {
         RequestKind::Produce(request) => vec![
             ("acks", Value::Int(request.acks.into())),
-            ("transactional_id", request.transactional_id.as_ref().map_or(Value::Null, |id| Value::text(id.to_string()))),
+            (
+                "transactional_id",
+                request.transactional_id.as_ref().map_or(Value::Null, |id| Value::text(id.to_string())),
+            ),
             ("timeout_ms", Value::Int(request.timeout_ms.into()).volatile()),
             ("topics", produced(request)),
         ],
@@ -203,7 +207,10 @@ fn produced(request: &ProduceRequest) -> Value {
                 ("batches", batches_value(&bytes).volatile()),
             ])
         });
-        Value::map([("topic", Value::text(t.name.to_string())), ("partitions", Value::List(partitions.collect()))])
+        Value::map([
+            ("topic", Value::text(t.name.to_string())),
+            ("partitions", Value::List(partitions.collect())),
+        ])
     };
     Value::List(topics.iter().map(topic).collect())
 }
@@ -220,7 +227,10 @@ fn fetched(request: &FetchRequest) -> Value {
                 ("offset", Value::Int(p.fetch_offset).volatile()),
             ])
         });
-        Value::map([("topic", Value::text(t.topic.to_string())), ("partitions", Value::List(partitions.collect()))])
+        Value::map([
+            ("topic", Value::text(t.topic.to_string())),
+            ("partitions", Value::List(partitions.collect())),
+        ])
     };
     Value::List(topics.iter().map(topic).collect())
 }
@@ -250,7 +260,8 @@ pub fn records_value(bytes: &Bytes) -> Value {
 /// One record.
 pub fn record_value(record: &Record) -> Value {
     let some = |bytes: &Option<Bytes>| bytes.as_ref().map_or(Value::Null, |b| Value::text_or_bytes(b));
-    let header = |(name, value): &(Bytes, Option<Bytes>)| Value::List(vec![Value::text_or_bytes(name), some(value)]);
+    let header =
+        |(name, value): &(Bytes, Option<Bytes>)| Value::List(vec![Value::text_or_bytes(name), some(value)]);
     Value::map([
         ("offset", Value::Int(record.offset).volatile()),
         ("timestamp", Value::Int(record.timestamp)),
@@ -323,7 +334,12 @@ pub fn response_value(kind: &ResponseKind) -> Value {
             let topic = |t: &kafka_protocol::messages::metadata_response::MetadataResponseTopic| {
                 let [code, name] = error_fields(t.error_code);
                 let topic = t.name.as_ref().map_or(Value::Null, |n| Value::text(n.to_string()));
-                Value::map([("topic", topic), ("partitions", Value::Int(t.partitions.len() as i64)), code, name])
+                Value::map([
+                    ("topic", topic),
+                    ("partitions", Value::Int(t.partitions.len() as i64)),
+                    code,
+                    name,
+                ])
             };
             Value::map([
                 ("topics", Value::List(response.topics.iter().map(topic).collect())),
@@ -335,7 +351,13 @@ pub fn response_value(kind: &ResponseKind) -> Value {
                 let [code, name] = error_fields(t.error_code);
                 let message = t.error_message.as_ref().map_or(Value::Null, |m| Value::text(m.to_string()));
                 let partitions = Value::Int(t.num_partitions.into()).volatile();
-                Value::map([("topic", Value::text(t.name.to_string())), ("partitions", partitions), code, name, ("message", message)])
+                Value::map([
+                    ("topic", Value::text(t.name.to_string())),
+                    ("partitions", partitions),
+                    code,
+                    name,
+                    ("message", message),
+                ])
             };
             Value::map([("topics", Value::List(response.topics.iter().map(topic).collect()))])
         }
@@ -351,7 +373,12 @@ pub fn response_value(kind: &ResponseKind) -> Value {
             let mut offsets = Vec::new();
             for topic in &response.topics {
                 for p in &topic.partitions {
-                    let at = Offset { topic: topic.name.to_string(), partition: p.partition_index, offset: p.offset, ..Offset::default() };
+                    let at = Offset {
+                        topic: topic.name.to_string(),
+                        partition: p.partition_index,
+                        offset: p.offset,
+                        ..Offset::default()
+                    };
                     offsets.push(Offset { timestamp: p.timestamp, error_code: p.error_code, ..at }.value());
                 }
             }
@@ -416,7 +443,12 @@ fn offset_fetch_value(response: &OffsetFetchResponse) -> Value {
     for t in &response.topics {
         for p in &t.partitions {
             let metadata = p.metadata.as_ref().map(|m| m.to_string()).unwrap_or_default();
-            let at = Offset { topic: t.name.to_string(), partition: p.partition_index, metadata, ..Offset::default() };
+            let at = Offset {
+                topic: t.name.to_string(),
+                partition: p.partition_index,
+                metadata,
+                ..Offset::default()
+            };
             offsets.push(Offset { offset: p.committed_offset, error_code: p.error_code, ..at }.value());
         }
     }
@@ -424,7 +456,12 @@ fn offset_fetch_value(response: &OffsetFetchResponse) -> Value {
         for t in &g.topics {
             for p in &t.partitions {
                 let metadata = p.metadata.as_ref().map(|m| m.to_string()).unwrap_or_default();
-                let at = Offset { group: g.group_id.to_string(), topic: t.name.to_string(), metadata, ..Offset::default() };
+                let at = Offset {
+                    group: g.group_id.to_string(),
+                    topic: t.name.to_string(),
+                    metadata,
+                    ..Offset::default()
+                };
                 let at = Offset { partition: p.partition_index, offset: p.committed_offset, ..at };
                 offsets.push(Offset { error_code: p.error_code, ..at }.value());
             }
@@ -534,7 +571,9 @@ pub fn fetch_response(value: &Value) -> FetchResponse {
     let partition = |p: &Value| {
         let records = match p.get("records") {
             Some(Value::Bytes(raw)) => Bytes::copy_from_slice(raw),
-            Some(Value::List(records)) => records::encode(&records.iter().map(record_from).collect::<Vec<_>>()),
+            Some(Value::List(records)) => {
+                records::encode(&records.iter().map(record_from).collect::<Vec<_>>())
+            }
             _ => Bytes::new(),
         };
         PartitionData::default()
@@ -560,7 +599,8 @@ pub fn fetch_response(value: &Value) -> FetchResponse {
 /// Whether a fetch brought anything: records or an error.
 pub fn brings_something(response: &FetchResponse) -> bool {
     let partitions = response.responses.iter().flat_map(|t| &t.partitions);
-    let something = |p: &PartitionData| p.error_code != 0 || p.records.as_ref().is_some_and(|r| !r.is_empty());
+    let something =
+        |p: &PartitionData| p.error_code != 0 || p.records.as_ref().is_some_and(|r| !r.is_empty());
     response.error_code != 0 || partitions.into_iter().any(something)
 }
 

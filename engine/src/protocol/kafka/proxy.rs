@@ -58,7 +58,8 @@ pub async fn run(client: Stream, upstream: Arc<dyn Dial>, link: Arc<Link>) -> Re
     let (server_reader, server_writer) = tokio::io::split(server);
     let (slots, queue) = mpsc::channel(IN_FLIGHT);
     let gone = CancellationToken::new();
-    let requests = Requests { link: link.clone(), connection, server: server_writer, slots, session: Vec::new() };
+    let requests =
+        Requests { link: link.clone(), connection, server: server_writer, slots, session: Vec::new() };
     let responses = Responses {
         link,
         server: server_reader,
@@ -171,7 +172,9 @@ impl Requests {
                 let code = rules::error_code(&fields).unwrap_or(-1);
                 let kind = kind.as_ref().filter(|_| answered);
                 let answer = kind.and_then(|kind| rules::error_response(kind, code, fields.text("message")));
-                let encoded = answer.and_then(|a| Some((message::response_value(&a), codec::encode_response(&head, &a).ok()?)));
+                let encoded = answer.and_then(|a| {
+                    Some((message::response_value(&a), codec::encode_response(&head, &a).ok()?))
+                });
                 let Some((value, bytes)) = encoded else {
                     // No place for an error in the answer (or no answer): a broker closes the connection.
                     pending.dropped();
@@ -225,7 +228,9 @@ impl Requests {
             match self.session.iter_mut().find(|t| t.topic == changed.topic) {
                 None => self.session.push(changed.clone()),
                 Some(topic) => {
-                    topic.partitions.retain(|p| changed.partitions.iter().all(|c| c.partition != p.partition));
+                    topic
+                        .partitions
+                        .retain(|p| changed.partitions.iter().all(|c| c.partition != p.partition));
                     topic.partitions.extend(changed.partitions.iter().cloned());
                 }
             }
@@ -283,7 +288,9 @@ impl Responses {
                     match self.frame().await {
                         // Some requests have no answer; of those that are not decoded only the next
                         // answer tells.
-                        Ok(Some(frame)) if opaque && codec::response_correlation(&frame) != Ok(head.correlation) => {
+                        Ok(Some(frame))
+                            if opaque && codec::response_correlation(&frame) != Ok(head.correlation) =>
+                        {
                             pending.one_way();
                             self.held = Some(frame);
                         }
@@ -310,7 +317,8 @@ impl Responses {
         manner: Manner,
         frame: Bytes,
     ) -> Result<(), ProtocolError> {
-        let as_it_is = || (Value::map([("frame", Value::Bytes(frame.to_vec()).volatile())]), codec::framed(&frame));
+        let as_it_is =
+            || (Value::map([("frame", Value::Bytes(frame.to_vec()).volatile())]), codec::framed(&frame));
         let (value, bytes) = match codec::decode_response(&head, &frame) {
             Ok(mut kind) if !opaque => {
                 let changed = rewrite(&mut kind, &self.link.advertised);
@@ -448,4 +456,3 @@ fn rewrite(kind: &mut ResponseKind, advertised: &str) -> bool {
         _ => false,
     }
 }
-

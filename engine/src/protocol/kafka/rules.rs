@@ -24,7 +24,8 @@ pub static EFFECT_PARAMETERS: &[&str] = &["code", "message"];
 /// # Errors
 /// What is wrong with it.
 pub fn error_code(fields: &Fields) -> Result<i16, RuleProblem> {
-    let problem = |message: String, hint: Option<String>| RuleProblem { message, argument: Some("code".into()), hint };
+    let problem =
+        |message: String, hint: Option<String>| RuleProblem { message, argument: Some("code".into()), hint };
     match fields.get("code") {
         None => Err(RuleProblem {
             message: "a kafka error needs its code".into(),
@@ -39,7 +40,10 @@ pub fn error_code(fields: &Fields) -> Result<i16, RuleProblem> {
             let wanted = name.to_uppercase();
             codes().find(|code| error_name(*code) == wanted).ok_or_else(|| {
                 let nearest = codes().map(error_name).max_by_key(|known| similar(known, &wanted));
-                problem(format!("kafka has no error {name:?}"), nearest.map(|n| format!("did you mean {n:?}?")))
+                problem(
+                    format!("kafka has no error {name:?}"),
+                    nearest.map(|n| format!("did you mean {n:?}?")),
+                )
             })
         }
         Some(_) => Err(problem("the code of a kafka error is its name or its number".into(), None)),
@@ -155,9 +159,15 @@ pub fn error_response(request: &RequestKind, code: i16, message: Option<&str>) -
                 .with_protocol_name(Some(Default::default()))
                 .with_member_id(r.member_id.clone()),
         ),
-        RequestKind::SyncGroup(_) => ResponseKind::SyncGroup(SyncGroupResponse::default().with_error_code(code)),
-        RequestKind::Heartbeat(_) => ResponseKind::Heartbeat(HeartbeatResponse::default().with_error_code(code)),
-        RequestKind::LeaveGroup(_) => ResponseKind::LeaveGroup(LeaveGroupResponse::default().with_error_code(code)),
+        RequestKind::SyncGroup(_) => {
+            ResponseKind::SyncGroup(SyncGroupResponse::default().with_error_code(code))
+        }
+        RequestKind::Heartbeat(_) => {
+            ResponseKind::Heartbeat(HeartbeatResponse::default().with_error_code(code))
+        }
+        RequestKind::LeaveGroup(_) => {
+            ResponseKind::LeaveGroup(LeaveGroupResponse::default().with_error_code(code))
+        }
         RequestKind::InitProducerId(_) => ResponseKind::InitProducerId(
             InitProducerIdResponse::default()
                 .with_error_code(code)
@@ -171,7 +181,9 @@ pub fn error_response(request: &RequestKind, code: i16, message: Option<&str>) -
                     .with_error_code(code)
                     .with_error_message(words.clone())
             };
-            ResponseKind::CreateTopics(CreateTopicsResponse::default().with_topics(r.topics.iter().map(topic).collect()))
+            ResponseKind::CreateTopics(
+                CreateTopicsResponse::default().with_topics(r.topics.iter().map(topic).collect()),
+            )
         }
         RequestKind::DeleteTopics(r) => {
             let topic = |name: Option<&TopicName>| {
@@ -182,7 +194,9 @@ pub fn error_response(request: &RequestKind, code: i16, message: Option<&str>) -
             };
             let states = r.topics.iter().map(|t| topic(t.name.as_ref()));
             let names = r.topic_names.iter().map(|n| topic(Some(n)));
-            ResponseKind::DeleteTopics(DeleteTopicsResponse::default().with_responses(states.chain(names).collect()))
+            ResponseKind::DeleteTopics(
+                DeleteTopicsResponse::default().with_responses(states.chain(names).collect()),
+            )
         }
         RequestKind::ApiVersions(_) => {
             ResponseKind::ApiVersions(ApiVersionsResponse::default().with_error_code(code))
@@ -269,7 +283,9 @@ fn offset_commit_error(request: &OffsetCommitRequest, code: i16) -> OffsetCommit
     use offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
     let topic = |t: &offset_commit_request::OffsetCommitRequestTopic| {
         let partition = |p: &offset_commit_request::OffsetCommitRequestPartition| {
-            OffsetCommitResponsePartition::default().with_partition_index(p.partition_index).with_error_code(code)
+            OffsetCommitResponsePartition::default()
+                .with_partition_index(p.partition_index)
+                .with_error_code(code)
         };
         OffsetCommitResponseTopic::default()
             .with_name(t.name.clone())

@@ -45,7 +45,11 @@ struct Served {
 ///
 /// # Errors
 /// When the network fails, the bytes are not Kafka's, or the responder cuts the connection.
-pub async fn run(client: Stream, link: Arc<Link>, responder: Arc<dyn Responder>) -> Result<(), ProtocolError> {
+pub async fn run(
+    client: Stream,
+    link: Arc<Link>,
+    responder: Arc<dyn Responder>,
+) -> Result<(), ProtocolError> {
     let connection = link.next_connection();
     let conversation = responder.converse(&link.source, connection);
     let shared = link.state(Shared::default);
@@ -92,7 +96,12 @@ impl Backend for Served {
         &self.shared.groups
     }
 
-    fn topics<'a>(&'a self, call: &'a Call, names: Option<Vec<String>>, _create: bool) -> BoxFuture<'a, Vec<Topic>> {
+    fn topics<'a>(
+        &'a self,
+        call: &'a Call,
+        names: Option<Vec<String>>,
+        _create: bool,
+    ) -> BoxFuture<'a, Vec<Topic>> {
         Box::pin(async move {
             if let Some(value) = self.hint(call).await {
                 self.learn(message::partition_counts(&value));
@@ -141,7 +150,11 @@ impl Backend for Served {
         })
     }
 
-    fn list_offsets<'a>(&'a self, call: &'a Call, asked: Vec<(String, i32, i64)>) -> BoxFuture<'a, Vec<Offset>> {
+    fn list_offsets<'a>(
+        &'a self,
+        call: &'a Call,
+        asked: Vec<(String, i32, i64)>,
+    ) -> BoxFuture<'a, Vec<Offset>> {
         Box::pin(async move {
             if let Some(value) = self.hint(call).await {
                 return message::offsets(&value);
@@ -161,7 +174,11 @@ impl Backend for Served {
             let live = self.shared.groups.offsets(&group, asked);
             let recorded = self.hint(call).await.map(|value| message::offsets(&value)).unwrap_or_default();
             let told = |o: &Offset| {
-                let same = |r: &&Offset| r.topic == o.topic && r.partition == o.partition && (r.group == group || r.group.is_empty());
+                let same = |r: &&Offset| {
+                    r.topic == o.topic
+                        && r.partition == o.partition
+                        && (r.group == group || r.group.is_empty())
+                };
                 recorded.iter().find(same)
             };
             // What was committed live is later than what was recorded before.

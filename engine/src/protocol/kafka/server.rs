@@ -103,14 +103,23 @@ pub trait Backend: Send + Sync {
     /// The group coordinator.
     fn groups(&self) -> &Groups;
     /// These topics, made where they may be; all without names.
-    fn topics<'a>(&'a self, call: &'a Call, names: Option<Vec<String>>, create: bool) -> BoxFuture<'a, Vec<Topic>>;
+    fn topics<'a>(
+        &'a self,
+        call: &'a Call,
+        names: Option<Vec<String>>,
+        create: bool,
+    ) -> BoxFuture<'a, Vec<Topic>>;
     /// Produce.
     fn produce<'a>(&'a self, call: &'a Call, request: &'a ProduceRequest) -> BoxFuture<'a, Reply>;
     /// Fetch, long poll included.
     fn fetch<'a>(&'a self, call: &'a Call, request: &'a FetchRequest) -> BoxFuture<'a, Reply>;
     /// Timestamp and offset of the first record at or after a timestamp (-1: the end, -2: the
     /// beginning), per partition asked.
-    fn list_offsets<'a>(&'a self, call: &'a Call, asked: Vec<(String, i32, i64)>) -> BoxFuture<'a, Vec<message::Offset>>;
+    fn list_offsets<'a>(
+        &'a self,
+        call: &'a Call,
+        asked: Vec<(String, i32, i64)>,
+    ) -> BoxFuture<'a, Vec<message::Offset>>;
     /// Committed offsets; all of the group without partitions.
     fn committed<'a>(
         &'a self,
@@ -140,7 +149,14 @@ impl Groups {
         let asked = asked.unwrap_or_else(|| self.committed_partitions(group));
         let one = |(topic, partition): (String, i32)| {
             let (offset, metadata) = self.committed(group, &topic, partition).unwrap_or((-1, String::new()));
-            message::Offset { group: group.to_owned(), topic, partition, offset, metadata, ..Default::default() }
+            message::Offset {
+                group: group.to_owned(),
+                topic,
+                partition,
+                offset,
+                metadata,
+                ..Default::default()
+            }
         };
         asked.into_iter().map(one).collect()
     }
@@ -165,9 +181,7 @@ pub async fn run(client: Stream, connection: u64, backend: Arc<dyn Backend>) -> 
         let (head, decoded) =
             codec::decode_request(&frame).map_err(|error| ProtocolError::Malformed(error.to_string()))?;
         // The client may send more meanwhile, or go away.
-        let watch = async {
-            while reader.read_buf(framer.buffer()).await.is_ok_and(|n| n > 0) {}
-        };
+        let watch = async { while reader.read_buf(framer.buffer()).await.is_ok_and(|n| n > 0) {} };
         let reply = tokio::select! {
             reply = answer(&head, decoded, connection, &*backend) => reply,
             () = watch => return Ok(()),
@@ -268,7 +282,9 @@ async fn own(call: &Call, backend: &dyn Backend) -> Reply {
                     .with_group_id(name.clone())
                     .with_error_code(groups.delete(name).err().unwrap_or(0))
             };
-            Reply::send(DeleteGroupsResponse::default().with_results(request.groups_names.iter().map(one).collect()))
+            Reply::send(
+                DeleteGroupsResponse::default().with_results(request.groups_names.iter().map(one).collect()),
+            )
         }
         _ => Reply::Cut,
     }
@@ -287,7 +303,10 @@ impl IntoGroup for String {
 fn api_versions() -> ApiVersionsResponse {
     let api = |(key, min, max): &(i16, i16, i16)| {
         debug_assert!(shape::of(*key).is_some_and(|s| s.min <= *min && *max <= s.max));
-        api_versions_response::ApiVersion::default().with_api_key(*key).with_min_version(*min).with_max_version(*max)
+        api_versions_response::ApiVersion::default()
+            .with_api_key(*key)
+            .with_min_version(*min)
+            .with_max_version(*max)
     };
     ApiVersionsResponse::default().with_api_keys(SERVED.iter().map(api).collect())
 }
@@ -295,7 +314,8 @@ fn api_versions() -> ApiVersionsResponse {
 async fn metadata(call: &Call, request: &MetadataRequest, backend: &dyn Backend) -> MetadataResponse {
     use metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic};
     let (host, port) = backend.advertised();
-    let broker = MetadataResponseBroker::default().with_node_id(BROKER.into()).with_host(host.into()).with_port(port);
+    let broker =
+        MetadataResponseBroker::default().with_node_id(BROKER.into()).with_host(host.into()).with_port(port);
     let names = request.topics.as_ref().map(|topics| {
         topics.iter().filter_map(|t| t.name.as_ref()).map(|n| n.to_string()).collect::<Vec<_>>()
     });
@@ -327,13 +347,18 @@ fn find_coordinator(request: &FindCoordinatorRequest, backend: &dyn Backend) -> 
     if request.key_type != 0 {
         let why = "transactions are not supported by this broker";
         let kind = RequestKind::FindCoordinator(request.clone());
-        if let Some(ResponseKind::FindCoordinator(refused)) = rules::error_response(&kind, NO_TRANSACTIONS, Some(why)) {
+        if let Some(ResponseKind::FindCoordinator(refused)) =
+            rules::error_response(&kind, NO_TRANSACTIONS, Some(why))
+        {
             return refused;
         }
     }
     let (host, port) = backend.advertised();
     if request.coordinator_keys.is_empty() {
-        return FindCoordinatorResponse::default().with_node_id(BROKER.into()).with_host(host.into()).with_port(port);
+        return FindCoordinatorResponse::default()
+            .with_node_id(BROKER.into())
+            .with_host(host.into())
+            .with_port(port);
     }
     let one = |key: &kafka_protocol::protocol::StrBytes| {
         find_coordinator_response::Coordinator::default()
@@ -345,11 +370,17 @@ fn find_coordinator(request: &FindCoordinatorRequest, backend: &dyn Backend) -> 
     FindCoordinatorResponse::default().with_coordinators(request.coordinator_keys.iter().map(one).collect())
 }
 
-async fn list_offsets(call: &Call, request: &ListOffsetsRequest, backend: &dyn Backend) -> ListOffsetsResponse {
+async fn list_offsets(
+    call: &Call,
+    request: &ListOffsetsRequest,
+    backend: &dyn Backend,
+) -> ListOffsetsResponse {
     use list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
     let mut asked = Vec::new();
     for topic in &request.topics {
-        asked.extend(topic.partitions.iter().map(|p| (topic.name.to_string(), p.partition_index, p.timestamp)));
+        asked.extend(
+            topic.partitions.iter().map(|p| (topic.name.to_string(), p.partition_index, p.timestamp)),
+        );
     }
     let epoch = if call.head.version >= 4 { 0 } else { -1 };
     let mut topics: BTreeMap<String, Vec<ListOffsetsPartitionResponse>> = BTreeMap::new();
@@ -407,7 +438,8 @@ async fn join(call: &Call, request: &JoinGroupRequest, groups: &Groups) -> JoinG
 }
 
 async fn sync(request: &SyncGroupRequest, groups: &Groups) -> SyncGroupResponse {
-    let assignments = request.assignments.iter().map(|a| (a.member_id.to_string(), a.assignment.clone())).collect();
+    let assignments =
+        request.assignments.iter().map(|a| (a.member_id.to_string(), a.assignment.clone())).collect();
     match groups.sync(&request.group_id, request.generation_id, &request.member_id, assignments).await {
         Err(code) => SyncGroupResponse::default().with_error_code(code),
         Ok((kind, protocol, assignment)) => SyncGroupResponse::default()
@@ -448,7 +480,9 @@ fn commit(request: &OffsetCommitRequest, groups: &Groups) -> OffsetCommitRespons
     let code = groups.commit(&request.group_id, generation, &request.member_id, offsets).err().unwrap_or(0);
     let topic = |t: &offset_commit_request::OffsetCommitRequestTopic| {
         let partition = |p: &offset_commit_request::OffsetCommitRequestPartition| {
-            OffsetCommitResponsePartition::default().with_partition_index(p.partition_index).with_error_code(code)
+            OffsetCommitResponsePartition::default()
+                .with_partition_index(p.partition_index)
+                .with_error_code(code)
         };
         OffsetCommitResponseTopic::default()
             .with_name(t.name.clone())
@@ -457,7 +491,11 @@ fn commit(request: &OffsetCommitRequest, groups: &Groups) -> OffsetCommitRespons
     OffsetCommitResponse::default().with_topics(request.topics.iter().map(topic).collect())
 }
 
-async fn offset_fetch(call: &Call, request: &OffsetFetchRequest, backend: &dyn Backend) -> OffsetFetchResponse {
+async fn offset_fetch(
+    call: &Call,
+    request: &OffsetFetchRequest,
+    backend: &dyn Backend,
+) -> OffsetFetchResponse {
     use offset_fetch_response as answer;
     let by_topic = |found: Vec<message::Offset>| {
         let mut topics: BTreeMap<String, Vec<message::Offset>> = BTreeMap::new();
@@ -468,7 +506,8 @@ async fn offset_fetch(call: &Call, request: &OffsetFetchRequest, backend: &dyn B
     };
     if call.head.version < 8 {
         let asked = request.topics.as_ref().map(|topics| {
-            let pairs = topics.iter().flat_map(|t| t.partition_indexes.iter().map(|p| (t.name.to_string(), *p)));
+            let pairs =
+                topics.iter().flat_map(|t| t.partition_indexes.iter().map(|p| (t.name.to_string(), *p)));
             pairs.collect::<Vec<_>>()
         });
         let found = by_topic(backend.committed(call, request.group_id.to_string(), asked).await);
@@ -490,7 +529,8 @@ async fn offset_fetch(call: &Call, request: &OffsetFetchRequest, backend: &dyn B
     let mut groups = Vec::new();
     for group in &request.groups {
         let asked = group.topics.as_ref().map(|topics| {
-            let pairs = topics.iter().flat_map(|t| t.partition_indexes.iter().map(|p| (t.name.to_string(), *p)));
+            let pairs =
+                topics.iter().flat_map(|t| t.partition_indexes.iter().map(|p| (t.name.to_string(), *p)));
             pairs.collect::<Vec<_>>()
         });
         let found = by_topic(backend.committed(call, group.group_id.to_string(), asked).await);
@@ -518,14 +558,15 @@ fn describe_groups(request: &DescribeGroupsRequest, groups: &Groups) -> Describe
     use describe_groups_response::{DescribedGroup, DescribedGroupMember};
     let one = |name: &GroupId| {
         let described = groups.describe(name);
-        let member = |(id, instance, client, said, assignment): (String, Option<String>, String, Bytes, Bytes)| {
-            DescribedGroupMember::default()
-                .with_member_id(id.into())
-                .with_group_instance_id(instance.map(Into::into))
-                .with_client_id(client.into())
-                .with_member_metadata(said)
-                .with_member_assignment(assignment)
-        };
+        let member =
+            |(id, instance, client, said, assignment): (String, Option<String>, String, Bytes, Bytes)| {
+                DescribedGroupMember::default()
+                    .with_member_id(id.into())
+                    .with_group_instance_id(instance.map(Into::into))
+                    .with_client_id(client.into())
+                    .with_member_metadata(said)
+                    .with_member_assignment(assignment)
+            };
         DescribedGroup::default()
             .with_group_id(name.clone())
             .with_group_state(described.state.into())

@@ -3,18 +3,18 @@
 use super::*;
 use crate::clock::RunClock;
 use crate::event_sink::MemorySink;
-use crate::fault::rule::{Assumption, Effect, Fields, Matcher, Modifiers, Pattern, Rule, Target};
 use crate::fault::ActiveFaults;
+use crate::fault::rule::{Assumption, Effect, Fields, Matcher, Modifiers, Pattern, Rule, Target};
 use crate::journal::Journal;
 use crate::link::{Answer, Conversation, InterfaceOptions, Request};
 use crate::oracle::SeededOracle;
 use crate::standin::{StandIn, StandInOptions};
 use faultbox_bundle_format::{Body, Class, Exchange, Outcome, RuleHit, Value};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{CommitMode, Consumer, StreamConsumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::message::{Header, Message, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use std::collections::{BTreeMap, VecDeque};
@@ -104,7 +104,16 @@ impl Recorded {
     fn link(&self, advertised: &str) -> Arc<Link> {
         let faults = Some(self.faults.clone());
         let options = Arc::new(InterfaceOptions::default());
-        Link::new("bus.main", "kafka", "api", advertised, options, self.journal.clone(), faults, Arc::default())
+        Link::new(
+            "bus.main",
+            "kafka",
+            "api",
+            advertised,
+            options,
+            self.journal.clone(),
+            faults,
+            Arc::default(),
+        )
     }
 
     fn exchanges(&self, operation: &str) -> Vec<Exchange> {
@@ -159,7 +168,13 @@ fn rule(matchers: &[(&str, &str)], effect: Effect, modifiers: Modifiers) -> Rule
         field: field.to_string(),
         pattern: Pattern { glob: glob.to_string(), case_sensitive: true },
     };
-    Rule { matchers: matchers.iter().map(matcher).collect(), source: None, modifiers, effect, words: "rule".into() }
+    Rule {
+        matchers: matchers.iter().map(matcher).collect(),
+        source: None,
+        modifiers,
+        effect,
+        words: "rule".into(),
+    }
 }
 
 fn error(code: &str) -> Effect {
@@ -237,16 +252,24 @@ fn producer(addr: &str, more: &[(&str, &str)]) -> FutureProducer {
 fn consumer(addr: &str, group: &str, topics: &[&str]) -> StreamConsumer {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", addr).set("group.id", group).set("auto.offset.reset", "earliest");
-    config.set("enable.auto.commit", "false").set("reconnect.backoff.ms", "10").set("reconnect.backoff.max.ms", "50");
+    config
+        .set("enable.auto.commit", "false")
+        .set("reconnect.backoff.ms", "10")
+        .set("reconnect.backoff.max.ms", "50");
     config.set("topic.metadata.refresh.interval.ms", "200").set("allow.auto.create.topics", "true");
-    config.set("fetch.wait.max.ms", "100").set("session.timeout.ms", "6000").set("heartbeat.interval.ms", "100");
+    config
+        .set("fetch.wait.max.ms", "100")
+        .set("session.timeout.ms", "6000")
+        .set("heartbeat.interval.ms", "100");
     let consumer: StreamConsumer = config.create().unwrap();
     consumer.subscribe(topics).unwrap();
     consumer
 }
 
 async fn send(producer: &FutureProducer, topic: &str, key: &str, value: &str) -> Result<i64, KafkaError> {
-    let headers = OwnedHeaders::new().insert(Header { key: "h", value: Some("1") }).insert(Header { key: "h", value: Some("2") });
+    let headers = OwnedHeaders::new()
+        .insert(Header { key: "h", value: Some("1") })
+        .insert(Header { key: "h", value: Some("2") });
     let record = FutureRecord::to(topic).key(key).payload(value).headers(headers);
     let sent = tokio::time::timeout(GUARD, producer.send(record, GUARD)).await.expect("a delivery report");
     sent.map(|delivery| delivery.offset).map_err(|(error, _)| error)
@@ -297,20 +320,34 @@ async fn a_real_client_does_the_same_against_the_stand_in_and_its_recording() {
     let produced = recording.exchanges("Produce");
     assert_eq!(produced.len(), 3);
     let body = produced[1].request.value().unwrap();
-    let record = body.get("topics").unwrap().as_list().unwrap()[0].get("partitions").unwrap().as_list().unwrap()[0]
-        .get("records").unwrap().as_list().unwrap()[0].clone();
+    let record =
+        body.get("topics").unwrap().as_list().unwrap()[0].get("partitions").unwrap().as_list().unwrap()[0]
+            .get("records")
+            .unwrap()
+            .as_list()
+            .unwrap()[0]
+            .clone();
     assert_eq!(record.get("key").unwrap().as_text(), Some("k1"));
     assert_eq!(record.get("value").unwrap().as_text(), Some("event 1"));
     assert_eq!(record.get("headers").unwrap().as_list().unwrap().len(), 2);
-    assert!(produced.iter().all(|e| e.key == "Produce orders.events" && e.class == Class::Work && e.mutating));
+    assert!(
+        produced.iter().all(|e| e.key == "Produce orders.events" && e.class == Class::Work && e.mutating)
+    );
     assert!(recording.exchanges("Fetch").iter().all(|e| e.class == Class::Ambient));
-    for operation in ["ApiVersions", "Metadata", "FindCoordinator", "JoinGroup", "SyncGroup", "InitProducerId"] {
+    for operation in
+        ["ApiVersions", "Metadata", "FindCoordinator", "JoinGroup", "SyncGroup", "InitProducerId"]
+    {
         assert!(!recording.exchanges(operation).is_empty(), "{operation}");
     }
-    let exchanges: Vec<_> = recording.sink.entries().into_iter().filter_map(|entry| match entry.body {
-        Body::Exchange(exchange) => Some(exchange),
-        _ => None,
-    }).collect();
+    let exchanges: Vec<_> = recording
+        .sink
+        .entries()
+        .into_iter()
+        .filter_map(|entry| match entry.body {
+            Body::Exchange(exchange) => Some(exchange),
+            _ => None,
+        })
+        .collect();
     drop((proxy, broker));
 
     let replaying = Recorded::new();
@@ -459,7 +496,10 @@ async fn topics_are_made_and_deleted_and_verbs_read_what_was_written() {
     let proxy = recording.proxy(&broker).await;
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", &proxy.addr).create().unwrap();
-    let new = [NewTopic::new("three", 3, TopicReplication::Fixed(1)), NewTopic::new("no/path", 1, TopicReplication::Fixed(1))];
+    let new = [
+        NewTopic::new("three", 3, TopicReplication::Fixed(1)),
+        NewTopic::new("no/path", 1, TopicReplication::Fixed(1)),
+    ];
     let made = admin.create_topics(&new, &AdminOptions::new()).await.unwrap();
     assert_eq!(made[0], Ok("three".to_owned()));
     assert_eq!(made[1].clone().unwrap_err().1, RDKafkaErrorCode::InvalidTopic);
@@ -471,7 +511,8 @@ async fn topics_are_made_and_deleted_and_verbs_read_what_was_written() {
     let topic = || ("topic", Value::from("three"));
     let map = Value::map([("id", Value::Int(7))]);
     let headers = Value::map([("trace", "t1".into())]);
-    let sent = [topic(), ("value", map), ("key", "k".into()), ("headers", headers), ("partition", Value::Int(2))];
+    let sent =
+        [topic(), ("value", map), ("key", "k".into()), ("headers", headers), ("partition", Value::Int(2))];
     let sent = verb(&link, at, "publish", &sent).await;
     assert!(sent.ok, "{sent:?}");
     assert_eq!(sent.data.get("partition"), Some(&Value::Int(2)));
@@ -480,9 +521,16 @@ async fn topics_are_made_and_deleted_and_verbs_read_what_was_written() {
     assert_eq!(read.get("value").unwrap().as_text(), Some("{\"id\":7}"));
     assert_eq!(read.get("headers").unwrap().as_list().unwrap().len(), 1);
     let offsets = verb(&link, at, "offsets", &[topic()]).await;
-    let next: Vec<_> = offsets.data.as_list().unwrap().iter().map(|row| row.get("next").unwrap().as_int().unwrap()).collect();
+    let next: Vec<_> = offsets
+        .data
+        .as_list()
+        .unwrap()
+        .iter()
+        .map(|row| row.get("next").unwrap().as_int().unwrap())
+        .collect();
     assert_eq!(next, [0, 0, 1]);
-    let wrong = verb(&link, at, "publish", &[topic(), ("value", "v".into()), ("partition", Value::Int(9))]).await;
+    let wrong =
+        verb(&link, at, "publish", &[topic(), ("value", "v".into()), ("partition", Value::Int(9))]).await;
     assert!(!wrong.ok && wrong.error.unwrap().contains("UNKNOWN_TOPIC_OR_PARTITION"));
     PROTOCOL.ready(Tcp(at.to_owned()).dial().await.unwrap(), link.clone()).await.unwrap();
 
@@ -537,7 +585,9 @@ async fn a_replay_knows_how_many_partitions_there_were() {
 
 #[test]
 fn rules_that_cannot_be_carried_out_are_refused() {
-    let check = |matchers: &[(&str, &str)], effect| PROTOCOL.check_rule(&rule(matchers, effect, Modifiers::default()));
+    let check = |matchers: &[(&str, &str)], effect| {
+        PROTOCOL.check_rule(&rule(matchers, effect, Modifiers::default()))
+    };
     let number = |n| Effect::Error(Fields(vec![("code".into(), Value::Int(n))]));
     assert_eq!(check(&[("topic", "orders.*")], error("NOT_LEADER_OR_FOLLOWER")), Ok(()));
     assert_eq!(check(&[("api", "Fetch")], number(6)), Ok(()));
@@ -548,7 +598,10 @@ fn rules_that_cannot_be_carried_out_are_refused() {
         check(&[], number(0)),
         check(&[], number(4711)),
         check(&[], Effect::Error(Fields::default())),
-        check(&[], Effect::Error(Fields(vec![("code".into(), Value::Int(6)), ("errno".into(), Value::Int(1))]))),
+        check(
+            &[],
+            Effect::Error(Fields(vec![("code".into(), Value::Int(6)), ("errno".into(), Value::Int(1))])),
+        ),
         check(&[("table", "orders")], Effect::Drop),
         check(&[("api", "Fetsch")], Effect::Drop),
         check(&[], Effect::Respond(Fields::default())),
@@ -602,9 +655,15 @@ fn head(api: i16, version: i16, correlation: i32) -> codec::Head {
 
 fn produce(topic: &str, acks: i16, value: &str) -> kafka_protocol::messages::RequestKind {
     use kafka_protocol::messages::{ProduceRequest, produce_request};
-    let record = records::Record { value: Some(bytes::Bytes::copy_from_slice(value.as_bytes())), ..Default::default() };
-    let data = produce_request::PartitionProduceData::default().with_records(Some(records::encode(&[record])));
-    let data = produce_request::TopicProduceData::default().with_name(topic_name(topic)).with_partition_data(vec![data]);
+    let record = records::Record {
+        value: Some(bytes::Bytes::copy_from_slice(value.as_bytes())),
+        ..Default::default()
+    };
+    let data =
+        produce_request::PartitionProduceData::default().with_records(Some(records::encode(&[record])));
+    let data = produce_request::TopicProduceData::default()
+        .with_name(topic_name(topic))
+        .with_partition_data(vec![data]);
     ProduceRequest::default().with_acks(acks).with_timeout_ms(1000).with_topic_data(vec![data]).into()
 }
 
@@ -616,7 +675,9 @@ async fn requests_in_flight_are_answered_in_order_whatever_rules_do() {
     let proxy = recording.proxy(&broker).await;
     let link = recording.link(&proxy.addr);
     for topic in ["slow", "bad", "quiet", "fine"] {
-        assert!(verb(&link, &proxy.addr, "publish", &[("topic", topic.into()), ("value", "0".into())]).await.ok);
+        assert!(
+            verb(&link, &proxy.addr, "publish", &[("topic", topic.into()), ("value", "0".into())]).await.ok
+        );
     }
     recording.activate(vec![
         rule(&[("topic", "slow")], Effect::Delay(Duration::from_millis(50)), Modifiers::default()),
@@ -625,7 +686,9 @@ async fn requests_in_flight_are_answered_in_order_whatever_rules_do() {
     let mut bare = Bare::to(&proxy.addr).await;
     let mut all = Vec::new();
     // Flexible versions carry their topics elsewhere: rules see them all the same.
-    for (n, (topic, acks, version)) in [("slow", 1, 9), ("bad", -1, 3), ("quiet", 0, 9), ("fine", 1, 5), ("slow", 1, 3)].iter().enumerate() {
+    for (n, (topic, acks, version)) in
+        [("slow", 1, 9), ("bad", -1, 3), ("quiet", 0, 9), ("fine", 1, 5), ("slow", 1, 3)].iter().enumerate()
+    {
         let head = head(0, *version, 100 + n as i32);
         all.extend(codec::encode_request(&head, &produce(topic, *acks, &n.to_string())).unwrap());
     }
@@ -643,9 +706,14 @@ async fn requests_in_flight_are_answered_in_order_whatever_rules_do() {
     recording.faults.deactivate();
     let count = |topic: &'static str| {
         let (link, addr) = (link.clone(), proxy.addr.clone());
-        async move { verb(&link, &addr, "consume", &[("topic", topic.into())]).await.data.as_list().unwrap().len() }
+        async move {
+            verb(&link, &addr, "consume", &[("topic", topic.into())]).await.data.as_list().unwrap().len()
+        }
     };
-    assert_eq!((count("slow").await, count("bad").await, count("quiet").await, count("fine").await), (3, 1, 2, 2));
+    assert_eq!(
+        (count("slow").await, count("bad").await, count("quiet").await, count("fine").await),
+        (3, 1, 2, 2)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -675,7 +743,10 @@ async fn what_is_not_decoded_passes_through() {
     bare.send(&future).await;
     tokio::io::AsyncWriteExt::shutdown(&mut bare.stream).await.unwrap();
     let mut back = Vec::new();
-    tokio::time::timeout(GUARD, tokio::io::AsyncReadExt::read_to_end(&mut bare.stream, &mut back)).await.unwrap().unwrap();
+    tokio::time::timeout(GUARD, tokio::io::AsyncReadExt::read_to_end(&mut bare.stream, &mut back))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(back, future);
     assert_eq!(recording.exchanges("undecodable")[0].outcome, Outcome::OneWay);
 }
@@ -687,7 +758,10 @@ async fn a_topic_rule_sees_the_topics_of_a_fetch_session() {
         |mut stream: Stream, _| -> BoxFuture<'static, ()> {
             Box::pin(async move {
                 let mut framer = codec::Framer::default();
-                while tokio::io::AsyncReadExt::read_buf(&mut stream, framer.buffer()).await.is_ok_and(|n| n > 0) {
+                while tokio::io::AsyncReadExt::read_buf(&mut stream, framer.buffer())
+                    .await
+                    .is_ok_and(|n| n > 0)
+                {
                     while let Ok(Some(frame)) = framer.next_frame() {
                         let (head, _) = codec::decode_request(&frame).unwrap();
                         let empty = kafka_protocol::messages::FetchResponse::default().with_session_id(7);
@@ -708,7 +782,11 @@ async fn a_topic_rule_sees_the_topics_of_a_fetch_session() {
     let more = FetchRequest::default().with_session_id(7).with_session_epoch(1);
     for (n, fetch) in [full, more].into_iter().enumerate() {
         if n == 1 {
-            recording.activate(vec![rule(&[("topic", "t")], error("KAFKA_STORAGE_ERROR"), Modifiers::default())]);
+            recording.activate(vec![rule(
+                &[("topic", "t")],
+                error("KAFKA_STORAGE_ERROR"),
+                Modifiers::default(),
+            )]);
         }
         let head = head(1, 11, n as i32);
         bare.send(&codec::encode_request(&head, &fetch.into()).unwrap()).await;

@@ -92,7 +92,13 @@ impl Log {
         if batch.producer_id >= 0 {
             let last_sequence = next_sequence(batch.base_sequence, batch.count - 1);
             let (producer, epoch) = (batch.producer_id, batch.producer_epoch);
-            self.produced.push(Produced { producer, epoch, first_sequence: batch.base_sequence, last_sequence, base });
+            self.produced.push(Produced {
+                producer,
+                epoch,
+                first_sequence: batch.base_sequence,
+                last_sequence,
+                base,
+            });
             let mine = self.produced.iter().filter(|p| p.producer == producer).count();
             if mine > REMEMBERED {
                 let oldest = self.produced.iter().position(|p| p.producer == producer);
@@ -113,12 +119,15 @@ impl Log {
         }
         let last_sequence = next_sequence(batch.base_sequence, batch.count - 1);
         let same = |p: &&Produced| {
-            p.epoch == batch.producer_epoch && p.first_sequence == batch.base_sequence && p.last_sequence == last_sequence
+            p.epoch == batch.producer_epoch
+                && p.first_sequence == batch.base_sequence
+                && p.last_sequence == last_sequence
         };
         if let Some(before) = mine().find(same) {
             return Ok(Some(before.base));
         }
-        let expected = if batch.producer_epoch > latest.epoch { 0 } else { next_sequence(latest.last_sequence, 1) };
+        let expected =
+            if batch.producer_epoch > latest.epoch { 0 } else { next_sequence(latest.last_sequence, 1) };
         if batch.base_sequence == expected {
             return Ok(None);
         }
@@ -219,7 +228,9 @@ mod tests {
 
     /// A batch of an idempotent producer.
     fn batch(producer: i64, epoch: i16, sequence: i32, count: i64) -> Bytes {
-        let records: Vec<_> = (0..count).map(|offset| Record { offset, timestamp: 100 + offset, ..Record::default() }).collect();
+        let records: Vec<_> = (0..count)
+            .map(|offset| Record { offset, timestamp: 100 + offset, ..Record::default() })
+            .collect();
         let mut bytes = encode(&records).to_vec();
         bytes[43..51].copy_from_slice(&producer.to_be_bytes());
         bytes[51..53].copy_from_slice(&epoch.to_be_bytes());

@@ -23,8 +23,9 @@ use crate::protocol::kafka::{host_and_port, rules, topic_name};
 use bytes::Bytes;
 use kafka_protocol::ResponseError as E;
 use kafka_protocol::messages::{
-    CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsResponse, FetchRequest, FetchResponse, ProduceRequest,
-    ProduceResponse, create_topics_response, delete_topics_response, fetch_response, produce_response,
+    CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsResponse, FetchRequest, FetchResponse,
+    ProduceRequest, ProduceResponse, create_topics_response, delete_topics_response, fetch_response,
+    produce_response,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,12 +78,16 @@ impl Broker {
         let keeper = store.clone();
         let env = |name: &str| options.env.get(name).map(|value| value.trim().to_owned());
         let listeners = env("KAFKA_ADVERTISED_LISTENERS").or_else(|| env("KAFKA_CFG_ADVERTISED_LISTENERS"));
-        let told = listeners.as_deref().and_then(|all| all.split(',').next()?.split_once("://")).map(|(_, addr)| addr.to_owned());
+        let told = listeners
+            .as_deref()
+            .and_then(|all| all.split(',').next()?.split_once("://"))
+            .map(|(_, addr)| addr.to_owned());
         let mut listen = options.listen;
         if listen.ip().is_unspecified() {
             listen.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
         }
-        let partitions = env("KAFKA_NUM_PARTITIONS").and_then(|n| n.parse().ok()).filter(|n| *n > 0).unwrap_or(1);
+        let partitions =
+            env("KAFKA_NUM_PARTITIONS").and_then(|n| n.parse().ok()).filter(|n| *n > 0).unwrap_or(1);
         Ok(Broker {
             groups: Groups::kept(Box::new(move |offsets| keeper.keep_offsets(offsets)), committed),
             store,
@@ -107,14 +112,20 @@ impl Broker {
                     .with_preferred_read_replica((-1).into());
                 // The first batch is sent whatever its size, or a client could never get past it.
                 let read = match total > 0 && left == 0 {
-                    true => self.store.read(&topic.topic, asked.partition, asked.fetch_offset, 0).map(|(_, end)| (Bytes::new(), end)),
+                    true => self
+                        .store
+                        .read(&topic.topic, asked.partition, asked.fetch_offset, 0)
+                        .map(|(_, end)| (Bytes::new(), end)),
                     false => self.store.read(&topic.topic, asked.partition, asked.fetch_offset, max),
                 };
                 partitions.push(match read {
                     Ok((records, end)) => {
                         total += records.len();
                         left = left.saturating_sub(records.len());
-                        data.with_high_watermark(end).with_last_stable_offset(end).with_log_start_offset(0).with_records(Some(records))
+                        data.with_high_watermark(end)
+                            .with_last_stable_offset(end)
+                            .with_log_start_offset(0)
+                            .with_records(Some(records))
                     }
                     Err(code) => {
                         failed = true;
@@ -138,7 +149,12 @@ impl Backend for Broker {
         &self.groups
     }
 
-    fn topics<'a>(&'a self, _: &'a Call, names: Option<Vec<String>>, create: bool) -> BoxFuture<'a, Vec<Topic>> {
+    fn topics<'a>(
+        &'a self,
+        _: &'a Call,
+        names: Option<Vec<String>>,
+        create: bool,
+    ) -> BoxFuture<'a, Vec<Topic>> {
         Box::pin(async move {
             let names = names.unwrap_or_else(|| self.store.names());
             let create = create && self.creates;
@@ -181,13 +197,15 @@ impl Backend for Broker {
                             .with_log_start_offset(if code == 0 { 0 } else { -1 })
                     };
                     let partitions = topic.partition_data.iter().map(partition).collect();
-                    let response = produce_response::TopicProduceResponse::default().with_name(topic.name.clone());
+                    let response =
+                        produce_response::TopicProduceResponse::default().with_name(topic.name.clone());
                     responses.push(response.with_partition_responses(partitions));
                 }
                 ProduceResponse::default().with_responses(responses)
             };
             let Ok(response) = tokio::task::spawn_blocking(append).await else { return Reply::Cut };
-            let failed = response.responses.iter().flat_map(|t| &t.partition_responses).any(|p| p.error_code != 0);
+            let failed =
+                response.responses.iter().flat_map(|t| &t.partition_responses).any(|p| p.error_code != 0);
             match (request.acks, failed) {
                 // The only way to say so to one who waits for nothing.
                 (0, true) => Reply::Cut,
@@ -249,7 +267,11 @@ impl Backend for Broker {
                 let result = create_topics_response::CreatableTopicResult::default()
                     .with_name(t.name.clone())
                     .with_error_code(made.err().unwrap_or(0));
-                if call.head.version >= 5 { result.with_num_partitions(partitions).with_replication_factor(1) } else { result }
+                if call.head.version >= 5 {
+                    result.with_num_partitions(partitions).with_replication_factor(1)
+                } else {
+                    result
+                }
             };
             Reply::send(CreateTopicsResponse::default().with_topics(request.topics.iter().map(one).collect()))
         })

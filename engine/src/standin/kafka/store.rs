@@ -106,7 +106,8 @@ impl Store {
     /// The protocol's error code.
     pub fn create(&self, topic: &str, partitions: i32) -> Result<(), i16> {
         let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-        if topic.is_empty() || topic.len() > 249 || topic == "." || topic == ".." || !topic.bytes().all(legal) {
+        if topic.is_empty() || topic.len() > 249 || topic == "." || topic == ".." || !topic.bytes().all(legal)
+        {
             return Err(E::InvalidTopicException.code());
         }
         if !(1..=PARTITIONS_MAX).contains(&partitions) {
@@ -239,7 +240,8 @@ impl Store {
     pub fn snapshot(&self) -> io::Result<()> {
         // Held so that nothing is made or appended meanwhile.
         let topics = self.topics.write().unwrap_or_else(|p| p.into_inner());
-        let _logs: Vec<_> = topics.values().flatten().map(|l| l.lock().unwrap_or_else(|p| p.into_inner())).collect();
+        let _logs: Vec<_> =
+            topics.values().flatten().map(|l| l.lock().unwrap_or_else(|p| p.into_inner())).collect();
         let _offsets = self.offsets.lock().unwrap_or_else(|p| p.into_inner());
         let snapshot = self.data.join("snapshot");
         remove(&snapshot)?;
