@@ -11,7 +11,7 @@ use crate::tape::Tape;
 use faultbox_bundle_format::canonical::{self, Canonical, Policy};
 use faultbox_bundle_format::generated::Scanner;
 use faultbox_bundle_format::redact::Redactor;
-use faultbox_bundle_format::{Body, Entry, Named, Phase, Verdict};
+use faultbox_bundle_format::{Body, Entry, FaultCount, Named, Phase, Verdict};
 use faultbox_engine::mock::{Mock, MockError, SignRequest};
 use faultbox_engine::plan::{Driver, Plan};
 use faultbox_engine::prng::Key;
@@ -103,7 +103,15 @@ pub async fn redrive(
 
 /// Compares a cell that ran (live or redriven, at `unix_ns`) with its recording.
 pub fn outcome(recording: &Recording, result: CellResult, unix_ns: u64, policy: Policy) -> Outcome {
-    let CellResult { verdict, mut entries, setup_failed, .. } = result;
+    let CellResult { mut verdict, mut entries, setup_failed, .. } = result;
+    // What fired on services that were not run stands in the recording.
+    for count in &mut verdict.fired {
+        let same = |r: &&FaultCount| r.assumption == count.assumption && r.index == count.index;
+        if let (0, Some(recorded)) = (count.fired, recording.verdict.fired.iter().find(same)) {
+            *count = recorded.clone();
+        }
+    }
+    verdict.unreached = !verdict.fired.is_empty() && verdict.fired.iter().all(|count| count.fired == 0);
     entries.iter_mut().for_each(|entry| recording.redactor.entry(entry));
     Outcome {
         divergences: compare(&recording.entries, recording.unix_ns, &entries, unix_ns, policy),

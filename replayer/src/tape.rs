@@ -117,7 +117,10 @@ impl Tape {
         let unused = |state: &State, index: &usize| !state.recorded[*index].used;
         let same_phase = |state: &State, index: &usize| state.recorded[*index].phase == phase;
         let mut candidates = queue.iter().filter(|i| fits(&state, i) && unused(&state, i));
-        let taken = candidates.clone().find(|i| same_phase(&state, i)).or_else(|| candidates.next()).copied();
+        let here = candidates.clone().find(|i| same_phase(&state, i));
+        // What a poll or a push brought in the scenario must not come during the start.
+        let elsewhere = if request.class == Class::Ambient { None } else { candidates.next() };
+        let taken = here.or(elsewhere).copied();
         let repeated = || {
             let last = queue.iter().rev().find(|i| fits(&state, i)).copied();
             last.filter(|i| request.repeatable || state.recorded[*i].exchange.repeatable)
@@ -157,18 +160,19 @@ impl Tape {
     }
 
     /// Waits until the mutating requests that had completed before this one began came again.
-    async fn hold(&self, index: usize, interface: &str) {
+    /// A poll was open all the while: for it, those that had completed before it ended.
+    async fn hold(&self, index: usize, interface: &str, polled: bool) {
         let held = async {
             loop {
                 let arrived = self.arrived.notified();
-                if self.missing_before(index).is_none() {
+                if self.missing_before(index, polled).is_none() {
                     return;
                 }
                 arrived.await;
             }
         };
-        if tokio::time::timeout(HELD_AT_MOST, held).await.is_err() {
-            let missing = self.missing_before(index).unwrap_or_default();
+        if tokio::time::timeout(HELD_AT_MOST, held).await.is_err() && !polled {
+            let missing = self.missing_before(index, polled).unwrap_or_default();
             let mut state = self.lock();
             let before = state.recorded[index].exchange.operation.clone();
             let divergence =
@@ -177,16 +181,17 @@ impl Tape {
         }
     }
 
-    fn missing_before(&self, index: usize) -> Option<String> {
+    fn missing_before(&self, index: usize, polled: bool) -> Option<String> {
         let state = self.lock();
         let this = &state.recorded[index];
+        let limit = if polled { this.ended_seq } else { this.exchange.began_seq };
         let missing = state.recorded.iter().find(|other| {
             other.exchange.mutating
                 && !other.used
                 && other.phase == Phase::Scenario
                 && other.exchange.class == Class::Work
                 && other.exchange.source == this.exchange.source
-                && other.ended_seq < this.exchange.began_seq
+                && other.ended_seq < limit
         });
         missing.map(|other| format!("{} on {}", other.exchange.operation, other.exchange.interface))
     }
@@ -274,8 +279,8 @@ impl Conversation for TapeConversation {
             let Found::Exchange(index) = self.tape.take(&self.source, &self.interface, request, phase) else {
                 return (Answer::Unknown, None);
             };
-            if request.class == Class::Work && phase == Phase::Scenario {
-                self.tape.hold(index, &self.interface).await;
+            if request.class != Class::Control && phase == Phase::Scenario {
+                self.tape.hold(index, &self.interface, request.class == Class::Ambient).await;
             }
             let (answer, rule, pause) = self.tape.answer_of(index);
             tokio::time::sleep(pause).await;

@@ -30,12 +30,11 @@ fn all_27_replay_exactly_from_the_bundle_alone() {
     assert_eq!(code, 0);
 }
 
-#[test]
-fn a_defect_replays_exactly_and_the_fix_flips_its_verdict() {
+/// Records one cell with a defect, replays it, and replays it against the service without.
+fn flips(defect: &str, name: &str) {
     let dir = tempfile::tempdir().unwrap();
-    let bundle = dir.path().join("cascade.fb");
-    let name = "matrix_order_creation_users_unavailable";
-    record(&bundle, &["--env", "api:ORDERS_BUG=auth-cascade", "--test", name]);
+    let bundle = dir.path().join("defect.fb");
+    record(&bundle, &["--env", &format!("api:ORDERS_BUG={defect}"), "--test", name]);
     let (again, exit) = replay(&bundle, &["--test", name]);
     assert_eq!(red(&again), [name], "{}", reasons(&again));
     assert_eq!(inexact(&again), Vec::<String>::new());
@@ -45,6 +44,16 @@ fn a_defect_replays_exactly_and_the_fix_flips_its_verdict() {
     assert_eq!(red(&fixed), Vec::<String>::new(), "{}", reasons(&fixed));
     assert_eq!(cells(&fixed)[0]["recorded_verdict"], "violated");
     assert_eq!(exit, 1);
+}
+
+#[test]
+fn db_slow_health_replays_exactly_and_the_fix_flips_its_verdict() {
+    flips("db-slow-health", "matrix_health_probe_db_slow");
+}
+
+#[test]
+fn bus_block_replays_exactly_and_the_fix_flips_its_verdict() {
+    flips("bus-block", "matrix_order_creation_bus_down");
 }
 
 #[test]

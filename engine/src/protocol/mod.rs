@@ -14,7 +14,6 @@ pub mod http;
 pub mod kafka;
 pub mod mysql;
 pub mod redis;
-mod stub;
 pub mod tcp;
 #[cfg(test)]
 pub mod testing;
@@ -88,6 +87,11 @@ pub trait Protocol: Send + Sync + 'static {
     /// Parameters that `error(...)` and `response(...)` take on this protocol, besides
     /// `delay_ms`, `drop`, matchers and modifiers.
     fn effect_parameters(&self) -> &'static [&'static str];
+
+    /// A rule's pattern in the form in which the field's values are matched.
+    fn normalised(&self, _field: &str, glob: &str) -> String {
+        glob.to_owned()
+    }
 
     /// Whether the rule can be carried out.
     ///

@@ -1,8 +1,8 @@
 //! The names that every spec has: one table of builtins, and the protocols' modules.
 
 use super::call::{Def, Param, keyword, optional, required};
-use super::dialect::{FrozenModule, Globals, Heap, Value};
 use super::diagnostics::{Problem, nearest};
+use super::dialect::{FrozenModule, Globals, Heap, Value};
 use super::values::{BuiltinValue, LateCall, ModuleValue};
 use super::{expect, faults, late, loads, matrix, services, steps};
 use crate::protocol;
@@ -37,8 +37,13 @@ pub static FAULT_ASSUMPTION: Def = open(
 );
 
 /// `step`.
-static STEP: Def =
-    Def { name: "step", params: &[required("interface"), required("verb")], rest: true, extra: true, run: steps::step };
+static STEP: Def = Def {
+    name: "step",
+    params: &[required("interface"), required("verb")],
+    rest: true,
+    extra: true,
+    run: steps::step,
+};
 
 static BUILTINS: &[Def] = &[
     Def {
@@ -131,11 +136,8 @@ static BUILTINS: &[Def] = &[
 ];
 
 /// Methods of a token issuer.
-pub static ISSUER_METHODS: &[Def] = &[
-    def("sign", &[keyword("claims"), keyword("headers"), keyword("expires_in")], steps::sign),
-    def("rotate", &[], steps::unsupported_method),
-    def("jwks", &[], steps::unsupported_method),
-];
+pub static ISSUER_METHODS: &[Def] =
+    &[def("sign", &[keyword("claims"), keyword("headers"), keyword("expires_in")], steps::sign)];
 
 /// Methods of a response's headers.
 pub static HEADERS_METHODS: &[Def] = &[
@@ -143,20 +145,40 @@ pub static HEADERS_METHODS: &[Def] = &[
     def("items", &[], steps::headers_items),
 ];
 
-static TCP_CHECK: Def = def("tcp", &[required("addr"), keyword("timeout"), keyword("interval")], services::tcp_check);
+static TCP_CHECK: Def =
+    def("tcp", &[required("addr"), keyword("timeout"), keyword("interval")], services::tcp_check);
 static HTTP_CHECK: Def = def(
     "http",
-    &[required("url"), keyword("expect_status"), keyword("expect_body"), keyword("timeout"), keyword("interval")],
+    &[
+        required("url"),
+        keyword("expect_status"),
+        keyword("expect_body"),
+        keyword("timeout"),
+        keyword("interval"),
+    ],
     services::http_check,
 );
 static JWT_SERVER: Def = def(
     "server",
-    &[keyword("name"), keyword("interface"), keyword("issuer"), keyword("key_id"), keyword("algorithm"), keyword("depends_on")],
+    &[
+        keyword("name"),
+        keyword("interface"),
+        keyword("issuer"),
+        keyword("key_id"),
+        keyword("algorithm"),
+        keyword("depends_on"),
+    ],
     services::jwt_server,
 );
 static GRPC_SERVER: Def = def(
     "server",
-    &[keyword("name"), keyword("interface"), keyword("descriptors"), keyword("services"), keyword("depends_on")],
+    &[
+        keyword("name"),
+        keyword("interface"),
+        keyword("descriptors"),
+        keyword("services"),
+        keyword("depends_on"),
+    ],
     services::grpc_server,
 );
 
@@ -203,6 +225,15 @@ fn module(name: &'static str, server: Option<&'static Def>) -> ModuleValue {
     }
 }
 
+/// A global of a spec by name.
+pub fn global<'v>(name: &str, heap: Heap<'v>) -> Option<Value<'v>> {
+    if let Some(builtin) = BUILTINS.iter().chain([&FAULT_ASSUMPTION, &STEP]).find(|def| def.name == name) {
+        return Some(heap.alloc(BuiltinValue(builtin)));
+    }
+    let protocol = protocol::PROTOCOLS.iter().find(|protocol| protocol.name() == name)?;
+    Some(heap.alloc(module(protocol.name(), None)))
+}
+
 /// The globals of a spec.
 pub fn globals() -> Globals {
     let mut globals = super::dialect::standard_globals();
@@ -219,7 +250,8 @@ pub fn globals() -> Globals {
 pub fn library_globals() -> Globals {
     let mut globals = super::dialect::standard_globals();
     globals.set("native_grpc", module("grpc", Some(&GRPC_SERVER)));
-    let jwt = ModuleValue { name: "jwt", protocol: None, function: None, members: &[], server: Some(&JWT_SERVER) };
+    let jwt =
+        ModuleValue { name: "jwt", protocol: None, function: None, members: &[], server: Some(&JWT_SERVER) };
     globals.set("native_jwt", jwt);
     globals.build()
 }

@@ -5,10 +5,11 @@
 //! cannot be passed to it.
 
 use super::convert;
-use super::dialect::{
-    Arguments, DictRef, Error, Evaluator, FileSpan, ListRef, Result, TupleRef, UnpackFloat, UnpackValue, Value,
-};
 use super::diagnostics::{Argument, Problem};
+use super::dialect::{
+    Arguments, DictRef, Error, Evaluator, FileSpan, ListRef, Result, TupleRef, UnpackFloat, UnpackValue,
+    Value,
+};
 use super::late;
 use super::state::Context;
 use super::values::Receiver;
@@ -109,8 +110,14 @@ impl<'c, 'v, 'a, 'e> Call<'c, 'v, 'a, 'e> {
         given: Given<'v>,
         eval: &'c mut Evaluator<'v, 'a, 'e>,
     ) -> Result<Value<'v>> {
-        let mut call =
-            Call { eval, def, receiver, values: vec![None; def.params.len()], rest: Vec::new(), extra: Vec::new() };
+        let mut call = Call {
+            eval,
+            def,
+            receiver,
+            values: vec![None; def.params.len()],
+            rest: Vec::new(),
+            extra: Vec::new(),
+        };
         call.bind(given)?;
         (def.run)(&mut call)
     }
@@ -203,13 +210,17 @@ impl<'c, 'v, 'a, 'e> Call<'c, 'v, 'a, 'e> {
         Problem::new(message).about(self.slot(name).map(|(argument, _)| argument.clone()))
     }
 
-    /// Points a problem at an argument.
-    pub fn blame<T>(&self, name: &str, result: Result<T, Problem>) -> Result<T, Problem> {
-        let argument = self.slot(name).map(|(argument, _)| argument.clone());
-        result.map_err(|problem| match problem.argument {
+    /// Points a problem at an argument, unless it points somewhere already.
+    pub fn aimed(&self, name: &str, problem: Problem) -> Problem {
+        match problem.argument {
             Some(_) => problem,
-            None => problem.about(argument),
-        })
+            None => problem.about(self.slot(name).map(|(argument, _)| argument.clone())),
+        }
+    }
+
+    /// Points the problem of a result at an argument.
+    pub fn blame<T>(&self, name: &str, result: Result<T, Problem>) -> Result<T, Problem> {
+        result.map_err(|problem| self.aimed(name, problem))
     }
 
     fn wrong_type(&self, name: &str, wanted: &str, value: Value<'v>) -> Problem {
@@ -308,7 +319,7 @@ impl<'c, 'v, 'a, 'e> Call<'c, 'v, 'a, 'e> {
 }
 
 /// A keyword that a builtin does not have.
-fn unknown_parameter(def: &Def, name: &str) -> Problem {
+pub fn unknown_parameter(def: &Def, name: &str) -> Problem {
     Problem::new(format!("{}() has no parameter `{name}`", def.name))
         .at(name)
         .nearest(name, def.params.iter().map(|param| param.name))

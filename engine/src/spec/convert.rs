@@ -2,10 +2,10 @@
 //!
 //! Contract: what has no counterpart is refused with its type's name; nothing is rounded.
 
+use super::diagnostics::Problem;
 use super::dialect::{
     AllocDict, AllocList, DictRef, Heap, ListRef, StructRef, TupleRef, UnpackFloat, UnpackValue, Value,
 };
-use super::diagnostics::Problem;
 use super::values::{HeadersValue, ResponseValue};
 use crate::oracle::Ratio;
 use faultbox_bundle_format::Value as Plain;
@@ -55,15 +55,16 @@ fn plain(value: Value<'_>, depth: usize) -> Result<Plain, Problem> {
     }
     if let Some(dict) = DictRef::from_value(value) {
         let fields = dict.iter().map(|(name, field)| {
-            let name = name.unpack_str().ok_or_else(|| {
-                Problem::new(format!("keys of data are strings, not {}", name.get_type()))
-            })?;
+            let name = name
+                .unpack_str()
+                .ok_or_else(|| Problem::new(format!("keys of data are strings, not {}", name.get_type())))?;
             Ok((name.to_owned(), plain(field, depth + 1)?))
         });
         return Ok(Plain::Map(fields.collect::<Result<_, Problem>>()?));
     }
     if let Some(record) = StructRef::from_value(value) {
-        let fields = record.iter().map(|(name, field)| Ok((name.as_str().to_owned(), plain(field, depth + 1)?)));
+        let fields =
+            record.iter().map(|(name, field)| Ok((name.as_str().to_owned(), plain(field, depth + 1)?)));
         return Ok(Plain::Map(fields.collect::<Result<_, Problem>>()?));
     }
     if let Some(response) = ResponseValue::from_value(value) {
@@ -116,7 +117,9 @@ pub fn from_json(value: &serde_json::Value) -> Plain {
         },
         serde_json::Value::String(text) => Plain::text(text.as_str()),
         serde_json::Value::Array(items) => Plain::List(items.iter().map(from_json).collect()),
-        serde_json::Value::Object(fields) => Plain::map(fields.iter().map(|(k, v)| (k.clone(), from_json(v)))),
+        serde_json::Value::Object(fields) => {
+            Plain::map(fields.iter().map(|(k, v)| (k.clone(), from_json(v))))
+        }
     }
 }
 
@@ -194,7 +197,8 @@ pub fn ratio(value: Value<'_>) -> Result<Ratio, Problem> {
     };
     let ratio = match (value.unpack_str(), integer(value)) {
         (Some(text), _) => {
-            let Ratio { part, of } = text.strip_suffix('%').and_then(|n| decimal(n.trim())).ok_or_else(bad)?;
+            let Ratio { part, of } =
+                text.strip_suffix('%').and_then(|n| decimal(n.trim())).ok_or_else(bad)?;
             Ratio { part, of: of.checked_mul(100).ok_or_else(bad)? }
         }
         (None, Some(number)) => Ratio { part: u64::try_from(number).map_err(|_| bad())?, of: 1 },

@@ -42,8 +42,12 @@ impl fmt::Display for Diagnostic {
             writeln!(f, "{:margin$}--> {}:{}:{}", "", place.file, place.line, place.column)?;
             writeln!(f, "{:margin$} |", "")?;
             writeln!(f, "{} | {}", place.line, place.text)?;
-            let indent: String =
-                place.text.chars().take(place.column - 1).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+            let indent: String = place
+                .text
+                .chars()
+                .take(place.column - 1)
+                .map(|c| if c == '\t' { '\t' } else { ' ' })
+                .collect();
             writeln!(f, "{:margin$} | {indent}{}", "", "^".repeat(place.width))?;
         }
         for hint in &self.hints {
@@ -130,7 +134,9 @@ impl Problem {
         let right: Vec<&str> = right.into_iter().collect();
         self.hint = match nearest(name, right.iter().copied()) {
             Some(near) => Some(format!("did you mean `{near}`?")),
-            None if !right.is_empty() && right.len() <= 24 => Some(format!("there are: {}", right.join(", "))),
+            None if !right.is_empty() && right.len() <= 24 => {
+                Some(format!("there are: {}", right.join(", ")))
+            }
             None => self.hint,
         };
         self
@@ -245,6 +251,13 @@ impl Sources {
         }
     }
 
+    /// The place of the name with which a span ends, else of the span.
+    fn end_of(&self, span: &FileSpan, name: &str) -> Option<Place> {
+        let (text, begin, end) = self.offsets(span)?;
+        let begin = if text.get(begin..end)?.ends_with(name) { end - name.len() } else { begin };
+        place_in(span.filename(), text, begin, end)
+    }
+
     /// What an error of the evaluation says.
     pub fn diagnostic(&self, error: &Error) -> Diagnostic {
         let mut hints = Vec::new();
@@ -258,13 +271,17 @@ impl Sources {
             None => {
                 let (message, hint) = in_our_words(&error.without_diagnostic().to_string());
                 hints.extend(hint);
-                (message, error.span().and_then(|span| self.place(span)))
+                let place = error.span().and_then(|span| match attribute_name(&message) {
+                    Some(name) => self.end_of(span, name),
+                    None => self.place(span),
+                });
+                (message, place)
             }
         };
+        let raised = error.span().map(|span| self.line(span));
         for frame in error.call_stack().frames.iter().rev() {
             let line = frame.location.as_ref().map(|span| self.line(span));
-            let here = place.as_ref().map(|place| format!("{}:{}", place.file, place.line));
-            if let Some(line) = line.filter(|line| Some(line) != here.as_ref()) {
+            if let Some(line) = line.filter(|line| Some(line) != raised.as_ref()) {
                 hints.push(format!("called from {line}"));
             }
         }
@@ -357,6 +374,72 @@ fn pair_range(text: &str, first: &str, second: &str) -> Option<(usize, usize)> {
     })
 }
 
+/// Words of the language that this version does not have.
+const LATER: &[&str] = &[
+    "mock_service",
+    "tls_cert",
+    "client",
+    "fault",
+    "fault_start",
+    "fault_stop",
+    "fault_all",
+    "fault_scenario",
+    "partition",
+    "kill",
+    "pause",
+    "restart",
+    "oom",
+    "skew",
+    "jump",
+    "freeze",
+    "torn_write",
+    "lost_fsync",
+    "enospc_after",
+    "events",
+    "assert_eventually",
+    "assert_never",
+    "assert_before",
+    "monitor",
+    "eventually",
+    "always",
+    "await_event",
+    "await_stable",
+    "choose",
+    "assume",
+    "halt",
+    "parallel",
+    "hold",
+    "release",
+    "determinism",
+    "duration",
+    "sleep",
+    "observe",
+    "setup",
+    "teardown",
+    "websocket",
+    "postgres",
+    "mongodb",
+    "nats",
+    "amqp",
+    "memcached",
+    "cassandra",
+    "clickhouse",
+    "dns",
+    "smtp",
+    "udp",
+    "http2",
+    "s3",
+];
+
+/// Attributes of every interface.
+const INTERFACE: &[&str] = &["addr", "host", "port", "internal_addr", "name"];
+
+/// The attribute that a message says is missing.
+fn attribute_name(message: &str) -> Option<&str> {
+    let name = message.split_once("has no attribute `").map(|(_, name)| name).or(message.strip_prefix('`'))?;
+    name.split('`').next()
+}
+
 /// What the language's own messages say, in our words: (message, hint).
 fn in_our_words(message: &str) -> (String, Option<String>) {
     let message = message.trim().trim_start_matches("Parse error: ");
@@ -368,11 +451,35 @@ fn in_our_words(message: &str) -> (String, Option<String>) {
         Some(text.strip_prefix(before)?.strip_suffix(after)?.to_owned())
     };
     if let Some(name) = between(message, "Variable `", "` not found") {
+        if LATER.contains(&name.as_str()) {
+            return (format!("`{name}` is not supported yet"), None);
+        }
+        let hint = match name.as_str() {
+            "jwt" => Some("load(\"@faultbox/mocks/jwt.star\", \"jwt\") brings it".to_owned()),
+            _ => hint,
+        };
         return (format!("unknown name `{name}`"), hint);
     }
     if let Some(rest) = message.strip_prefix("Object of type `") {
         if let Some((kind, name)) = rest.split_once("` has no attribute `") {
-            return (format!("a {kind} has no attribute `{}`", name.trim_end_matches('`')), hint);
+            let article = if kind.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+            let name = name.trim_end_matches('`');
+            let hint = match (kind, name) {
+                ("mock", "jwks" | "rotate") => {
+                    return (format!("`{name}` of a mock is not supported yet"), None);
+                }
+                ("module", "server") => {
+                    Some("load(\"@faultbox/mocks/grpc.star\", \"grpc\") brings it".to_owned())
+                }
+                ("interface", _) if hint.is_none() => match nearest(name, INTERFACE.iter().copied()) {
+                    Some(near) => Some(format!("did you mean `{near}`?")),
+                    None => {
+                        Some(format!("there are {}, and the steps of its protocol", INTERFACE.join(", ")))
+                    }
+                },
+                _ => hint,
+            };
+            return (format!("{article} {kind} has no attribute `{name}`"), hint);
         }
     }
     let mut characters = message.chars();
@@ -405,7 +512,8 @@ mod tests {
         let text = "x = 1\ny = service(imgae = 2)\n";
         let place = place_in("a.star", text, 18, 23);
         let shown =
-            Diagnostic { message: "no".to_owned(), place, hints: vec!["did you mean `image`?".to_owned()] }.to_string();
+            Diagnostic { message: "no".to_owned(), place, hints: vec!["did you mean `image`?".to_owned()] }
+                .to_string();
         let expected = "error: no\n --> a.star:2:13\n  |\n2 | y = service(imgae = 2)\n  |             ^^^^^\n  \
                         = did you mean `image`?\n";
         assert_eq!(shown, expected);

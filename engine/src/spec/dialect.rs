@@ -15,8 +15,8 @@ pub use starlark::values::list::{AllocList, ListRef};
 pub use starlark::values::structs::StructRef;
 pub use starlark::values::tuple::TupleRef;
 pub use starlark::values::{
-    AllocValue, Heap, NoSerialize, OwnedFrozenValue, StarlarkPagablePanic,
-    StarlarkValue, Trace, UnpackValue, Value, starlark_value,
+    AllocValue, Heap, NoSerialize, OwnedFrozenValue, StarlarkPagablePanic, StarlarkValue, Trace, UnpackValue,
+    Value, starlark_value,
 };
 pub use starlark::{Error, ErrorKind, PrintHandler, starlark_simple_value};
 pub use starlark_syntax::lexer::{Lexer, Token};
@@ -27,7 +27,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Deepest nesting of calls in a spec.
 const CALLS_MAX: usize = 200;
 /// Most work of one evaluation. An endless loop ends here after seconds, not hours.
-const TICKS_MAX: u64 = 50_000_000;
+const TICKS_MAX: u64 = 20_000_000;
 /// Most memory of one evaluation, bytes.
 const HEAP_MAX: usize = 512 * 1024 * 1024;
 

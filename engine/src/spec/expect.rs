@@ -6,8 +6,8 @@
 
 use super::call::{Call, described, is_callable};
 use super::convert;
-use super::dialect::{Result, Value};
 use super::diagnostics::Problem;
+use super::dialect::{Result, Value};
 use super::steps::summary;
 use super::values::{ExpectationValue, ResponseValue};
 use crate::step::StepResponse;
@@ -38,7 +38,8 @@ pub enum Expectation {
 impl Expectation {
     /// In the language's words.
     pub fn words(&self) -> String {
-        let list = |items: &[Arc<Expectation>]| items.iter().map(|item| item.words()).collect::<Vec<_>>().join(", ");
+        let list =
+            |items: &[Arc<Expectation>]| items.iter().map(|item| item.words()).collect::<Vec<_>>().join(", ");
         match self {
             Expectation::Success => "expect_success()".to_owned(),
             Expectation::ErrorWithin(limit) => format!("expect_error_within(ms={})", limit.as_millis()),
@@ -194,7 +195,9 @@ fn parts(call: &mut Call<'_, '_, '_, '_>) -> Result<Vec<Arc<Expectation>>> {
     if rest.is_empty() {
         return Err(Problem::new(format!("{}() needs expectations", call.def.name)).into());
     }
-    rest.into_iter().map(|(argument, value)| from_value(call, value).map_err(|p| p.about(Some(argument)).into())).collect()
+    rest.into_iter()
+        .map(|(argument, value)| from_value(call, value).map_err(|p| p.about(Some(argument)).into()))
+        .collect()
 }
 
 /// `known_failure(expectation, reason)`.
@@ -222,7 +225,10 @@ pub fn unsupported<'v>(call: &mut Call<'_, 'v, '_, '_>) -> Result<Value<'v>> {
 ///
 /// # Errors
 /// When it is neither.
-pub fn from_value<'v>(call: &mut Call<'_, 'v, '_, '_>, value: Value<'v>) -> Result<Arc<Expectation>, Problem> {
+pub fn from_value<'v>(
+    call: &mut Call<'_, 'v, '_, '_>,
+    value: Value<'v>,
+) -> Result<Arc<Expectation>, Problem> {
     if let Some(expectation) = ExpectationValue::from_value(value) {
         return Ok(expectation.0.clone());
     }
@@ -245,7 +251,12 @@ mod tests {
     use std::convert::Infallible;
 
     fn response(status: i64) -> StepResponse {
-        StepResponse { ok: (200..400).contains(&status), status, duration: Duration::from_millis(10), ..Default::default() }
+        StepResponse {
+            ok: (200..400).contains(&status),
+            status,
+            duration: Duration::from_millis(10),
+            ..Default::default()
+        }
     }
 
     fn judge(expectation: &Expectation, protocol: &str, response: &StepResponse) -> Option<String> {
@@ -259,10 +270,14 @@ mod tests {
         assert_eq!(judge(&Expectation::Success, "http", &response(404)), None);
         let reason = judge(&Expectation::Success, "http", &response(503)).unwrap();
         assert_eq!(reason, "expect_success: status_code=503 (want < 500)");
-        let reason = judge(&Expectation::Success, "http", &StepResponse::no_answer("connection refused")).unwrap();
+        let reason =
+            judge(&Expectation::Success, "http", &StepResponse::no_answer("connection refused")).unwrap();
         assert_eq!(reason, "expect_success: no answer: connection refused (want < 500)");
         let late = StepResponse { timed_out: true, ..StepResponse::no_answer("no answer within 3000ms") };
-        assert_eq!(judge(&Expectation::Success, "http", &late).unwrap(), "expect_success: no answer in time (want < 500)");
+        assert_eq!(
+            judge(&Expectation::Success, "http", &late).unwrap(),
+            "expect_success: no answer in time (want < 500)"
+        );
     }
 
     #[test]
@@ -273,7 +288,8 @@ mod tests {
         let good = StepResponse { ok: true, ..Default::default() };
         assert_eq!(judge(&Expectation::Success, "grpc", &good), None);
         assert_eq!(judge(&Expectation::Success, "mysql", &good), None);
-        let failed = StepResponse { status: 1146, error: Some("no such table".to_owned()), ..Default::default() };
+        let failed =
+            StepResponse { status: 1146, error: Some("no such table".to_owned()), ..Default::default() };
         let reason = judge(&Expectation::Success, "mysql", &failed).unwrap();
         assert_eq!(reason, "expect_success: error: no such table (want no error)");
     }

@@ -7,8 +7,8 @@
 use super::builtins;
 use super::call::{Call, described};
 use super::convert;
+use super::diagnostics::{Argument, Problem, nearest};
 use super::dialect::{FileSpan, Result, Value};
-use super::diagnostics::{Argument, Problem};
 use super::state::Draft;
 use super::values::{AssumptionValue, DenyValue, InterfaceValue, MockValue, RuleValue, ServiceValue};
 use crate::fault::{
@@ -155,7 +155,9 @@ fn rule<'v>(
 
 fn is_known(name: &str, answers: bool) -> bool {
     let matcher = PROTOCOLS.iter().any(|p| p.matchers().contains(&name));
-    matcher || answers && (COMMON.contains(&name) || PROTOCOLS.iter().any(|p| p.effect_parameters().contains(&name)))
+    matcher
+        || answers
+            && (COMMON.contains(&name) || PROTOCOLS.iter().any(|p| p.effect_parameters().contains(&name)))
 }
 
 fn unknown_keyword(builtin: &str, name: &str, answers: bool) -> Problem {
@@ -165,15 +167,16 @@ fn unknown_keyword(builtin: &str, name: &str, answers: bool) -> Problem {
         right.extend(COMMON);
         right.extend(PROTOCOLS.iter().flat_map(|p| p.effect_parameters()).copied());
     }
-    right.sort_unstable();
-    right.dedup();
-    Problem::new(format!("no rule has a parameter `{name}` ({builtin}())")).at(name).nearest(name, right)
+    let mut problem = Problem::new(format!("no rule has a parameter `{name}` ({builtin}())")).at(name);
+    problem.hint = nearest(name, right).map(|near| format!("did you mean `{near}`?"));
+    problem
 }
 
 /// Whether the keyword is a modifier; takes its value if so.
 fn modifier(modifiers: &mut Modifiers, name: &str, value: Value<'_>) -> Result<bool, Problem> {
     let count = || -> Result<Option<u64>, Problem> {
-        let number = convert::integer(value).and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0 || name == "after");
+        let number =
+            convert::integer(value).and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0 || name == "after");
         match number {
             Some(number) => Ok(Some(number)),
             None => Err(Problem::new(format!("`{name}` is a number from 1, not {}", described(value)))),
@@ -219,7 +222,9 @@ pub fn delay<'v>(call: &mut Call<'_, 'v, '_, '_>) -> Result<Value<'v>> {
     given.extend(call.duration("duration")?);
     match given.as_slice() {
         [duration] => rule(call, "delay", Verb::Ready(Effect::Delay(*duration)), Vec::new()),
-        [] => Err(Problem::new("delay() needs a duration").hint("delay(\"300ms\") or delay(delay_ms = 300)").into()),
+        [] => Err(Problem::new("delay() needs a duration")
+            .hint("delay(\"300ms\") or delay(delay_ms = 300)")
+            .into()),
         _ => Err(Problem::new("delay() got more than one duration").into()),
     }
 }
@@ -264,7 +269,12 @@ pub fn status<'v>(call: &mut Call<'_, 'v, '_, '_>) -> Result<Value<'v>> {
     let code = call.def.name.to_uppercase();
     let message = call.text("message")?.unwrap_or_default();
     let name = format!("grpc.{}", call.def.name);
-    rule(call, &name, Verb::Error, vec![("code".to_owned(), Plain::Text(code)), ("message".to_owned(), Plain::Text(message))])
+    rule(
+        call,
+        &name,
+        Verb::Error,
+        vec![("code".to_owned(), Plain::Text(code)), ("message".to_owned(), Plain::Text(message))],
+    )
 }
 
 /// `deny("EIO")`.
@@ -323,7 +333,8 @@ pub fn fault_assumption<'v>(call: &mut Call<'_, 'v, '_, '_>) -> Result<Value<'v>
         None if aimed => return Err(Problem::new("fault_assumption() needs `target` for its rules").into()),
         Some(_) if !aimed => return Err(call.problem("target", "`target` has no rules to be aimed").into()),
         Some(Target { interface: Some(interface), service }) if !draft.syscalls.is_empty() => {
-            let message = format!("syscall faults bind to a service, not to its interface {service}.{interface}");
+            let message =
+                format!("syscall faults bind to a service, not to its interface {service}.{interface}");
             return Err(call.problem("target", message).hint(format!("target = {service}")).into());
         }
         _ => {}
@@ -331,7 +342,10 @@ pub fn fault_assumption<'v>(call: &mut Call<'_, 'v, '_, '_>) -> Result<Value<'v>
     let mut plan = load.draft.borrow_mut();
     if let Some(earlier) = plan.assumptions.iter().find(|earlier| earlier.name == name) {
         let place = call.context()?.line(&earlier.span);
-        return Err(call.problem("name", format!("a fault assumption {name} exists already")).hint(format!("declared at {place}")).into());
+        return Err(call
+            .problem("name", format!("a fault assumption {name} exists already"))
+            .hint(format!("declared at {place}"))
+            .into());
     }
     let index = plan.assumptions.len();
     plan.assumptions.push(draft);
@@ -346,7 +360,10 @@ fn target(value: Value<'_>) -> Result<Target, Problem> {
     let service = ServiceValue::from_value(value).map(|service| &service.0);
     match service.or(MockValue::from_value(value).map(|mock| &mock.service)) {
         Some(service) => Ok(Target { service: service.name.clone(), interface: None }),
-        None => Err(Problem::new(format!("`target` is a service or one of its interfaces, not {}", described(value)))),
+        None => Err(Problem::new(format!(
+            "`target` is a service or one of its interfaces, not {}",
+            described(value)
+        ))),
     }
 }
 
@@ -364,7 +381,9 @@ fn rules(call: &Call<'_, '_, '_, '_>) -> Result<Vec<Arc<RuleSpec>>, Problem> {
 fn parts(call: &Call<'_, '_, '_, '_>) -> Result<Vec<usize>, Problem> {
     let parts = call.list("faults")?.into_iter().map(|item| match AssumptionValue::from_value(item) {
         Some(part) => Ok(part.index),
-        None => Err(call.problem("faults", format!("`faults` holds fault assumptions, not {}", described(item)))),
+        None => {
+            Err(call.problem("faults", format!("`faults` holds fault assumptions, not {}", described(item))))
+        }
     });
     parts.collect()
 }
@@ -373,7 +392,8 @@ fn syscall(family: &str, value: Value<'_>) -> Result<(String, SyscallAction, Str
     if supervisor::family_calls(family).is_none() {
         let families = supervisor::families();
         let own = builtins::FAULT_ASSUMPTION.params.iter().map(|param| param.name);
-        let calls = families.iter().flat_map(|(name, calls)| std::iter::once(name).chain(calls.iter())).copied();
+        let calls =
+            families.iter().flat_map(|(name, calls)| std::iter::once(name).chain(calls.iter())).copied();
         let right: Vec<&str> = own.chain(calls).collect();
         let problem = Problem::new(format!("unknown parameter or syscall family `{family}`"));
         let families = families.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
@@ -381,11 +401,18 @@ fn syscall(family: &str, value: Value<'_>) -> Result<(String, SyscallAction, Str
     }
     let words = |words: &str| format!("{family} = {words}");
     if let Some(deny) = DenyValue::from_value(value) {
-        return Ok((family.to_owned(), SyscallAction::Deny(deny.0.errno), words(&deny.0.words), deny.0.scope.clone()));
+        return Ok((
+            family.to_owned(),
+            SyscallAction::Deny(deny.0.errno),
+            words(&deny.0.words),
+            deny.0.scope.clone(),
+        ));
     }
     let Some(rule) = RuleValue::from_value(value).map(|rule| &rule.0) else {
         let message = format!("`{family}` is a syscall fault, not {}", described(value));
-        return Err(Problem::new(message).hint(format!("{family} = deny(\"EIO\") or {family} = delay(\"30ms\")")));
+        return Err(
+            Problem::new(message).hint(format!("{family} = deny(\"EIO\") or {family} = delay(\"30ms\")"))
+        );
     };
     let Verb::Ready(Effect::Delay(duration)) = rule.verb else {
         let message = format!("{} cannot be done to a syscall", rule.words);
@@ -414,7 +441,8 @@ impl RuleSpec {
     pub fn build(&self, protocol: &dyn Protocol) -> Result<Rule, Problem> {
         let here = |problem: Problem| problem.in_call(&self.span);
         if !self.fields.is_empty() && protocol.name() != "grpc" {
-            let message = format!("{} is a rule for grpc, and this interface speaks {}", self.words, protocol.name());
+            let message =
+                format!("{} is a rule for grpc, and this interface speaks {}", self.words, protocol.name());
             return Err(here(Problem::new(message).hint("error(...) takes the protocol's own codes")));
         }
         let mut matchers = Vec::new();
@@ -441,7 +469,8 @@ impl RuleSpec {
         match protocol.check_rule(&rule) {
             Ok(()) => Ok(rule),
             Err(found) => {
-                let mut problem = here(Problem::new(found.message)).about(found.argument.map(Argument::Named));
+                let mut problem =
+                    here(Problem::new(found.message)).about(found.argument.map(Argument::Named));
                 problem.hint = found.hint;
                 Err(problem)
             }
@@ -458,11 +487,13 @@ impl RuleSpec {
         for (name, value) in fields {
             match name.as_str() {
                 "drop" => {
-                    dropped = truth(&value).ok_or_else(|| Problem::new("`drop` is True or False").at("drop"))?;
+                    dropped =
+                        truth(&value).ok_or_else(|| Problem::new("`drop` is True or False").at("drop"))?;
                 }
                 "delay_ms" => {
                     let ms = value.as_int().and_then(|ms| u64::try_from(ms).ok());
-                    let ms = ms.ok_or_else(|| Problem::new("`delay_ms` is an integer from 0").at("delay_ms"))?;
+                    let ms =
+                        ms.ok_or_else(|| Problem::new("`delay_ms` is an integer from 0").at("delay_ms"))?;
                     delay = Some(ms);
                 }
                 "status_code" | "status" if value.as_int() == Some(0) => zero = true,
@@ -472,7 +503,9 @@ impl RuleSpec {
         if dropped {
             return match (kept.first(), delay) {
                 (None, None) => Ok(Effect::Drop),
-                (Some((name, _)), _) => Err(Problem::new(format!("a dropped request has no `{name}`")).at(name)),
+                (Some((name, _)), _) => {
+                    Err(Problem::new(format!("a dropped request has no `{name}`")).at(name))
+                }
                 (None, Some(_)) => Err(Problem::new("a dropped request has no `delay_ms`").at("delay_ms")),
             };
         }
@@ -482,12 +515,20 @@ impl RuleSpec {
         }
         match (kept.is_empty(), delay) {
             (true, Some(ms)) if self.verb == Verb::Response => Ok(Effect::Delay(Duration::from_millis(ms))),
-            (true, _) => {
+            (true, None) if self.verb == Verb::Response => {
                 Err(Problem::new(format!("{} does not say what is answered", self.words)))
             }
-            (false, delay) => {
-                kept.extend(delay.map(|ms| ("delay_ms".to_owned(), Plain::Int(i64::try_from(ms).unwrap_or(i64::MAX)))));
-                Ok(if self.verb == Verb::Error { Effect::Error(Fields(kept)) } else { Effect::Respond(Fields(kept)) })
+            // Whether an error may go without a code is the protocol's to say.
+            (_, delay) => {
+                kept.extend(
+                    delay
+                        .map(|ms| ("delay_ms".to_owned(), Plain::Int(i64::try_from(ms).unwrap_or(i64::MAX)))),
+                );
+                Ok(if self.verb == Verb::Error {
+                    Effect::Error(Fields(kept))
+                } else {
+                    Effect::Respond(Fields(kept))
+                })
             }
         }
     }
@@ -521,7 +562,8 @@ fn matcher(field: &str, value: &Plain) -> Result<Matcher, Problem> {
     let Some(text) = value.as_text() else {
         return Err(Problem::new(format!("`{field}` is a string, `*` standing for anything")).at(field));
     };
-    let case_sensitive = !matches!(field, "method" | "host" | "header" | "query" | "table" | "command" | "api" | "metadata");
+    let case_sensitive =
+        !matches!(field, "method" | "host" | "header" | "query" | "table" | "command" | "api" | "metadata");
     let glob = match field {
         "query" => text.split_whitespace().collect::<Vec<_>>().join(" "),
         _ => text.to_owned(),
@@ -582,13 +624,15 @@ impl AssumptionDraft {
         }
         let service = draft.service(&target.service).map(|draft| &draft.service);
         let interfaces = service.map(|service| service.interfaces.as_slice()).unwrap_or_default();
-        let aimed = interfaces.iter().filter(|i| target.interface.as_ref().is_none_or(|name| *name == i.name));
+        let aimed =
+            interfaces.iter().filter(|i| target.interface.as_ref().is_none_or(|name| *name == i.name));
         let mut built = None;
         for interface in aimed {
             built = Some(rule.build(interface.protocol)?);
         }
         built.ok_or_else(|| {
-            Problem::new(format!("{} has no interface for {}", target.service, rule.words)).in_call(&rule.span)
+            Problem::new(format!("{} has no interface for {}", target.service, rule.words))
+                .in_call(&rule.span)
         })
     }
 }

@@ -61,6 +61,43 @@ pub fn tokens(text: &str) -> (Vec<Placed>, bool) {
     (tokens, true)
 }
 
+/// Deepest nesting of brackets and of blocks.
+const NESTING_MAX: usize = 200;
+/// Most operators in one statement: an expression is as deep as its operators are many.
+const OPERATORS_MAX: usize = 5_000;
+
+/// Where a program nests deeper than the parser's and compiler's recursion can bear.
+pub fn too_deep(tokens: &[Placed]) -> Option<(usize, usize)> {
+    let (mut brackets, mut blocks, mut operators) = (0usize, 0usize, 0usize);
+    for (begin, token, end) in tokens {
+        match token {
+            Token::OpeningRound | Token::OpeningSquare | Token::OpeningCurly | Token::FStringStart(_) => {
+                brackets += 1
+            }
+            Token::ClosingRound | Token::ClosingSquare | Token::ClosingCurly | Token::FStringEnd => {
+                brackets = brackets.saturating_sub(1);
+            }
+            Token::Indent => blocks += 1,
+            Token::Dedent => blocks = blocks.saturating_sub(1),
+            Token::Newline => operators = 0,
+            // What separates items of a flat list or dict nests nothing.
+            Token::Comma
+            | Token::Colon
+            | Token::Equal
+            | Token::Identifier(_)
+            | Token::String(_)
+            | Token::Int(_)
+            | Token::Float(_)
+            | Token::Bytes(_) => {}
+            _ => operators += 1,
+        }
+        if brackets > NESTING_MAX || blocks > NESTING_MAX || operators > OPERATORS_MAX {
+            return Some((*begin, *end));
+        }
+    }
+    None
+}
+
 /// Rewrites the late positional arguments of a program.
 pub fn rewrite(text: &str) -> Rewritten {
     let (tokens, whole) = tokens(text);
@@ -141,7 +178,9 @@ impl Scanner<'_> {
     fn insert(&self, open: &Open, insertions: &mut Vec<(usize, String)>) {
         let Some(last) = open.at.checked_sub(1) else { return };
         let first = self.primary_start(last);
-        let (Some((begin, ..)), Some((.., end))) = (self.tokens.get(first), self.tokens.get(last)) else { return };
+        let (Some((begin, ..)), Some((.., end))) = (self.tokens.get(first), self.tokens.get(last)) else {
+            return;
+        };
         for (number, offset) in open.late.iter().enumerate().rev() {
             insertions.push((*offset, format!("{KEYWORD}{number} = ")));
         }
@@ -152,7 +191,8 @@ impl Scanner<'_> {
     /// Whether the parenthesis at `index` opens the arguments of a call.
     fn is_call(&self, index: usize) -> bool {
         let Some(before) = index.checked_sub(1) else { return false };
-        let defined = before.checked_sub(1).and_then(|i| self.token(i)).is_some_and(|t| matches!(t, Token::Def));
+        let defined =
+            before.checked_sub(1).and_then(|i| self.token(i)).is_some_and(|t| matches!(t, Token::Def));
         !defined && self.ends_primary(before)
     }
 
@@ -167,10 +207,14 @@ impl Scanner<'_> {
             let closed = self.opener.get(at).copied().flatten();
             let (start, operand) = match closed {
                 // A call or a subscript belongs to what stands before it; a tuple or list does not.
-                Some(open) => (open, open.checked_sub(1).filter(|before| {
-                    let braces = matches!(self.token(open), Some(Token::OpeningRound | Token::OpeningSquare));
-                    braces && self.ends_primary(*before)
-                })),
+                Some(open) => (
+                    open,
+                    open.checked_sub(1).filter(|before| {
+                        let braces =
+                            matches!(self.token(open), Some(Token::OpeningRound | Token::OpeningSquare));
+                        braces && self.ends_primary(*before)
+                    }),
+                ),
                 None => (at, None),
             };
             at = match operand {
@@ -223,14 +267,22 @@ mod tests {
     fn late_arguments_get_keywords_and_their_callee_a_wrapper() {
         assert_eq!(text("f(a = 1, 2)"), "__late(f)(a = 1, __late_0 = 2)");
         assert_eq!(text("m.f[0](a = 1, g(2), 3)"), "__late(m.f[0])(a = 1, __late_0 = g(2), __late_1 = 3)");
-        assert_eq!(text("f(a = 1, g(b = 2, 3))"), "__late(f)(a = 1, __late_0 = __late(g)(b = 2, __late_0 = 3))");
+        assert_eq!(
+            text("f(a = 1, g(b = 2, 3))"),
+            "__late(f)(a = 1, __late_0 = __late(g)(b = 2, __late_0 = 3))"
+        );
         assert_eq!(text("f(a=1, 2)(b=3, 4)"), "__late(__late(f)(a=1, __late_0 = 2))(b=3, __late_0 = 4)");
         assert_eq!(text("x = {}.get(a=1, 2)"), "x = __late({}.get)(a=1, __late_0 = 2)");
         assert_eq!(text("x = \"%s\".f(a=1, (2, 3))"), "x = __late(\"%s\".f)(a=1, __late_0 = (2, 3))");
         assert_eq!(text("x = [f(a=1, 2)]"), "x = [__late(f)(a=1, __late_0 = 2)]");
-        assert_eq!(text("return_(a=1,\n  # why, b\n  2)"), "__late(return_)(a=1,\n  # why, b\n  __late_0 = 2)");
-        assert_eq!(text("f(a = lambda x, y: x, lambda z, w: z)"),
-            "__late(f)(a = lambda x, y: x, __late_0 = lambda z, w: z)");
+        assert_eq!(
+            text("return_(a=1,\n  # why, b\n  2)"),
+            "__late(return_)(a=1,\n  # why, b\n  __late_0 = 2)"
+        );
+        assert_eq!(
+            text("f(a = lambda x, y: x, lambda z, w: z)"),
+            "__late(f)(a = lambda x, y: x, __late_0 = lambda z, w: z)"
+        );
     }
 
     #[test]

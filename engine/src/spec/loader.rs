@@ -4,11 +4,14 @@
 //! ends it; the checks after it are all reported.
 
 use super::builtins;
-use super::dialect::{AstModule, Error, Evaluator, FileLoader, FileSpan, FrozenModule, Globals, Module, Token, limit, parse};
 use super::diagnostics::{Diagnostic, Place, Problem, SpecErrors, nearest, place_in};
+use super::dialect::{
+    AstModule, Error, Evaluator, FileLoader, FileSpan, FrozenModule, Globals, Module, Token, limit, parse,
+};
 use super::expect::Expectation;
 use super::files::{self, DiskFiles, FileSource};
 use super::late;
+use super::lint;
 use super::loads;
 use super::matrix;
 use super::program::{ProgramCell, SpecProgram};
@@ -39,13 +42,29 @@ pub struct LoadOptions<'a> {
 /// # Errors
 /// Everything that is wrong with it.
 pub fn load(path: &Path, options: &LoadOptions<'_>) -> Result<Plan, SpecErrors> {
+    // Parsing and compiling recurse: on a stack of their own, with room for what `late::too_deep` lets pass.
+    std::thread::scope(|scope| {
+        let loader = std::thread::Builder::new().name("spec".to_owned()).stack_size(STACK);
+        match loader.spawn_scoped(scope, || load_here(path, options)) {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            Err(error) => Err(one(plain(format!("no thread to load the spec on: {error}")))),
+        }
+    })
+}
+
+/// Address space for the stack of a load; only what is used is ever backed by memory.
+const STACK: usize = 256 * 1024 * 1024;
+
+fn load_here(path: &Path, options: &LoadOptions<'_>) -> Result<Plan, SpecErrors> {
     let name = path.file_name().and_then(|name| name.to_str());
     let name = name.ok_or_else(|| one(plain(format!("{} names no spec", path.display()))))?;
     let root = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
         _ => PathBuf::from("."),
     };
-    let files = options.files.map_or_else(|| Arc::new(DiskFiles::new(&root)) as Arc<dyn FileSource>, FileSource::shared);
+    let files = options
+        .files
+        .map_or_else(|| Arc::new(DiskFiles::new(&root)) as Arc<dyn FileSource>, FileSource::shared);
     let context = Context {
         shared: Arc::new(Shared::default()),
         stage: Stage::Load(Load {
@@ -132,6 +151,11 @@ impl Loader<'_> {
             return Ok(module.clone());
         }
         let text = self.source(path).map_err(|why| one(plain(format!("cannot read {path}: {why}"))))?;
+        if let Some((begin, end)) = late::too_deep(&late::tokens(&text).0) {
+            let message = "the program nests too deep here".to_owned();
+            let place = place_in(path, &text, begin, end);
+            return Err(one(Diagnostic { message, place, hints: Vec::new() }));
+        }
         let parsed = self.context.shared.sources().add(path, &text);
         let ast = parse(path, parsed).map_err(|error| self.error(&error))?;
         self.open.push(path.to_owned());
@@ -229,8 +253,18 @@ impl Finish<'_> {
         for assumption in &self.draft.assumptions {
             match assumption.build(&self.draft) {
                 Ok(built) => assumptions.push(Arc::new(built)),
-                Err(problems) => errors.extend(problems.into_iter().map(|p| self.diagnostic(&assumption.span, p))),
+                Err(problems) => {
+                    errors.extend(problems.into_iter().map(|p| self.diagnostic(&assumption.span, p)))
+                }
             }
+        }
+        for (path, module) in self.modules.iter().filter(|(path, _)| !path.starts_with('@')) {
+            let text = self
+                .shared
+                .file(path)
+                .and_then(|content| String::from_utf8(content).ok())
+                .unwrap_or_default();
+            errors.extend(lint::check(path, &text, module));
         }
         let tests = self.tests(&mut errors);
         if !errors.is_empty() {
@@ -248,11 +282,16 @@ impl Finish<'_> {
         for draft in drafts {
             let cell = self.cell(&draft, &assumptions);
             let location = cell.location.clone();
-            scenarios.push(ProgramCell { scenario: draft.callable, expectation: draft.expectation, location });
+            scenarios.push(ProgramCell {
+                scenario: draft.callable,
+                expectation: draft.expectation,
+                location,
+            });
             cells.push(cell);
         }
         let program = self.program(scenarios)?;
-        let topology = Topology { services: self.draft.services.into_iter().map(|draft| draft.service).collect() };
+        let topology =
+            Topology { services: self.draft.services.into_iter().map(|draft| draft.service).collect() };
         Ok(Plan {
             topology,
             cells,
@@ -282,7 +321,9 @@ impl Finish<'_> {
         for (module, variable) in &self.draft.callables {
             let module = self.modules.get(*module).map(|(_, module)| module);
             let value = module.and_then(|module| module.get_any_visibility(variable).ok());
-            let value = value.ok_or_else(|| one(plain(format!("a function was lost when the spec was kept ({variable})"))))?;
+            let value = value.ok_or_else(|| {
+                one(plain(format!("a function was lost when the spec was kept ({variable})")))
+            })?;
             callables.push(value.0);
         }
         let of = |pick: fn(&super::state::ServiceDraft) -> Option<usize>| -> BTreeMap<String, usize> {
@@ -319,7 +360,8 @@ impl Finish<'_> {
         for start in &self.draft.services {
             let mut path: Vec<&str> = vec![&start.service.name];
             // Each level holds the dependencies of the path's last service still to be tried.
-            let mut levels: Vec<Vec<&str>> = vec![start.service.depends_on.iter().map(String::as_str).collect()];
+            let mut levels: Vec<Vec<&str>> =
+                vec![start.service.depends_on.iter().map(String::as_str).collect()];
             let mut seen: Vec<&str> = Vec::new();
             while let Some(level) = levels.last_mut() {
                 match level.pop() {
@@ -327,7 +369,9 @@ impl Finish<'_> {
                         levels.pop();
                         path.pop();
                     }
-                    Some(next) if next == start.service.name => return Some(path.iter().map(|s| (*s).to_owned()).collect()),
+                    Some(next) if next == start.service.name => {
+                        return Some(path.iter().map(|s| (*s).to_owned()).collect());
+                    }
                     Some(next) if seen.contains(&next) => {}
                     Some(next) => {
                         seen.push(next);
@@ -350,7 +394,9 @@ impl Finish<'_> {
         for (name, flag) in env.chain(binaries) {
             let message = match self.draft.service(name).map(|draft| &draft.service.kind) {
                 None => format!("{flag}: no service is called `{name}`"),
-                Some(ServiceKind::Mock(_) | ServiceKind::Remote(_)) => format!("{flag}: {name} starts no process"),
+                Some(ServiceKind::Mock(_) | ServiceKind::Remote(_)) => {
+                    format!("{flag}: {name} starts no process")
+                }
                 Some(kind) if flag == "--binary" && !matches!(kind, ServiceKind::Binary { .. }) => {
                     format!("{flag}: {name} is no binary")
                 }
@@ -366,24 +412,38 @@ impl Finish<'_> {
 
     /// The functions `test_*` of the spec, in order of definition.
     fn tests(&mut self, errors: &mut Vec<Diagnostic>) -> Vec<Test> {
-        let Some((_, module)) = self.modules.iter().find(|(path, _)| path == self.spec) else { return Vec::new() };
-        let text = self.shared.file(self.spec).and_then(|content| String::from_utf8(content).ok()).unwrap_or_default();
+        let Some((_, module)) = self.modules.iter().find(|(path, _)| path == self.spec) else {
+            return Vec::new();
+        };
+        let text = self
+            .shared
+            .file(self.spec)
+            .and_then(|content| String::from_utf8(content).ok())
+            .unwrap_or_default();
         let definitions = definitions(self.spec, &text);
         let index = self.modules.iter().position(|(path, _)| path == self.spec).unwrap_or_default();
-        let mut names: Vec<String> =
-            module.names().map(|name| name.as_str().to_owned()).filter(|name| name.starts_with("test_")).collect();
+        let mut names: Vec<String> = module
+            .names()
+            .map(|name| name.as_str().to_owned())
+            .filter(|name| name.starts_with("test_"))
+            .collect();
         let position = |name: &String| definitions.iter().position(|(defined, _)| defined == name);
         names.sort_by_key(|name| position(name).unwrap_or(usize::MAX));
         let mut tests = Vec::new();
         for name in names {
             let Ok(value) = module.get(&name) else { continue };
             let Some(spec) = value.value().parameters_spec() else { continue };
-            let mut places = definitions.iter().filter(|(defined, _)| *defined == name).map(|(_, place)| place.clone());
+            let mut places =
+                definitions.iter().filter(|(defined, _)| *defined == name).map(|(_, place)| place.clone());
             let place = places.next().flatten();
             if let Some(again) = places.next() {
                 let first = place.map(|place| format!("{}:{}", place.file, place.line)).unwrap_or_default();
                 let hints = vec![format!("the other is at {first}")];
-                errors.push(Diagnostic { message: format!("two cells are called {name}"), place: again, hints });
+                errors.push(Diagnostic {
+                    message: format!("two cells are called {name}"),
+                    place: again,
+                    hints,
+                });
                 continue;
             }
             if !spec.can_fill_with_args(0, &[]) {
@@ -391,7 +451,8 @@ impl Finish<'_> {
                 errors.push(Diagnostic { message, place, hints: Vec::new() });
                 continue;
             }
-            let location = place.map_or_else(|| self.spec.to_owned(), |place| format!("{}:{}", place.file, place.line));
+            let location =
+                place.map_or_else(|| self.spec.to_owned(), |place| format!("{}:{}", place.file, place.line));
             let callable = self.draft.callables.len();
             self.draft.callables.push((index, name.clone()));
             let cell = Cell {
@@ -409,12 +470,17 @@ impl Finish<'_> {
     }
 
     fn warn_of_unused(&mut self) {
-        let composed: Vec<usize> = self.draft.assumptions.iter().flat_map(|a| a.parts.iter().copied()).collect();
+        let composed: Vec<usize> =
+            self.draft.assumptions.iter().flat_map(|a| a.parts.iter().copied()).collect();
         for (index, assumption) in self.draft.assumptions.iter().enumerate() {
-            let used = composed.contains(&index) || self.draft.cells.iter().any(|cell| cell.assumption == Some(index));
+            let used = composed.contains(&index)
+                || self.draft.cells.iter().any(|cell| cell.assumption == Some(index));
             if !used {
-                let line = assumption.span.as_ref().map(|span| self.shared.sources().line(span)).unwrap_or_default();
-                self.draft.warnings.push(format!("{line}: fault assumption {} is in no matrix", assumption.name));
+                let line =
+                    assumption.span.as_ref().map(|span| self.shared.sources().line(span)).unwrap_or_default();
+                self.draft
+                    .warnings
+                    .push(format!("{line}: fault assumption {} is in no matrix", assumption.name));
             }
         }
     }

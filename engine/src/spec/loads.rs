@@ -6,8 +6,8 @@
 
 use super::call::Call;
 use super::convert;
-use super::dialect::{Result, Token, Value};
 use super::diagnostics::{Place, place_in};
+use super::dialect::{Result, Token, Value};
 use super::files;
 use super::late;
 use super::services::file_of;
@@ -31,8 +31,11 @@ fn read(call: &Call<'_, '_, '_, '_>) -> Result<Vec<u8>> {
             Ok(content)
         }
         Stage::Run(_) => {
-            let problem = call.problem("path", format!("\"{written}\" was not read when the spec was loaded"));
-            Err(problem.hint("while a cell runs, the path is a literal, so that the file is in the bundle").into())
+            let problem =
+                call.problem("path", format!("\"{written}\" was not read when the spec was loaded"));
+            Err(problem
+                .hint("while a cell runs, the path is a literal, so that the file is in the bundle")
+                .into())
         }
     }
 }

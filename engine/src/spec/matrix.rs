@@ -2,8 +2,8 @@
 
 use super::call::{Call, described, is_callable, items};
 use super::convert;
-use super::dialect::{Result, Value};
 use super::diagnostics::{Argument, Problem};
+use super::dialect::{Result, Value};
 use super::expect::{self, Expectation};
 use super::state::CellDraft;
 use super::values::AssumptionValue;
@@ -37,7 +37,10 @@ pub fn fault_matrix<'v>(call: &mut Call<'_, 'v, '_, '_>) -> Result<Value<'v>> {
     let timeout = call.duration("timeout")?.unwrap_or(TIMEOUT);
     if timeout <= Duration::from_secs(1) {
         let message = format!("`timeout` {} leaves a step no time", convert::duration_words(timeout));
-        return Err(call.problem("timeout", message).hint("1s of a cell's time is kept back for its end").into());
+        return Err(call
+            .problem("timeout", message)
+            .hint("1s of a cell's time is kept back for its end")
+            .into());
     }
     if let Some((s, f, _)) = overrides.iter().find(|(s, f, _)| excluded.contains(&(*s, *f))) {
         let pair = (scenarios[*s].name.as_str(), faults[*f].1.as_str());
@@ -56,11 +59,14 @@ pub fn fault_matrix<'v>(call: &mut Call<'_, 'v, '_, '_>) -> Result<Value<'v>> {
             if excluded.contains(&(s, f)) {
                 continue;
             }
-            let over = overrides.iter().find(|(os, of, _)| (*os, *of) == (s, f)).map(|(.., over)| over.clone());
+            let over =
+                overrides.iter().find(|(os, of, _)| (*os, *of) == (s, f)).map(|(.., over)| over.clone());
             let name = format!("matrix_{}_{fault}", scenario.name);
             if let Some(earlier) = draft.cells.iter().find(|cell| cell.name == name) {
                 let place = context.line(&earlier.span);
-                return Err(Problem::new(format!("two cells are called {name}")).hint(format!("the other is of {place}")).into());
+                return Err(Problem::new(format!("two cells are called {name}"))
+                    .hint(format!("the other is of {place}"))
+                    .into());
             }
             draft.cells.push(CellDraft {
                 name,
@@ -82,11 +88,15 @@ fn scenarios<'v>(call: &Call<'_, 'v, '_, '_>) -> Result<Vec<Scenario<'v>>, Probl
     let mut scenarios: Vec<Scenario<'v>> = Vec::new();
     for value in call.list("scenarios")? {
         if !is_callable(value) {
-            return Err(call.problem("scenarios", format!("`scenarios` holds functions, not {}", described(value))));
+            return Err(
+                call.problem("scenarios", format!("`scenarios` holds functions, not {}", described(value)))
+            );
         }
         let name = value.function_name().unwrap_or("lambda").to_owned();
         if name == "lambda" {
-            return Err(call.problem("scenarios", "a scenario needs a name for its cells: use def, not lambda"));
+            return Err(
+                call.problem("scenarios", "a scenario needs a name for its cells: use def, not lambda")
+            );
         }
         if value.parameters_spec().is_some_and(|spec| !spec.can_fill_with_args(0, &[])) {
             return Err(call.problem("scenarios", format!("scenario {name} has parameters")));
@@ -108,7 +118,9 @@ fn faults(call: &Call<'_, '_, '_, '_>) -> Result<Vec<(usize, String)>, Problem> 
     let mut faults: Vec<(usize, String)> = Vec::new();
     for value in call.list("faults")? {
         let Some(fault) = AssumptionValue::from_value(value) else {
-            return Err(call.problem("faults", format!("`faults` holds fault assumptions, not {}", described(value))));
+            return Err(
+                call.problem("faults", format!("`faults` holds fault assumptions, not {}", described(value)))
+            );
         };
         if faults.iter().any(|(index, _)| *index == fault.index) {
             return Err(call.problem("faults", format!("`faults` names {} twice", fault.name)));
@@ -166,12 +178,18 @@ fn pair<'v>(
 ) -> Result<(usize, usize), Problem> {
     let parts = items(key).unwrap_or_default();
     let [scenario, fault] = parts.as_slice() else {
-        return Err(call.problem(argument, format!("`{argument}` names cells as (scenario, fault), not {}", described(key))));
+        return Err(call.problem(
+            argument,
+            format!("`{argument}` names cells as (scenario, fault), not {}", described(key)),
+        ));
     };
     let scenario_name = scenario.function_name().unwrap_or_default().to_owned();
     let assumption = AssumptionValue::from_value(*fault);
     let Some(assumption) = assumption.filter(|_| is_callable(*scenario)) else {
-        return Err(call.problem(argument, format!("`{argument}` names cells as (scenario, fault), not {}", key.to_repr())));
+        return Err(call.problem(
+            argument,
+            format!("`{argument}` names cells as (scenario, fault), not {}", key.to_repr()),
+        ));
     };
     let s = scenarios.iter().position(|known| known.value.ptr_eq(*scenario));
     let f = faults.iter().position(|(index, _)| *index == assumption.index);
@@ -202,7 +220,8 @@ fn require_faults_fire(call: &Call<'_, '_, '_, '_>) -> Result<RequireFire, Probl
             (Some(false), _) => Ok(RequireFire::No),
             (None, Some("warn")) => Ok(RequireFire::Warn),
             _ => {
-                let message = format!("`require_faults_fire` is \"warn\", True or False, not {}", described(value));
+                let message =
+                    format!("`require_faults_fire` is \"warn\", True or False, not {}", described(value));
                 Err(call.problem("require_faults_fire", message))
             }
         },

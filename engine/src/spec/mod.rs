@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`load`] (`loader`) reads modules from a [`FileSource`], rewrites late
 //! positional arguments (`late`), evaluates them in the `dialect` with the `builtins`, and
-//! checks the whole; `diagnostics` says what is wrong and where. Builtins work on the `state`
+//! checks the whole, functions that have not run too (`lint`); `diagnostics` says what is wrong and where. Builtins work on the `state`
 //! and are grouped by what they make: `services`, `faults`, `matrix`, `expect`, `steps`,
 //! `loads`. Objects of the language are in `values`, arguments in `call`, data in `convert`.
 //! The `program` runs the callables of a loaded spec. [`select`] and [`describe`] serve the
@@ -16,12 +16,13 @@
 mod builtins;
 mod call;
 mod convert;
-mod dialect;
 mod diagnostics;
+mod dialect;
 mod expect;
 mod faults;
 mod files;
 mod late;
+mod lint;
 mod loader;
 mod loads;
 mod matrix;
@@ -45,6 +46,7 @@ pub fn fuzz_one(bytes: &[u8]) {
     let mut files = MemoryFiles::default();
     files.insert("fuzz.star", bytes.to_vec());
     let addresses = crate::addresses::AddressBook::isolated();
-    let options = LoadOptions { addresses: &addresses, env: Vec::new(), binaries: Vec::new(), files: Some(&files) };
+    let options =
+        LoadOptions { addresses: &addresses, env: Vec::new(), binaries: Vec::new(), files: Some(&files) };
     let _ = load(std::path::Path::new("fuzz.star"), &options);
 }

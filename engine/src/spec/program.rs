@@ -4,8 +4,8 @@
 //! nothing under an expectation, or something that its expectation does not judge.
 
 use super::call::described;
-use super::dialect::{Error, ErrorKind, Evaluator, Module, OwnedFrozenValue, Value, limit};
 use super::diagnostics::{Kind, problem};
+use super::dialect::{Error, ErrorKind, Evaluator, Module, OwnedFrozenValue, Value, limit};
 use super::expect::Expectation;
 use super::state::{Context, Run, Shared, Stage};
 use super::steps;
@@ -62,6 +62,8 @@ impl SpecProgram {
         Module::with_temp_heap(|module| {
             let mut eval = Evaluator::new(&module);
             limit(&mut eval);
+            // Values are held on this side between calls; a run is short and bounded.
+            eval.disable_gc();
             eval.extra = Some(&context);
             eval.set_print_handler(&context);
             match &context.stage {
@@ -86,7 +88,8 @@ impl SpecProgram {
     /// What an error that ended a callable comes to.
     fn ended_by(&self, error: &Error) -> Judgement {
         let diagnostic = self.shared.sources().diagnostic(error);
-        let place = diagnostic.place.map(|place| format!(" ({}:{})", place.file, place.line)).unwrap_or_default();
+        let place =
+            diagnostic.place.map(|place| format!(" ({}:{})", place.file, place.line)).unwrap_or_default();
         let kind = problem(error).map(|problem| problem.kind);
         match (kind, error.kind()) {
             (Some(Kind::Assertion), _) => {
@@ -110,9 +113,11 @@ impl SpecProgram {
         let Some(expectation) = &cell.expectation else {
             return match result {
                 Err(error) => self.ended_by(&error),
-                Ok(value) if value.unpack_bool() == Some(false) => {
-                    judgement(Ending::Failed, format!("it returned False ({})", cell.location), Blame::ServiceUnderTest)
-                }
+                Ok(value) if value.unpack_bool() == Some(false) => judgement(
+                    Ending::Failed,
+                    format!("it returned False ({})", cell.location),
+                    Blame::ServiceUnderTest,
+                ),
                 Ok(_) => {
                     if *run.assertions.borrow() == 0 {
                         run.driver.print("note: nothing was asserted");
@@ -127,13 +132,17 @@ impl SpecProgram {
         };
         let judged = match result {
             Err(error) => self.ended_by(&error),
-            Ok(value) => self.judge_value(expectation, value, eval),
+            Ok(value) => {
+                let judged = self.judge_value(expectation, value, eval);
+                let held = judged.ending == Ending::Passed;
+                if held || judged.ending == Ending::Violated {
+                    let message = if held { expectation.words() } else { judged.reason.clone() };
+                    steps::note(run, held, &message, &cell.location);
+                }
+                judged
+            }
         };
-        let (held, said) = (judged.ending == Ending::Passed, &judged.reason);
-        if judged.ending != Ending::Error {
-            let message = if held { expectation.words() } else { said.clone() };
-            steps::note(run, held, &message, &cell.location);
-        }
+        let said = &judged.reason;
         match (known, judged.ending) {
             (None, _) | (Some(_), Ending::Error | Ending::Inconclusive) => judged,
             (Some(reason), Ending::Passed) => {
@@ -153,7 +162,8 @@ impl SpecProgram {
         eval: &mut Evaluator<'v, '_, '_>,
     ) -> Judgement {
         if value.is_none() {
-            let said = format!("scenario returned nothing, and {} judges what it returns", expectation.words());
+            let said =
+                format!("scenario returned nothing, and {} judges what it returns", expectation.words());
             return judgement(Ending::Error, said, Blame::Spec);
         }
         let response = ResponseValue::from_value(value);
@@ -163,7 +173,11 @@ impl SpecProgram {
             // A function may judge whatever the scenario returns.
             (None, Expectation::Callable(..)) => ("", &nothing),
             (None, _) => {
-                let said = format!("scenario returned {}, and {} judges a response", described(value), expectation.words());
+                let said = format!(
+                    "scenario returned {}, and {} judges a response",
+                    described(value),
+                    expectation.words()
+                );
                 return judgement(Ending::Error, said, Blame::Spec);
             }
         };
@@ -171,10 +185,13 @@ impl SpecProgram {
             let answer = self.call(eval, callable, &[value]).map_err(|error| self.ended_by(&error))?;
             match (answer.is_none(), answer.unpack_bool()) {
                 (true, _) | (_, Some(true)) => Ok(None),
-                (_, Some(false)) if name == "lambda" => Ok(Some("expectation: the lambda returned False".to_owned())),
+                (_, Some(false)) if name == "lambda" => {
+                    Ok(Some("expectation: the lambda returned False".to_owned()))
+                }
                 (_, Some(false)) => Ok(Some(format!("expectation: {name} returned False"))),
                 _ => {
-                    let said = format!("expectation {name} returned {}, not True or False", described(answer));
+                    let said =
+                        format!("expectation {name} returned {}, not True or False", described(answer));
                     Err(judgement(Ending::Error, said, Blame::Spec))
                 }
             }

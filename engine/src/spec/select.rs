@@ -54,19 +54,42 @@ fn select_names(names: &[&str], patterns: &[String]) -> Result<Vec<usize>, Selec
             }
         }
         if !any {
-            let near = nearest(pattern, names.iter().copied()).map(str::to_owned);
+            let near = near(pattern, names);
             return Err(SelectError::None { pattern: pattern.clone(), nearest: near });
         }
     }
     Ok(chosen.iter().enumerate().filter(|(_, chosen)| **chosen).map(|(index, _)| index).collect())
 }
 
+/// The name that a pattern without matches is nearest to. A pattern with wildcards is held
+/// against the names with its own wildcards in place of what they could stand for.
+fn near(pattern: &str, names: &[&str]) -> Option<String> {
+    let Some((head, tail)) = pattern.split_once('*') else {
+        return nearest(pattern, names.iter().copied()).map(str::to_owned);
+    };
+    let tail = tail.rsplit('*').next().unwrap_or_default();
+    let part = |name: &str, begin: bool, len: usize| -> String {
+        let chars: Vec<char> = name.chars().collect();
+        let len = len.min(chars.len());
+        if begin { chars.iter().take(len).collect() } else { chars.iter().skip(chars.len() - len).collect() }
+    };
+    let distance = |name: &str| {
+        strsim::damerau_levenshtein(head, &part(name, true, head.chars().count()))
+            + strsim::damerau_levenshtein(tail, &part(name, false, tail.chars().count()))
+    };
+    let best = names.iter().map(|name| (distance(name), *name)).min_by_key(|(distance, _)| *distance);
+    best.filter(|(distance, _)| *distance <= 4).map(|(_, name)| name.to_owned())
+}
+
 type Matches = Box<dyn Fn(&str) -> bool>;
 
 fn matcher(pattern: &str) -> Result<Matches, SelectError> {
-    if let Some(inner) = pattern.strip_prefix('/').and_then(|rest| rest.strip_suffix('/')).filter(|p| !p.is_empty()) {
+    if let Some(inner) =
+        pattern.strip_prefix('/').and_then(|rest| rest.strip_suffix('/')).filter(|p| !p.is_empty())
+    {
         let regex = regex::Regex::new(inner).map_err(|error| {
-            let why = error.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+            let why =
+                error.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
             SelectError::Regex { pattern: pattern.to_owned(), why }
         })?;
         return Ok(Box::new(move |name| regex.is_match(name)));
@@ -83,7 +106,9 @@ fn matcher(pattern: &str) -> Result<Matches, SelectError> {
 fn wild(pattern: &[char], name: &[char]) -> bool {
     match (pattern.split_first(), name.split_first()) {
         (None, None) => true,
-        (Some(('*', rest)), _) => wild(rest, name) || name.split_first().is_some_and(|(_, tail)| wild(pattern, tail)),
+        (Some(('*', rest)), _) => {
+            wild(rest, name) || name.split_first().is_some_and(|(_, tail)| wild(pattern, tail))
+        }
         (Some(('?', rest)), Some((_, tail))) => wild(rest, tail),
         (Some((p, rest)), Some((n, tail))) if p == n => wild(rest, tail),
         _ => false,
@@ -98,7 +123,12 @@ pub fn describe(plan: &Plan, cells: &[usize]) -> String {
     let sut = plan.topology.sut().map(|service| service.name.as_str());
     let width = plan.topology.services.iter().map(|service| service.name.len()).max().unwrap_or(0);
     for service in &plan.topology.services {
-        let _ = writeln!(out, "  {:width$}  {}", service.name, service_words(service, sut == Some(&service.name)));
+        let _ = writeln!(
+            out,
+            "  {:width$}  {}",
+            service.name,
+            service_words(service, sut == Some(&service.name))
+        );
     }
     let chosen = || cells.iter().filter_map(|index| plan.cells.get(*index));
     let mut assumptions: Vec<&Assumption> = Vec::new();
@@ -111,7 +141,11 @@ pub fn describe(plan: &Plan, cells: &[usize]) -> String {
         let _ = writeln!(out, "\nFaults:");
     }
     for assumption in &assumptions {
-        let about = if assumption.description.is_empty() { String::new() } else { format!(": {}", assumption.description) };
+        let about = if assumption.description.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", assumption.description)
+        };
         let _ = writeln!(out, "  {}{about}", assumption.name);
         for line in rule_lines(assumption) {
             let _ = writeln!(out, "    {line}");
@@ -147,7 +181,8 @@ fn service_words(service: &Service, under_test: bool) -> String {
         ServiceKind::Remote(address) => format!("remote {address}"),
         ServiceKind::Mock(mock) => format!("{} mock", mock.kind()),
     };
-    let interfaces = service.interfaces.iter().map(|i| format!("{} {} at {}", i.name, i.protocol.name(), i.addr));
+    let interfaces =
+        service.interfaces.iter().map(|i| format!("{} {} at {}", i.name, i.protocol.name(), i.addr));
     let mut words = vec![what];
     words.extend(interfaces);
     if under_test {
@@ -203,6 +238,8 @@ mod tests {
         assert_eq!(chosen(&["matrix_?_db_slow", "test_a"]).unwrap(), [0, 3]);
         let error = chosen(&["test_a", "matrix_a_db_dwn"]).unwrap_err().to_string();
         assert_eq!(error, "no cell matches `matrix_a_db_dwn`; did you mean `matrix_a_db_down`?");
+        let error = chosen(&["matrix_*_db_slw"]).unwrap_err().to_string();
+        assert_eq!(error, "no cell matches `matrix_*_db_slw`; did you mean `matrix_b_db_slow`?");
         assert!(chosen(&["/(/"]).unwrap_err().to_string().starts_with("bad regular expression `/(/`"));
     }
 }

@@ -3,13 +3,14 @@
 use super::builtins::check_name;
 use super::call::{Call, described, is_callable, scalar_text};
 use super::convert;
-use super::dialect::{DictRef, Result, Value};
 use super::diagnostics::Problem;
+use super::dialect::{DictRef, Result, Value};
 use super::faults::{RuleSpec, Verb};
 use super::files;
 use super::state::{Context, Draft, Load, ServiceDraft};
 use super::values::{
-    DeclaredInterface, HealthcheckValue, InterfaceInfo, InterfaceValue, MockValue, RuleValue, ServiceInfo, ServiceValue,
+    DeclaredInterface, HealthcheckValue, InterfaceInfo, InterfaceValue, MockValue, RuleValue, ServiceInfo,
+    ServiceValue,
 };
 use crate::mock::grpc::{GrpcAnswer, GrpcMock};
 use crate::mock::jwt::JwtMock;
@@ -33,7 +34,8 @@ pub fn interface<'v>(call: &mut Call<'_, 'v, '_, '_>) -> Result<Value<'v>> {
     let name = call.needed_text("name")?;
     let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     if !plain || name.is_empty() || RESERVED.contains(&name.as_str()) {
-        let message = format!("an interface cannot be called \"{name}\": it becomes an attribute of its service");
+        let message =
+            format!("an interface cannot be called \"{name}\": it becomes an attribute of its service");
         return Err(call.problem("name", message).into());
     }
     let wanted = call.needed_text("protocol")?;
@@ -132,10 +134,8 @@ fn kind(
         (None, Some(image), None, None) => Ok(ServiceKind::Image(image)),
         (None, None, Some(folder), None) => Ok(ServiceKind::Build(absolute(load, &file, &folder))),
         (None, None, None, Some(address)) => Ok(ServiceKind::Remote(address)),
-        (None, None, None, None) => {
-            Err(Problem::new(format!("service {name} says nothing that runs"))
-                .hint("give one of `binary`, `image`, `build`, `remote`"))
-        }
+        (None, None, None, None) => Err(Problem::new(format!("service {name} says nothing that runs"))
+            .hint("give one of `binary`, `image`, `build`, `remote`")),
         _ => Err(Problem::new(format!("service {name} says more than one thing that runs"))
             .hint("give one of `binary`, `image`, `build`, `remote`")),
     }
@@ -187,10 +187,14 @@ fn declare(
             return Err(Problem::new(format!("service {name} has two interfaces called {}", interface.name)));
         }
         if interfaces.iter().any(|known| known.port == interface.port) {
-            return Err(Problem::new(format!("service {name} has two interfaces at port {}", interface.port)));
+            return Err(Problem::new(format!(
+                "service {name} has two interfaces at port {}",
+                interface.port
+            )));
         }
         let addr = load.addresses.assign(&format!("{name}.{}", interface.name), interface.port);
-        let addr = addr.map_err(|error| Problem::new(format!("no address for {name}.{}: {error}", interface.name)))?;
+        let addr =
+            addr.map_err(|error| Problem::new(format!("no address for {name}.{}: {error}", interface.name)))?;
         interfaces.push(InterfaceInfo {
             name: interface.name,
             protocol: interface.protocol,
@@ -211,7 +215,11 @@ fn topology_interfaces(info: &ServiceInfo) -> Vec<Interface> {
     info.interfaces.iter().map(interface).collect()
 }
 
-fn environment(call: &Call<'_, '_, '_, '_>, load: &Load, name: &str) -> Result<Vec<(String, String)>, Problem> {
+fn environment(
+    call: &Call<'_, '_, '_, '_>,
+    load: &Load,
+    name: &str,
+) -> Result<Vec<(String, String)>, Problem> {
     let mut env: Vec<(String, String)> = Vec::new();
     for (key, value) in call.named_dict("env")? {
         let text = match InterfaceValue::from_value(value) {
@@ -221,7 +229,8 @@ fn environment(call: &Call<'_, '_, '_, '_>, load: &Load, name: &str) -> Result<V
             }
             None => scalar_text(value),
         };
-        let text = text.ok_or_else(|| call.problem("env", format!("`env` {key} is text, not {}", described(value))))?;
+        let text = text
+            .ok_or_else(|| call.problem("env", format!("`env` {key} is text, not {}", described(value))))?;
         if key.is_empty() || key.contains(['=', '\0']) || text.contains('\0') {
             return Err(call.problem("env", format!("`env` has no valid variable \"{key}\"")));
         }
@@ -236,7 +245,8 @@ fn environment(call: &Call<'_, '_, '_, '_>, load: &Load, name: &str) -> Result<V
 
 fn arguments(call: &Call<'_, '_, '_, '_>) -> Result<Vec<String>, Problem> {
     let text = |item: Value<'_>| {
-        scalar_text(item).ok_or_else(|| call.problem("args", format!("`args` holds strings, not {}", described(item))))
+        scalar_text(item)
+            .ok_or_else(|| call.problem("args", format!("`args` holds strings, not {}", described(item))))
     };
     call.list("args")?.into_iter().map(text).collect()
 }
@@ -248,7 +258,9 @@ fn depends_on(call: &Call<'_, '_, '_, '_>) -> Result<Vec<String>, Problem> {
         let mock = MockValue::from_value(item).map(|mock| mock.service.name.clone());
         let name = service.or(mock).or_else(|| item.unpack_str().map(str::to_owned));
         let Some(name) = name else {
-            return Err(call.problem("depends_on", format!("`depends_on` holds services, not {}", described(item))));
+            return Err(
+                call.problem("depends_on", format!("`depends_on` holds services, not {}", described(item)))
+            );
         };
         if names.contains(&name) {
             return Err(call.problem("depends_on", format!("`depends_on` names {name} twice")));
@@ -263,11 +275,14 @@ fn ports(call: &Call<'_, '_, '_, '_>, info: &ServiceInfo) -> Result<Vec<(String,
     for (name, value) in call.named_dict("ports")? {
         let names = info.interfaces.iter().map(|interface| interface.name.as_str());
         if !names.clone().any(|known| known == name) {
-            let problem = call.problem("ports", format!("`ports` names no interface of {}: {name}", info.name));
+            let problem =
+                call.problem("ports", format!("`ports` names no interface of {}: {name}", info.name));
             return Err(problem.nearest(&name, names));
         }
         let port = convert::integer(value).and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
-        let port = port.ok_or_else(|| call.problem("ports", format!("`ports` {name} is no port: {}", described(value))))?;
+        let port = port.ok_or_else(|| {
+            call.problem("ports", format!("`ports` {name} is no port: {}", described(value)))
+        })?;
         ports.push((name, port));
     }
     Ok(ports)
@@ -276,7 +291,9 @@ fn ports(call: &Call<'_, '_, '_, '_>, info: &ServiceInfo) -> Result<Vec<(String,
 /// Keeps `seed` or `reset`.
 fn keep(call: &mut Call<'_, '_, '_, '_>, draft: &mut Draft, name: &str) -> Result<Option<usize>, Problem> {
     let Some(callable) = call.callable(name)? else { return Ok(None) };
-    if !is_callable(callable) || callable.parameters_spec().is_some_and(|spec| !spec.can_fill_with_args(0, &[])) {
+    if !is_callable(callable)
+        || callable.parameters_spec().is_some_and(|spec| !spec.can_fill_with_args(0, &[]))
+    {
         return Err(call.problem(name, format!("`{name}` is a function without parameters")));
     }
     Ok(Some(draft.keep(call.eval, callable)))
@@ -374,14 +391,17 @@ pub fn log<'v>(call: &mut Call<'_, 'v, '_, '_>) -> Result<Value<'v>> {
 
 fn port_of(call: &Call<'_, '_, '_, '_>, argument: &str, address: &str) -> Result<u16, Problem> {
     let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
-    port.ok_or_else(|| call.problem(argument, format!("\"{address}\" has no port")).hint("\"localhost:3306\""))
+    port.ok_or_else(|| {
+        call.problem(argument, format!("\"{address}\" has no port")).hint("\"localhost:3306\"")
+    })
 }
 
 /// The health check of a service; its address names a declared port.
 fn healthcheck(call: &Call<'_, '_, '_, '_>, service: &Service) -> Result<Option<Healthcheck>, Problem> {
     let Some(value) = call.value("healthcheck") else { return Ok(None) };
     let Some(check) = HealthcheckValue::from_value(value) else {
-        let message = format!("`healthcheck` is tcp(...), http(...), ready() or the like, not {}", described(value));
+        let message =
+            format!("`healthcheck` is tcp(...), http(...), ready() or the like, not {}", described(value));
         return Err(call.problem("healthcheck", message));
     };
     let port = match &check.probe {
@@ -393,11 +413,17 @@ fn healthcheck(call: &Call<'_, '_, '_, '_>, service: &Service) -> Result<Option<
         let Some(interface) = interface else {
             let ports: Vec<String> =
                 service.interfaces.iter().map(|i| format!("{} at {}", i.name, i.port)).collect();
-            let problem = call.problem("healthcheck", format!("{} declares no interface at port {port}", service.name));
+            let problem =
+                call.problem("healthcheck", format!("{} declares no interface at port {port}", service.name));
             return Err(problem.hint(format!("it declares {}", ports.join(", "))));
         };
         if check.name == "kafka_ready" && interface.protocol.name() != "kafka" {
-            let message = format!("{}.{} speaks {}, not kafka", service.name, interface.name, interface.protocol.name());
+            let message = format!(
+                "{}.{} speaks {}, not kafka",
+                service.name,
+                interface.name,
+                interface.protocol.name()
+            );
             return Err(call.problem("healthcheck", message));
         }
     }
@@ -471,7 +497,11 @@ pub fn grpc_server<'v>(call: &mut Call<'_, 'v, '_, '_>) -> Result<Value<'v>> {
         let read = path.and_then(|path| Ok((load.files.read(&path)?, path)));
         let (descriptors, path) =
             read.map_err(|why| call.problem("descriptors", format!("cannot read \"{written}\": {why}")))?;
-        call.context().map_err(|_| Problem::new("a mock outside a spec"))?.shared.keep(&path, "descriptors", &descriptors);
+        call.context().map_err(|_| Problem::new("a mock outside a spec"))?.shared.keep(
+            &path,
+            "descriptors",
+            &descriptors,
+        );
         let mut answers = Vec::new();
         for (method, value) in call.named_dict("services")? {
             let answer = answer(value).map_err(|problem| {
@@ -514,7 +544,10 @@ fn answer(value: Value<'_>) -> Result<GrpcAnswer, Problem> {
         },
         Some("error") => match RuleValue::from_value(*value) {
             Some(rule) => status_answer(&rule.0),
-            None => Err(Problem::new(format!("\"error\" is grpc.unavailable(...) or the like, not {}", described(*value)))),
+            None => Err(Problem::new(format!(
+                "\"error\" is grpc.unavailable(...) or the like, not {}",
+                described(*value)
+            ))),
         },
         _ => Err(Problem::new(format!("an answer has no {}", key.to_repr())).hint(hint)),
     }
@@ -538,4 +571,3 @@ fn status_answer(rule: &RuleSpec) -> Result<GrpcAnswer, Problem> {
         _ => Err(Problem::new(format!("{} is no answer", rule.words)).hint("grpc.unavailable(\"...\")")),
     }
 }
-

@@ -1,8 +1,8 @@
 //! What builtins work on: the draft of a plan while a spec is loaded, the driver while one of
 //! its callables runs.
 
-use super::dialect::{Evaluator, FileSpan, PrintHandler, ProvidesStaticType, Result, Value};
 use super::diagnostics::{Problem, Sources};
+use super::dialect::{Evaluator, FileSpan, PrintHandler, ProvidesStaticType, Result, Value};
 use super::expect::Expectation;
 use super::faults::{AssumptionDraft, Side};
 use super::files::FileSource;

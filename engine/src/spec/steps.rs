@@ -5,8 +5,8 @@
 
 use super::call::{Call, Given};
 use super::convert;
-use super::dialect::{Evaluator, FileSpan, Result, Value};
 use super::diagnostics::{Argument, Kind, Problem};
+use super::dialect::{Evaluator, FileSpan, Result, Value};
 use super::state::{Context, Run};
 use super::values::{InterfaceValue, Receiver, ResponseValue, header};
 use crate::mock::SignRequest;
@@ -20,14 +20,14 @@ use std::sync::Arc;
 pub fn step<'v>(call: &mut Call<'_, 'v, '_, '_>) -> Result<Value<'v>> {
     let value = call.needed("interface")?;
     let Some(interface) = InterfaceValue::from_value(value) else {
-        let message = format!("step() asks an interface (`api.public`), not {}", super::call::described(value));
+        let message =
+            format!("step() asks an interface (`api.public`), not {}", super::call::described(value));
         return Err(call.problem("interface", message).into());
     };
     let name = call.needed_text("verb")?;
     let protocol = interface.info().protocol;
     let Some(verb) = protocol.verbs().iter().find(|verb| verb.name == name) else {
-        let problem = call.problem("verb", format!("{} has no step \"{name}\"", protocol.name()));
-        return Err(problem.nearest(&name, protocol.verbs().iter().map(|verb| verb.name)).into());
+        return Err(call.aimed("verb", unknown_verb(protocol, &name)).into());
     };
     let rest = std::mem::take(&mut call.rest);
     let positional = rest.into_iter().map(|(_, value)| value).collect();
@@ -64,11 +64,13 @@ pub fn verb<'v>(
         }
         Some(interface) => {
             let info = interface.info();
-            let message = format!("{name}(): {}.{} speaks {}", interface.service.name, info.name, info.protocol.name());
+            let message =
+                format!("{name}(): {}.{} speaks {}", interface.service.name, info.name, info.protocol.name());
             Err(Problem::new(message).about(first).into())
         }
         None => {
-            let message = format!("{name}() asks an interface (`db.main`), not {}", super::call::described(value));
+            let message =
+                format!("{name}() asks an interface (`db.main`), not {}", super::call::described(value));
             Err(Problem::new(message).about(first).into())
         }
     }
@@ -106,6 +108,22 @@ fn perform<'v>(
     Ok(eval.heap().alloc(ResponseValue { response, protocol }))
 }
 
+/// A verb that a protocol does not have.
+pub fn unknown_verb(protocol: &dyn Protocol, name: &str) -> Problem {
+    let verbs = protocol.verbs().iter().map(|verb| verb.name);
+    Problem::new(format!("{} has no step \"{name}\"", protocol.name())).nearest(name, verbs)
+}
+
+/// A keyword that a verb does not have, if it is none.
+pub fn unknown_keyword(protocol: &dyn Protocol, verb: &Verb, name: &str) -> Option<Problem> {
+    let right = || verb.parameters.iter().map(|parameter| parameter.name).chain(["timeout"]);
+    if right().any(|known| known == name) {
+        return None;
+    }
+    let problem = Problem::new(format!("{}.{}() has no parameter `{name}`", protocol.name(), verb.name));
+    Some(problem.at(name).nearest(name, right()))
+}
+
 type Arguments = (Option<std::time::Duration>, Vec<(String, Plain)>);
 
 fn arguments(
@@ -117,13 +135,8 @@ fn arguments(
     let name = format!("{}.{}", protocol.name(), verb.name);
     let mut arguments: Vec<(String, Plain)> = Vec::new();
     let mut timeout = None;
-    for (name_given, _) in &given.named {
-        let known = name_given == "timeout" || verb.parameters.iter().any(|parameter| parameter.name == name_given);
-        if !known {
-            let right = verb.parameters.iter().map(|parameter| parameter.name).chain(["timeout"]);
-            let problem = Problem::new(format!("{name}() has no parameter `{name_given}`")).at(name_given);
-            return Err(problem.nearest(name_given, right));
-        }
+    if let Some(problem) = given.named.iter().find_map(|(name, _)| unknown_keyword(protocol, verb, name)) {
+        return Err(problem);
     }
     for (index, value) in given.positional.iter().enumerate() {
         let about = Some(Argument::Positional(index + shift));
@@ -167,7 +180,9 @@ pub fn summary(protocol: &str, response: &StepResponse) -> String {
         ("http", None) => format!("status_code={}", response.status),
         ("http", Some(_)) if response.status > 0 => format!("status_code={}", response.status),
         ("grpc", None) => format!("status={}", status::name(response.status)),
-        ("grpc", Some(error)) if response.status != 0 => format!("status={} ({error})", status::name(response.status)),
+        ("grpc", Some(error)) if response.status != 0 => {
+            format!("status={} ({error})", status::name(response.status))
+        }
         ("http" | "grpc", Some(error)) => format!("no answer: {error}"),
         (_, Some(error)) => format!("error: {error}"),
         (_, None) if response.ok => "ok".to_owned(),
@@ -200,13 +215,11 @@ pub fn sign<'v>(call: &mut Call<'_, 'v, '_, '_>) -> Result<Value<'v>> {
     };
     match run.driver.sign(&service.name, request) {
         Ok(token) => Ok(call.eval.heap().alloc(token)),
-        Err(error) => Err(Problem { kind: Kind::Faultbox, ..Problem::new(format!("{}.sign(): {error}", service.name)) }.into()),
+        Err(error) => {
+            Err(Problem { kind: Kind::Faultbox, ..Problem::new(format!("{}.sign(): {error}", service.name)) }
+                .into())
+        }
     }
-}
-
-/// What an issuer does not do yet.
-pub fn unsupported_method<'v>(call: &mut Call<'_, 'v, '_, '_>) -> Result<Value<'v>> {
-    Err(Problem::unsupported(format!("{}() of a mock", call.def.name)).into())
 }
 
 /// `headers.get(name, default)`.

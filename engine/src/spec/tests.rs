@@ -2,8 +2,14 @@
 
 use super::*;
 use crate::addresses::AddressBook;
-use crate::plan::Plan;
+use crate::mock::{MockError, SignRequest};
+use crate::plan::{Driver, Judgement, Plan};
+use crate::step::{StepCall, StepResponse};
+use faultbox_bundle_format::{Blame, Ending, Value};
+use std::collections::VecDeque;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 fn repository(path: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
@@ -19,12 +25,444 @@ fn load_chapter() -> Plan {
 fn the_chapter_loads_into_its_27_cells() {
     let plan = load_chapter();
     let names: Vec<&str> = plan.cells.iter().map(|cell| cell.name.as_str()).collect();
-    let mut expected = vec!["test_health_endpoint".to_owned(), "test_jwt_protected_endpoint".to_owned(), "test_create_order".to_owned()];
+    let mut expected = vec![
+        "test_health_endpoint".to_owned(),
+        "test_jwt_protected_endpoint".to_owned(),
+        "test_create_order".to_owned(),
+    ];
     for scenario in ["order_creation", "order_listing", "health_probe", "login_flow"] {
         for fault in ["db_down", "db_slow", "db_write_fail", "cache_down", "bus_down", "users_unavailable"] {
             expected.push(format!("matrix_{scenario}_{fault}"));
         }
     }
     assert_eq!(names, expected);
-    println!("{}", describe(&plan, &(0..27).collect::<Vec<_>>()));
+}
+
+fn load_text(text: &str) -> Result<Plan, SpecErrors> {
+    let mut files = MemoryFiles::default();
+    files.insert("a.star", text.as_bytes().to_vec());
+    let addresses = AddressBook::isolated();
+    let options =
+        LoadOptions { addresses: &addresses, env: Vec::new(), binaries: Vec::new(), files: Some(&files) };
+    load(Path::new("a.star"), &options)
+}
+
+/// Every mistake with what is said about it: `=== name`, the spec, `---`, the message.
+#[test]
+fn each_mistake_has_its_message() {
+    let path = repository("testdata/spec/errors.txt");
+    let golden = std::fs::read_to_string(&path).unwrap();
+    let mut actual = String::new();
+    for section in golden.split("=== ").skip(1) {
+        let (name, rest) = section.split_once('\n').unwrap();
+        let (spec, _) = rest.split_once("---\n").unwrap();
+        let said = match load_text(spec) {
+            Ok(_) => "it loads\n".to_owned(),
+            Err(errors) => errors.to_string(),
+        };
+        actual.push_str(&format!("=== {name}\n{spec}---\n{said}\n"));
+    }
+    if golden != actual {
+        // What was said, for a look at the difference (and for taking over what is right).
+        let shown = std::env::temp_dir().join("faultbox-spec-errors.txt");
+        std::fs::write(&shown, &actual).unwrap();
+        panic!("testdata/spec/errors.txt differs from what is said now: {}", shown.display());
+    }
+}
+
+/// A world that answers steps from a list.
+#[derive(Default)]
+struct Scripted {
+    answers: Mutex<VecDeque<StepResponse>>,
+    calls: Mutex<Vec<StepCall>>,
+    assertions: Mutex<Vec<(bool, String, String)>>,
+    printed: Mutex<Vec<String>>,
+    signed: Mutex<Vec<SignRequest>>,
+}
+
+impl Driver for Scripted {
+    fn step(&self, call: StepCall) -> StepResponse {
+        self.calls.lock().unwrap().push(call);
+        self.answers.lock().unwrap().pop_front().unwrap_or_else(|| StepResponse::no_answer("nobody there"))
+    }
+    fn sign(&self, mock: &str, request: SignRequest) -> Result<String, MockError> {
+        self.signed.lock().unwrap().push(request);
+        Ok(format!("token-of-{mock}"))
+    }
+    fn assertion(&self, held: bool, message: &str, location: &str) {
+        self.assertions.lock().unwrap().push((held, message.to_owned(), location.to_owned()));
+    }
+    fn now_unix_s(&self) -> u64 {
+        1_700_000_000
+    }
+    fn print(&self, text: &str) {
+        self.printed.lock().unwrap().push(text.to_owned());
+    }
+}
+
+fn http(status: i64) -> StepResponse {
+    StepResponse {
+        ok: (200..400).contains(&status),
+        status,
+        headers: vec![("Content-Type".to_owned(), "application/json".to_owned())],
+        body: b"{\"id\":7}".to_vec(),
+        data: Value::map([("id", Value::Int(7))]),
+        duration: Duration::from_millis(12),
+        ..StepResponse::default()
+    }
+}
+
+fn plan_of(text: &str) -> Plan {
+    load_text(text).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+fn run(plan: &Plan, cell: &str, answers: Vec<StepResponse>) -> (Judgement, Arc<Scripted>) {
+    let driver = Arc::new(Scripted { answers: Mutex::new(answers.into()), ..Scripted::default() });
+    let index =
+        plan.cells.iter().position(|known| known.name == cell).unwrap_or_else(|| panic!("no cell {cell}"));
+    (plan.program.run(index, driver.clone()).judgement, driver)
+}
+
+const API: &str = "api = service(\"api\", binary = \"./bin/api\", interface(\"public\", \"http\", 8080))\n";
+
+fn api(rest: &str) -> Plan {
+    plan_of(&format!("{API}{rest}"))
+}
+
+/// A matrix of one cell, `matrix_ask_down`.
+fn matrix(scenario: &str, expectation: &str) -> Plan {
+    api(&format!(
+        "def ask():\n    {scenario}\ndown = fault_assumption(\"down\", target = api.public, rules = [drop()])\n\
+         fault_matrix(scenarios = [ask], faults = [down], default_expect = {expectation})\n"
+    ))
+}
+
+const ASK: &str = "return step(api.public, \"get\", path = \"/\")";
+
+fn judged(plan: &Plan, answer: StepResponse) -> (Ending, String, Blame) {
+    let (judgement, _) = run(plan, "matrix_ask_down", vec![answer]);
+    (judgement.ending, judgement.reason, judgement.blame)
+}
+
+#[test]
+fn a_step_carries_its_arguments_and_its_place() {
+    let plan = api(
+        "def test_a():\n    r = step(api.public, \"post\", path = \"/orders\", json = {\"n\": [1, 2.5, True, None]}, timeout = \"2s\")\n    \
+         assert_eq(r.status_code, 201)\n    assert_eq(r.data[\"id\"], 7)\n    assert_eq(r.headers[\"content-type\"], \"application/json\")\n    \
+         assert_true(\"CONTENT-TYPE\" in r.headers and r.headers.get(\"x\", \"-\") == \"-\")\n    \
+         assert_true(r.ok and r.error == None and not r.timed_out and r.duration_ms == 12 and r.body == '{\"id\":7}')\n    print(\"done\")\n",
+    );
+    let (judgement, driver) = run(&plan, "test_a", vec![http(201)]);
+    assert_eq!(judgement, Judgement { ending: Ending::Passed, reason: String::new(), blame: Blame::None });
+    let calls = driver.calls.lock().unwrap();
+    let call = &calls[0];
+    assert_eq!(
+        (call.service.as_str(), call.interface.as_str(), call.verb.as_str()),
+        ("api", "public", "post")
+    );
+    assert_eq!(call.location, "a.star:3");
+    assert_eq!(call.timeout, Some(Duration::from_secs(2)));
+    let numbers = vec![Value::Int(1), Value::Float(2.5), Value::Bool(true), Value::Null];
+    assert_eq!(call.argument("json"), Some(&Value::map([("n", Value::List(numbers))])));
+    assert_eq!(driver.assertions.lock().unwrap().len(), 5);
+    assert_eq!(*driver.printed.lock().unwrap(), ["done"]);
+}
+
+#[test]
+fn a_failed_assertion_says_what_and_where() {
+    let plan = api(
+        "def test_a():\n    r = api.public.get(path = \"/\")\n    assert_true(r.status_code ==\n        200)\n",
+    );
+    let (judgement, driver) = run(&plan, "test_a", vec![http(503)]);
+    assert_eq!(judgement.ending, Ending::Failed);
+    assert_eq!(judgement.blame, Blame::ServiceUnderTest);
+    assert_eq!(
+        judgement.reason,
+        "assert_true(r.status_code == 200); last step api.public.get: status_code=503 (a.star:4)"
+    );
+    let noted = driver.assertions.lock().unwrap();
+    assert_eq!(*noted, [(false, "assert_true(r.status_code == 200)".to_owned(), "a.star:4".to_owned())]);
+    let plan = api("def test_a():\n    assert_eq([1], [2], \"items\")\n");
+    assert_eq!(run(&plan, "test_a", vec![]).0.reason, "assert_eq: items: [1] != [2] (a.star:3)");
+    let plan = api("def test_a():\n    fail(\"no way\")\n");
+    let (judgement, _) = run(&plan, "test_a", vec![]);
+    assert_eq!((judgement.ending, judgement.reason.as_str()), (Ending::Failed, "fail: no way (a.star:3)"));
+}
+
+#[test]
+fn a_mistake_at_run_time_is_the_specs_and_has_its_place() {
+    let plan = api("def test_a():\n    r = api.public.get(path = \"/\")\n    return r.status_cod\n");
+    let (judgement, _) = run(&plan, "test_a", vec![http(200)]);
+    assert_eq!((judgement.ending, judgement.blame), (Ending::Error, Blame::Spec));
+    assert_eq!(
+        judgement.reason,
+        "a response has no attribute `status_cod`; did you mean `status_code`? (a.star:4)"
+    );
+    let plan = api("def test_a():\n    return False\n");
+    let (judgement, _) = run(&plan, "test_a", vec![]);
+    assert_eq!(
+        (judgement.ending, judgement.reason.as_str()),
+        (Ending::Failed, "it returned False (a.star:2)")
+    );
+    let plan =
+        api("def test_a():\n    n = 0\n    for i in range(1000000000):\n        n += i\n    return n\n");
+    let (judgement, _) = run(&plan, "test_a", vec![]);
+    assert_eq!(judgement.ending, Ending::Error, "{}", judgement.reason);
+}
+
+#[test]
+fn a_violated_expectation_reads_like_the_chapter() {
+    let plan = matrix(ASK, "expect_success()");
+    let reason = "expect_success: status_code=503 (want < 500)".to_owned();
+    assert_eq!(judged(&plan, http(503)), (Ending::Violated, reason, Blame::ServiceUnderTest));
+    assert_eq!(judged(&plan, http(404)).0, Ending::Passed);
+    let reason = "expect_success: no answer: connection refused (want < 500)".to_owned();
+    assert_eq!(judged(&plan, StepResponse::no_answer("connection refused")).1, reason);
+}
+
+#[test]
+fn a_scenario_that_returns_nothing_does_not_pass() {
+    for expectation in ["expect_success()", "expect_hang()", "lambda r: True", "expect_error_within(ms = 1)"]
+    {
+        let plan = matrix("step(api.public, \"get\", path = \"/\")", expectation);
+        let (ending, reason, blame) = judged(&plan, http(200));
+        assert_eq!((ending, blame), (Ending::Error, Blame::Spec), "{expectation}: {reason}");
+        assert!(reason.starts_with("scenario returned nothing"), "{reason}");
+    }
+    let (ending, reason, _) = judged(&matrix("return {\"status_code\": 200}", "expect_success()"), http(200));
+    assert_eq!(
+        (ending, reason.as_str()),
+        (Ending::Error, "scenario returned a dict, and expect_success() judges a response")
+    );
+}
+
+#[test]
+fn a_function_that_returns_false_fails() {
+    assert_eq!(judged(&matrix(ASK, "lambda r: r.status == 200"), http(200)).0, Ending::Passed);
+    let (ending, reason, _) = judged(&matrix(ASK, "lambda r: r.status == 200"), http(503));
+    assert_eq!((ending, reason.as_str()), (Ending::Violated, "expectation: the lambda returned False"));
+    let (ending, reason, _) = judged(&matrix(ASK, "lambda r: assert_true(r.ok)"), http(503));
+    assert_eq!(ending, Ending::Failed, "{reason}");
+    let (ending, reason, _) = judged(&matrix(ASK, "lambda r: r.status"), http(200));
+    assert_eq!(
+        (ending, reason.as_str()),
+        (Ending::Error, "expectation lambda returned 200, not True or False")
+    );
+    let any = "expect_any(expect_status(401), lambda r: r.status == 503)";
+    assert_eq!(judged(&matrix(ASK, any), http(503)).0, Ending::Passed);
+    assert_eq!(judged(&matrix("return 7", "lambda n: n == 7"), http(503)).0, Ending::Passed);
+}
+
+#[test]
+fn a_known_failure_does_not_fail_and_its_end_does() {
+    let plan = matrix(ASK, "known_failure(expect_success(), \"issue 12\")");
+    let (ending, reason, _) = judged(&plan, http(503));
+    assert_eq!(ending, Ending::Passed);
+    assert_eq!(reason, "known failure: issue 12 (expect_success: status_code=503 (want < 500))");
+    let (ending, reason, _) = judged(&plan, http(200));
+    assert_eq!(
+        (ending, reason.as_str()),
+        (Ending::Violated, "known_failure: it passed, and \"issue 12\" is marked as known")
+    );
+    let plan = matrix("step(api.public, \"get\", path = \"/\")", "known_failure(expect_success(), \"x\")");
+    assert_eq!(judged(&plan, http(200)).0, Ending::Error);
+}
+
+#[test]
+fn seeds_fail_with_the_servers_message_and_read_what_was_loaded() {
+    let mut files = MemoryFiles::default();
+    let spec = "db = service(\"db\", image = \"mysql:8\", interface(\"main\", \"mysql\", 3306),\n    \
+                seed = lambda: mysql.exec(db.main, sql = load_file(\"./sub/schema.sql\")),\n    reset = None)\n";
+    files.insert("a.star", spec.as_bytes().to_vec());
+    files.insert("sub/schema.sql", b"CREATE TABLE t (id INT)".to_vec());
+    let addresses = AddressBook::isolated();
+    let options =
+        LoadOptions { addresses: &addresses, env: Vec::new(), binaries: Vec::new(), files: Some(&files) };
+    let plan = load(Path::new("a.star"), &options).unwrap();
+    assert_eq!(
+        plan.files.iter().map(|f| (f.path.as_str(), f.role)).collect::<Vec<_>>(),
+        [("a.star", "spec"), ("sub/schema.sql", "loaded")]
+    );
+    assert!(plan.topology.services[0].has_seed);
+    assert_eq!(plan.topology.services[0].reset, crate::topology::Reset::Leave);
+    let good = StepResponse { ok: true, ..StepResponse::default() };
+    let bad = StepResponse::no_answer("Table 't' already exists (1050)");
+    let driver = Arc::new(Scripted { answers: Mutex::new(vec![good, bad].into()), ..Scripted::default() });
+    assert_eq!(plan.program.seed("db", driver.clone()), Ok(()));
+    let sql = driver.calls.lock().unwrap()[0].argument("sql").cloned();
+    assert_eq!(sql, Some(Value::text("CREATE TABLE t (id INT)")));
+    let error = plan.program.seed("db", driver.clone()).unwrap_err();
+    assert_eq!(error, "db.main.exec: error: Table 't' already exists (1050) (a.star:2)");
+    assert_eq!(plan.program.reset("db", driver), Ok(()));
+}
+
+#[test]
+fn tokens_are_signed_by_the_driver() {
+    let plan = plan_of(
+        "load(\"@faultbox/mocks/jwt.star\", \"jwt\")\nauth = jwt.server(name = \"auth\", interface = interface(\"main\", \
+         \"http\", 8090), issuer = \"https://x.invalid\")\ndef test_a():\n    token = auth.sign(claims = {\"sub\": \"u\"}, \
+         expires_in = \"1h\")\n    assert_eq(token, \"token-of-auth\")\n",
+    );
+    let (judgement, driver) = run(&plan, "test_a", vec![]);
+    assert_eq!(judgement.ending, Ending::Passed, "{}", judgement.reason);
+    let signed = driver.signed.lock().unwrap();
+    let expected = SignRequest {
+        claims: Value::map([("sub", Value::text("u"))]),
+        headers: Value::Null,
+        expires_in: Some(Duration::from_secs(3600)),
+        now_unix_s: 1_700_000_000,
+    };
+    assert_eq!(*signed, [expected]);
+}
+
+#[test]
+fn modules_are_evaluated_once_and_relative_to_each_other() {
+    let mut files = MemoryFiles::default();
+    files.insert(
+        "a.star",
+        b"load(\"./lib/b.star\", \"api\", \"ask\")\nload(\"lib/c.star\", \"down\")\n\
+        fault_matrix(scenarios = [ask], faults = [down], default_expect = expect_success())\n"
+            .to_vec(),
+    );
+    files.insert(
+        "lib/b.star",
+        b"api = service(\"api\", interface(\"public\", \"http\", 8080), binary = \"../bin/api\")\n\
+        def ask():\n    return step(api.public, \"get\", path = \"/\")\n"
+            .to_vec(),
+    );
+    files.insert(
+        "lib/c.star",
+        b"load(\"b.star\", \"api\")\n\
+        down = fault_assumption(\"down\", target = api.public, rules = [drop()])\n"
+            .to_vec(),
+    );
+    let addresses = AddressBook::isolated();
+    let over = vec![("api".to_owned(), "MODE".to_owned(), "x".to_owned())];
+    let options = LoadOptions { addresses: &addresses, env: over, binaries: Vec::new(), files: Some(&files) };
+    let plan = load(Path::new("/specs/a.star"), &options).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(plan.topology.services.len(), 1);
+    assert_eq!(plan.topology.services[0].env, [("MODE".to_owned(), "x".to_owned())]);
+    match &plan.topology.services[0].kind {
+        crate::topology::ServiceKind::Binary { path, .. } => assert_eq!(path, Path::new("/specs/bin/api")),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(plan.cells[0].name, "matrix_ask_down");
+    assert_eq!(judged(&plan, http(200)).0, Ending::Passed);
+    let wrong = vec![("apo".to_owned(), "MODE".to_owned(), "x".to_owned())];
+    let binaries = vec![("nobody".to_owned(), "/x".into())];
+    let options = LoadOptions { addresses: &addresses, env: wrong, binaries, files: Some(&files) };
+    let errors = load(Path::new("/specs/a.star"), &options).err().unwrap().to_string();
+    assert_eq!(
+        errors,
+        "error: --env: no service is called `apo`\n  = did you mean `api`?\n\n\
+        error: --binary: no service is called `nobody`\n"
+    );
+}
+
+#[test]
+fn the_language_is_starlark_with_what_specs_need() {
+    let plan = plan_of(
+        "names = [\"a\", \"b\"]\nif len(names) == 2:\n    limit = 3\nfor name in names:\n    service(name, image = \"x\", env = \
+         {\"N\": 1, \"T\": True, \"S\": f\"{name}-{limit}\"})\nassert_eq(\"%s/%d\" % (\"x\", 2), \"x/2\")\npoint = struct(x = 1)\n\
+         def pair(a, b):\n    return [a, b]\nassert_eq(pair(b = 1, 2), [2, 1])\ndef test_a():\n    assert_eq(point.x, 1)\n",
+    );
+    let env = |index: usize| plan.topology.services[index].env.clone();
+    let text = |pairs: [(&str, &str); 3]| pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec();
+    assert_eq!(env(0), text([("N", "1"), ("T", "true"), ("S", "a-3")]));
+    assert_eq!(env(1), text([("N", "1"), ("T", "true"), ("S", "b-3")]));
+    assert_eq!(run(&plan, "test_a", vec![]).0.ending, Ending::Passed);
+}
+
+#[test]
+fn the_chapters_assumptions_are_what_it_says() {
+    use crate::fault::{Effect, SyscallAction};
+    let plan = load_chapter();
+    let assumption = |name: &str| {
+        let cell =
+            plan.cells.iter().find(|cell| cell.name == format!("matrix_order_creation_{name}")).unwrap();
+        cell.assumption.clone().unwrap()
+    };
+    assert_eq!(assumption("db_down").rules[0].effect, Effect::Drop);
+    assert_eq!(assumption("db_slow").rules[0].effect, Effect::Delay(Duration::from_secs(3)));
+    let write = assumption("db_write_fail").syscalls[0].clone();
+    assert_eq!(
+        (write.family.as_str(), write.action, write.inbound),
+        ("write", SyscallAction::Deny(5), false)
+    );
+    let connect = assumption("cache_down").syscalls[0].clone();
+    assert_eq!(
+        (connect.family.as_str(), connect.action, connect.inbound),
+        ("connect", SyscallAction::Deny(111), true)
+    );
+    match &assumption("users_unavailable").rules[0].effect {
+        Effect::Error(fields) => {
+            assert_eq!(fields.text("code"), Some("UNAVAILABLE"));
+            assert_eq!(fields.text("message"), Some("user-service down"));
+        }
+        other => panic!("{other:?}"),
+    }
+    let api = plan.topology.service("api").unwrap();
+    let env = |name: &str| api.env.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+    assert_eq!(env("DATABASE_URL"), Some("mysql://root:test@127.0.0.1:3306/appdb"));
+    assert_eq!(env("OIDC_JWKS_URL"), Some("127.0.0.1:8090/.well-known/jwks.json"));
+    assert_eq!(plan.topology.sut().map(|service| service.name.as_str()), Some("api"));
+    let files: Vec<(&str, &str)> = plan.files.iter().map(|file| (file.path.as_str(), file.role)).collect();
+    assert_eq!(
+        files,
+        [("faultbox.star", "spec"), ("proto/all_upstreams.pb", "descriptors"), ("schema.sql", "loaded")]
+    );
+    assert_eq!(plan.cells[3].expectation, "expect_error_within(ms=5000)");
+}
+
+#[test]
+fn a_scenario_runs_on_many_threads_at_once() {
+    let plan = matrix(ASK, "expect_success()");
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..20 {
+                    assert_eq!(judged(&plan, http(200)).0, Ending::Passed);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn depth_is_bounded() {
+    let deep = |open: &str, close: &str, n: usize| format!("x = {}1{}\n", open.repeat(n), close.repeat(n));
+    for text in [
+        deep("(", ")", 5_000),
+        deep("[", "]", 201),
+        deep("not ", "", 50_000),
+        deep("-", "", 50_000),
+        deep("", " + 1", 50_000),
+        deep("lambda: ", "", 50_000),
+        deep("", " if 1 else 1", 50_000),
+        format!("x = a{}\n", ".a".repeat(50_000)),
+        (0..300).map(|n| format!("{}if 1:\n", " ".repeat(n))).collect(),
+    ] {
+        let said = load_text(&text).err().map(|errors| errors.0[0].message.clone()).unwrap_or_default();
+        assert_eq!(said, "the program nests too deep here", "{}", &text[..60]);
+    }
+    // Just below the bounds: whatever is said of it, nothing overflows.
+    for text in [
+        deep("(", ")", 199),
+        deep("not ", "", 4_900),
+        deep("-", "", 4_900),
+        deep("", " + 1", 4_900),
+        deep("lambda: ", "", 4_900),
+        deep("", " if 1 else 1", 2_400),
+        format!("x = \"\"{}\n", ".upper()".repeat(1_600)),
+        format!("x = [{}]\n", "(1, \"a\", {\"b\": 2}), ".repeat(500)),
+    ] {
+        let _ = load_text(&text);
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_the_front_end_panic(text in "[a-z(),= \\n\\[\\]{}\"'.:*#0-9]{0,80}") {
+        fuzz_one(text.as_bytes());
+    }
 }

@@ -6,8 +6,8 @@
 use super::builtins;
 use super::call::{Call, Def, Given};
 use super::convert;
-use super::dialect::*;
 use super::diagnostics::Problem;
+use super::dialect::*;
 use super::expect::Expectation;
 use super::faults::{DenySpec, RuleSpec};
 use super::steps;
@@ -141,8 +141,9 @@ pub enum Receiver {
 pub struct MethodValue {
     #[allocative(skip)]
     receiver: Receiver,
+    /// The method.
     #[allocative(skip)]
-    def: &'static Def,
+    pub def: &'static Def,
 }
 
 impl Thing for MethodValue {
@@ -316,11 +317,13 @@ impl Thing for InterfaceValue {
 pub struct VerbValue {
     /// The interface; the first argument where there is none.
     #[allocative(skip)]
-    target: Option<InterfaceValue>,
+    pub target: Option<InterfaceValue>,
+    /// The protocol whose verb it is.
     #[allocative(skip)]
-    protocol: &'static dyn Protocol,
+    pub protocol: &'static dyn Protocol,
+    /// The verb.
     #[allocative(skip)]
-    verb: &'static Verb,
+    pub verb: &'static Verb,
 }
 
 impl Thing for VerbValue {
@@ -548,7 +551,8 @@ impl<'v> StarlarkValue<'v> for LateCall<'v> {
         if let Some(builtin) = BuiltinValue::from_value(self.0) {
             return builtin.call(given, eval);
         }
-        let named: Vec<(&str, Value<'v>)> = given.named.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        let named: Vec<(&str, Value<'v>)> =
+            given.named.iter().map(|(name, value)| (name.as_str(), *value)).collect();
         eval.eval_function(self.0, &given.positional, &named)
     }
 }

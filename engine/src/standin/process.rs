@@ -21,11 +21,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// Every kind of stand-in and what opens it. One line each.
-pub static KINDS: &[(&str, Open)] = &[
-    ("mysql", super::mysql::open),
-    ("redis", super::redis::open),
-    ("kafka", super::kafka::open),
-];
+pub static KINDS: &[(&str, Open)] =
+    &[("mysql", super::mysql::open), ("redis", super::redis::open), ("kafka", super::kafka::open)];
 
 /// How long a connection may take to notice that it was cut before its task is ended.
 const CUT_GRACE: Duration = Duration::from_secs(1);
@@ -365,5 +362,28 @@ mod tests {
         };
         let error = run("oracle", options, folder.path().join("control")).await.unwrap_err();
         assert!(error.to_string().contains("oracle"));
+    }
+
+    #[tokio::test]
+    async fn a_kind_runs_until_it_is_stopped() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("control");
+        let options = StandInOptions {
+            data: folder.path().to_owned(),
+            listen: "127.0.0.1:0".parse().unwrap(),
+            env: Default::default(),
+        };
+        let path = socket.clone();
+        let server = tokio::spawn(async move { run("redis", options, path).await });
+        let control = Control::new(&socket);
+        control.ready().await;
+        let mut client = TcpStream::connect(control.address().await.unwrap()).await.unwrap();
+        client.write_all(b"PING\r\n").await.unwrap();
+        let mut pong = [0; 7];
+        client.read_exact(&mut pong).await.unwrap();
+        assert_eq!(&pong, b"+PONG\r\n");
+        control.stop().await.unwrap();
+        server.await.unwrap().unwrap();
+        assert!(!socket.exists());
     }
 }

@@ -345,7 +345,11 @@ fn statement_request(
     let works = matches!(print.kind, Kind::Read | Kind::Write);
     Request {
         operation: print.operation,
-        fields: vec![("query", vec![print.text.clone(), collapsed(sql)]), ("table", print.tables)],
+        // A rule may be written as the fingerprint, as the statement, or without its backticks.
+        fields: vec![
+            ("query", vec![print.text.clone(), collapsed(sql), collapsed(sql).replace('`', "")]),
+            ("table", print.tables),
+        ],
         key: print.text,
         class: if print.kind == Kind::Session { Class::Control } else { Class::Work },
         works,

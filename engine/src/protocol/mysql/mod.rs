@@ -66,6 +66,10 @@ impl Protocol for Mysql {
         rules::PARAMETERS
     }
 
+    fn normalised(&self, field: &str, glob: &str) -> String {
+        if field == "query" { fingerprint::normal_pattern(glob) } else { glob.to_owned() }
+    }
+
     fn check_rule(&self, rule: &Rule) -> Result<(), RuleProblem> {
         rules::check(rule)
     }

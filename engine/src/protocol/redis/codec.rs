@@ -613,7 +613,7 @@ mod tests {
             for byte in sent.iter().flat_map(|words| encode_command(words)) {
                 decoder.buffer().extend_from_slice(&[byte]);
                 while let Some((command, raw)) = decoder.next_command().unwrap() {
-                    prop_assert_eq!(&raw[..], &encode_command(&command)[..]);
+                    prop_assert_eq!(raw.to_vec(), encode_command(&command));
                     got.push(command);
                 }
             }

@@ -4,6 +4,8 @@
 //! writes and whose first argument is its key.
 
 use super::codec::Command;
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 /// How a command counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +63,7 @@ const TABLE: &[(Kind, Keys, &str)] = &[
     (Kind::Read, ALL, "MGET EXISTS TOUCH SINTER SUNION SDIFF"),
     (Kind::Read, TWO, "LCS"),
     (Kind::Read, Keys::Range(2, 2, 1), "OBJECT MEMORY XINFO"),
-    (Kind::Read, Keys::None, "KEYS SCAN DBSIZE ECHO PUBSUB SCRIPT FUNCTION SLOWLOG LATENCY LOLWUT WAIT WAITAOF ACL \
+    (Kind::Read, Keys::None, "CONFIG KEYS SCAN DBSIZE ECHO PUBSUB SCRIPT FUNCTION SLOWLOG LATENCY LOLWUT WAIT WAITAOF ACL \
         ROLE"),
     (Kind::Read, Keys::Counted(1), "SINTERCARD ZINTER ZUNION ZDIFF ZINTERCARD"),
     (Kind::Read, Keys::Counted(2), "EVAL_RO EVALSHA_RO FCALL_RO"),
@@ -89,7 +91,7 @@ const TABLE: &[(Kind, Keys, &str)] = &[
     (Kind::Wait, Keys::Counted(2), "BLMPOP BZMPOP"),
     (Kind::Wait, Keys::Streams, "XREADGROUP"),
     (Kind::Watch, Keys::Streams, "XREAD"),
-    (Kind::Session, Keys::None, "HELLO AUTH SELECT CLIENT RESET QUIT COMMAND CONFIG READONLY READWRITE ASKING CLUSTER"),
+    (Kind::Session, Keys::None, "HELLO AUTH SELECT CLIENT RESET QUIT COMMAND READONLY READWRITE ASKING CLUSTER"),
     (Kind::Ambient, Keys::None, "PING INFO"),
     (Kind::Transaction, Keys::None, "MULTI EXEC DISCARD UNWATCH"),
     (Kind::Transaction, ALL, "WATCH"),
@@ -103,8 +105,13 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 }
 
 fn row(name: &str) -> Option<(Kind, Keys)> {
-    let found = TABLE.iter().find(|(_, _, names)| names.split_whitespace().any(|n| n == name));
-    found.map(|(kind, keys, _)| (*kind, *keys))
+    static ROWS: LazyLock<BTreeMap<&str, (Kind, Keys)>> = LazyLock::new(|| {
+        let rows = TABLE
+            .iter()
+            .flat_map(|(kind, keys, names)| names.split_whitespace().map(move |name| (name, (*kind, *keys))));
+        rows.collect()
+    });
+    ROWS.get(name).copied()
 }
 
 /// A word of a command as text.

@@ -276,10 +276,11 @@ impl Requests {
             if next == Next::Nothing {
                 return std::future::pending().await;
             }
-            if self.from_client.read_buf(decoder.buffer()).await? == 0 {
+            let read = self.from_client.read_buf(decoder.buffer()).await;
+            if !matches!(read, Ok(1..)) {
                 self.shared.client_done.cancel();
                 let _ = self.to_server.shutdown().await;
-                return Ok(());
+                return read.map(drop).map_err(ProtocolError::Io);
             }
         }
     }
@@ -468,10 +469,19 @@ impl Replies {
 
     async fn flush(&mut self) -> Result<(), ProtocolError> {
         if !self.out.is_empty() {
-            self.to_client.write_all(&self.out).await?;
-            self.out.clear();
+            let out = std::mem::take(&mut self.out);
+            self.give(&out).await?;
         }
         Ok(())
+    }
+
+    /// Writes to the client. One that cannot be written to has gone away.
+    async fn give(&mut self, bytes: &[u8]) -> Result<(), ProtocolError> {
+        let given = self.to_client.write_all(bytes).await;
+        if given.is_err() {
+            self.shared.client_done.cancel();
+        }
+        Ok(given?)
     }
 
     /// An answer that is made here. False ends the connection.
@@ -635,7 +645,7 @@ impl Replies {
                 let pause = Duration::from_nanos((step as u64).saturating_mul(1_000_000_000) / rate.max(1));
                 let last = (bytes.len().saturating_sub(1) / step) * step;
                 for piece in bytes.get(..last).unwrap_or_default().chunks(step) {
-                    self.to_client.write_all(piece).await?;
+                    self.give(piece).await?;
                     self.shared.link.pause(pause).await;
                 }
                 slot.pending.answered_as(class, &answer);

@@ -20,6 +20,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 
 /// The server's version, as far as clients ask.
 pub const VERSION: &str = "7.4.0";
+/// How long after "no message is known" the question is put again.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
 /// How much is read ahead while a command is being answered.
 const READ_AHEAD: usize = 1 << 20;
 
@@ -71,7 +73,7 @@ struct Server {
 
 /// "The next message", asked for the subscriptions of the moment.
 struct Await {
-    key: Request,
+    request: Request,
     answer: BoxFuture<'static, Answer>,
 }
 
@@ -107,13 +109,9 @@ impl Server {
                         read = self.reader.read_buf(self.decoder.buffer()) => if read? == 0 {
                             return Ok(());
                         },
-                        message = next => {
-                            push = None;
-                            match message {
-                                Answer::Reply(message) => self.write(&message),
-                                _ => return Err(ProtocolError::Cut),
-                            }
-                        }
+                        message = next => if let Some(Await { request, .. }) = push.take() {
+                            self.push(request, message)?;
+                        },
                     }
                 }
                 Err(error) => {
@@ -130,22 +128,38 @@ impl Server {
             *push = None;
             return;
         }
-        let key = self.state.subscriptions.next_message();
-        if push.as_ref().is_some_and(|push| push.key == key) {
+        let request = self.state.subscriptions.next_message();
+        if push.as_ref().is_some_and(|push| push.request == request) {
             return;
         }
-        let (link, conversation, connection) =
-            (self.link.clone(), self.conversation.clone(), self.connection);
-        let request = key.clone();
+        let conversation = self.conversation.clone();
+        let asked = request.clone();
         let answer = Box::pin(async move {
-            let settle = |answer| match answer {
-                // No more messages are known: an idle server would send none.
-                Answer::Unknown | Answer::Nothing => (Answer::Silence, Class::Ambient),
-                known => (known, Class::Work),
-            };
-            link.converse_as(connection, &*conversation, request, settle).await
+            loop {
+                match conversation.answer(&asked).await.0 {
+                    // None is known now; one may be when the cell has gone on.
+                    Answer::Unknown | Answer::Nothing => tokio::time::sleep(ASK_AGAIN).await,
+                    known => return known,
+                }
+            }
         });
-        *push = Some(Await { key, answer });
+        *push = Some(Await { request, answer });
+    }
+
+    /// Gives the client a message; the exchange begins and ends with it, as at the proxy.
+    fn push(&mut self, request: Request, message: Answer) -> Result<(), ProtocolError> {
+        let pending = self.link.ask(self.connection, request);
+        match message {
+            Answer::Reply(message) => {
+                pending.answered_as(Class::Work, &message);
+                self.write(&message);
+                Ok(())
+            }
+            _ => {
+                pending.dropped();
+                Err(ProtocolError::Cut)
+            }
+        }
     }
 
     fn write(&mut self, answer: &Value) {
@@ -323,8 +337,6 @@ impl State {
                 Some("DOCS") => value::map(Vec::new()),
                 _ => Value::List(Vec::new()),
             }),
-            "CONFIG" if command::is(words, 1, "GET") => Some(value::map(Vec::new())),
-            "CONFIG" if command::is(words, 1, "RESETSTAT") => ok(),
             "MONITOR" => ok(),
             "CLUSTER" | "READONLY" | "READWRITE" | "ASKING" => {
                 Some(value::error("ERR This instance has cluster support disabled"))
