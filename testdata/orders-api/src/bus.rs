@@ -71,7 +71,9 @@ impl Bus {
         let down = Arc::new(AtomicBool::new(false));
         let context = |role, down| Context { role, down, assignment: assignment.clone() };
         let producer = config(brokers)
-            .set("enable.idempotence", "true")
+            // Not idempotent: the outbox sends again what it does not know to have arrived, so consumers
+            // must know an event by its id anyway.
+            .set("acks", "all")
             .set("linger.ms", "0")
             .create_with_context(context("producer", down.clone()))?;
         let consumer: StreamConsumer<Context> = config(brokers)
