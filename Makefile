@@ -36,11 +36,12 @@ lint: setup
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 
-unit: mutant
-	$(CARGO) test --release --locked --workspace
+unit: setup
+	$(CARGO) test --release --locked --workspace --lib --bins --test supervisor
 
-chapter: build
-	@./.ci/chapter $(FAULTBOX)
+# Whole matrices, one after the other, so that they do not wait for each other's processors.
+chapter: mutant build
+	$(CARGO) test --release --locked --workspace --test suite -- --test-threads 1
 
 bench: build
 	@./.ci/bench $(FAULTBOX)
