@@ -332,11 +332,10 @@ fn arguments_of(call: &str) -> Vec<(Argument, (usize, usize))> {
                 }
             };
             found.push((argument, (*begin, *end)));
-        } else if depth >= 1 && !(depth == 1 && matches!(token, Token::Comma | Token::ClosingRound)) {
-            if let Some((Argument::Positional(_), range)) = found.last_mut() {
+        } else if depth >= 1 && !(depth == 1 && matches!(token, Token::Comma | Token::ClosingRound))
+            && let Some((Argument::Positional(_), range)) = found.last_mut() {
                 range.1 = *end;
             }
-        }
         if opens {
             if depth == 0 {
                 // An earlier group was part of the callee.
@@ -460,8 +459,8 @@ fn in_our_words(message: &str) -> (String, Option<String>) {
         };
         return (format!("unknown name `{name}`"), hint);
     }
-    if let Some(rest) = message.strip_prefix("Object of type `") {
-        if let Some((kind, name)) = rest.split_once("` has no attribute `") {
+    if let Some(rest) = message.strip_prefix("Object of type `")
+        && let Some((kind, name)) = rest.split_once("` has no attribute `") {
             let article = if kind.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
             let name = name.trim_end_matches('`');
             let hint = match (kind, name) {
@@ -481,7 +480,6 @@ fn in_our_words(message: &str) -> (String, Option<String>) {
             };
             return (format!("{article} {kind} has no attribute `{name}`"), hint);
         }
-    }
     let mut characters = message.chars();
     let first = characters.next().map(|c| c.to_lowercase().to_string()).unwrap_or_default();
     (first + characters.as_str(), hint)

@@ -381,11 +381,10 @@ pub fn fuzz_one(bytes: &[u8]) {
             same_in_pieces(framing, bytes.get(head.len..).unwrap_or_default());
         }
     }
-    if let Ok(Some(head)) = response_head(bytes) {
-        if let Ok(framing) = response_framing("GET", &head) {
+    if let Ok(Some(head)) = response_head(bytes)
+        && let Ok(framing) = response_framing("GET", &head) {
             same_in_pieces(framing, bytes.get(head.len..).unwrap_or_default());
         }
-    }
     same_in_pieces(Framing::Chunked, bytes);
 }
 

@@ -205,8 +205,8 @@ fn fuzz_frame(frame: &Bytes) {
         let _ = encode_request(&head, &kind);
     }
     // The first two bytes choose what the rest is a response to.
-    if let [api, version, rest @ ..] = frame.as_ref() {
-        if let Some(shape) = shape::SHAPES.get(usize::from(*api) % shape::SHAPES.len()) {
+    if let [api, version, rest @ ..] = frame.as_ref()
+        && let Some(shape) = shape::SHAPES.get(usize::from(*api) % shape::SHAPES.len()) {
             let version = shape.min + i16::from(*version) % (shape.max - shape.min + 1);
             let head = Head { api: shape.api, version, correlation: 0, client: None };
             if let Ok(kind) = decode_response(&head, &Bytes::copy_from_slice(rest)) {
@@ -214,7 +214,6 @@ fn fuzz_frame(frame: &Bytes) {
                 let _ = encode_response(&head, &kind);
             }
         }
-    }
     let _ = super::records::decode_all(frame);
 }
 

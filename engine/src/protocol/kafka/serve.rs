@@ -193,8 +193,8 @@ impl Backend for Served {
     fn create_topics<'a>(&'a self, call: &'a Call, request: &'a CreateTopicsRequest) -> BoxFuture<'a, Reply> {
         Box::pin(async move {
             let reply = self.ask(call, |value| message::create_topics_response(value).into()).await;
-            if let Reply::Send(kind) = &reply {
-                if let ResponseKind::CreateTopics(response) = &**kind {
+            if let Reply::Send(kind) = &reply
+                && let ResponseKind::CreateTopics(response) = &**kind {
                     let made = |t: &&create_topics_response::CreatableTopicResult| t.error_code == 0;
                     let count = |name: &str| {
                         let asked = request.topics.iter().find(|t| *t.name == *topic_name(name));
@@ -206,7 +206,6 @@ impl Backend for Served {
                         (name, partitions)
                     }));
                 }
-            }
             reply
         })
     }

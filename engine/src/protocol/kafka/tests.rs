@@ -16,7 +16,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{CommitMode, Consumer, StreamConsumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Message, OwnedHeaders};
-use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+use rdkafka::producer::{FutureProducer, FutureRecord};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -610,13 +610,12 @@ fn rules_that_cannot_be_carried_out_are_refused() {
         assert!(refused.is_err(), "{refused:?}");
     }
     for n in -1..=133 {
-        if let Some(error) = kafka_protocol::ResponseError::try_from_code(n) {
-            if !matches!(error, kafka_protocol::ResponseError::Unknown(_)) {
+        if let Some(error) = kafka_protocol::ResponseError::try_from_code(n)
+            && !matches!(error, kafka_protocol::ResponseError::Unknown(_)) {
                 let name = message::error_name(n);
                 let fields = Fields(vec![("code".into(), Value::text(name.clone()))]);
                 assert_eq!(rules::error_code(&fields), Ok(n), "{name}");
             }
-        }
     }
 }
 

@@ -149,7 +149,7 @@ fn check_response(fields: &Fields) -> Result<(), RuleProblem> {
                     );
                 }
             }
-            "affected" | "last_insert_id" if !value.as_int().is_some_and(|n| n >= 0) => {
+            "affected" | "last_insert_id" if value.as_int().is_none_or(|n| n < 0) => {
                 return problem(format!("{name} is a number from 0"), name, "");
             }
             name if !RESPONSE.contains(&name) => {

@@ -147,7 +147,7 @@ impl Turns {
         if *effect == Some(Effect::Corrupt) {
             let offset = turn.answered.len();
             for (at, byte) in data.iter_mut().enumerate() {
-                if (offset + at as u64) % 64 == 0 {
+                if (offset + at as u64).is_multiple_of(64) {
                     *byte ^= 0x5a;
                 }
             }

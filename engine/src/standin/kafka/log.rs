@@ -155,11 +155,10 @@ impl Log {
         if batches.iter().any(|(_, batch)| batch.attributes & 0x30 != 0) {
             return Err(Refused::Code(53)); // no transactions here
         }
-        if first.producer_id >= 0 {
-            if let Some(base) = self.sequence(first)? {
+        if first.producer_id >= 0
+            && let Some(base) = self.sequence(first)? {
                 return Ok(base);
             }
-        }
         let base = self.next_offset();
         let (mut next, mut bytes) = (base, BytesMut::with_capacity(received.len()));
         for (whole, batch) in &batches {

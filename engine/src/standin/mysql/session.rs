@@ -871,21 +871,21 @@ impl Session {
             .find(|w| !matches!(**w, "if" | "not" | "exists"))
             .map(|w| w.trim_matches('`').to_owned());
         let name = name.unwrap_or_default();
-        let exists = self.databases()?.iter().any(|d| *d == name);
+        let exists = self.databases()?.contains(&name);
         match (verb, exists) {
             ("create", true) if !lenient => {
-                return Err(Failure::new(
+                Err(Failure::new(
                     1007,
                     "HY000",
                     format!("Can't create database '{name}'; database exists"),
-                ));
+                ))
             }
             ("drop", false) if !lenient => {
-                return Err(Failure::new(
+                Err(Failure::new(
                     1008,
                     "HY000",
                     format!("Can't drop database '{name}'; database doesn't exist"),
-                ));
+                ))
             }
             ("create", false) => self.writing(|s| {
                 s.run(&format!("INSERT INTO faultbox_databases VALUES ({})", literal(&name)), None, false)
@@ -1461,7 +1461,7 @@ fn asks_for_id(expression: &Expr, params: &[Cell]) -> bool {
         Expr::Identifier(word) => word.value.eq_ignore_ascii_case("default"),
         Expr::Value(value) => match &value.value {
             ast::Value::Null => true,
-            ast::Value::Number(text, _) => text.to_string() == "0",
+            ast::Value::Number(text, _) => *text == "0",
             // Which one is not known here; a counter given as a parameter is NULL or 0 if any is.
             ast::Value::Placeholder(_) => {
                 params.first().is_none_or(|p| matches!(p, Cell::Null | Cell::Integer(0)))

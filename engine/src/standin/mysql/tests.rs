@@ -232,7 +232,7 @@ async fn prepared_statements_and_types() {
         .expect("prepare");
     for n in 0..3u8 {
         let time = Value::Time(false, 0, 25, 1, n, 250_000);
-        let day = Value::Date(2024, 1, n.into(), 0, 0, 0, 0);
+        let day = Value::Date(2024, 1, n, 0, 0, 0, 0);
         let day = if n == 0 { Value::NULL } else { day };
         let params = params! { "f" => 0.1f32, "d" => day, "tm" => time, "b" => vec![n, 255], "y" => n == 1, "s" => "\u{e9}" };
         conn.exec_drop(&insert, params).await.expect("insert");
