@@ -63,7 +63,6 @@ impl Run {
         self.overlapping(key, request, Value::Null, began, began + 5, Class::Work, true);
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a test's constructor")]
     fn overlapping(
         &mut self,
         key: &str,

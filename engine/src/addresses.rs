@@ -9,11 +9,14 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 
+/// An address, and the listener that holds it where the network is shared.
+type Assigned = (SocketAddr, Option<TcpListener>);
+
 /// Hands out addresses. Clones share what was handed out.
 #[derive(Debug, Clone)]
 pub struct AddressBook {
     shared: bool,
-    inner: Arc<Mutex<BTreeMap<String, (SocketAddr, Option<TcpListener>)>>>,
+    inner: Arc<Mutex<BTreeMap<String, Assigned>>>,
 }
 
 impl AddressBook {

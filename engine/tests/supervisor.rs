@@ -69,7 +69,7 @@ fn run_guest(words: &[&str]) {
         ["hold", socket, children] => hold(socket, children.parse().unwrap()),
         ["orphan", socket] => {
             // Its parent ends at once, so that it has none of its own.
-            Command::new(me()).args(["guest", "hold", socket, "0"]).spawn().unwrap();
+            drop(Command::new(me()).args(["guest", "hold", socket, "0"]).spawn().unwrap());
         }
         ["busy", socket, children] => {
             let enosys = format!("{socket}.enosys");
@@ -191,7 +191,7 @@ fn hold(socket: &str, children: u32) {
     writeln!(held, "{}", std::process::id()).unwrap();
     for _ in 0..children {
         use std::os::unix::process::CommandExt;
-        Command::new(me()).args(["guest", "hold", socket, "0"]).process_group(0).spawn().unwrap();
+        drop(Command::new(me()).args(["guest", "hold", socket, "0"]).process_group(0).spawn().unwrap());
         Command::new(me()).args(["guest", "orphan", socket]).process_group(0).status().unwrap();
     }
     let _ = held.read(&mut [0]);
@@ -241,7 +241,8 @@ fn run_cases(words: &[&str]) -> ExitCode {
     let facts = probe_host(&me());
     let namespaces = || facts.namespaces.clone();
     let traps = || facts.seccomp_notify.clone().and_then(|()| facts.read_memory.clone());
-    let cases: Vec<(&str, Needs, fn() -> Case)> = vec![
+    type Run = fn() -> Case;
+    let cases: Vec<(&str, Needs, Run)> = vec![
         ("one_port_in_two_namespaces", Needs::Namespace, || Box::pin(one_port_in_two_namespaces())),
         ("upstreams_are_accepted_outside", Needs::Namespace, || Box::pin(upstreams_are_accepted_outside())),
         ("nothing_else_is_reachable_inside", Needs::Namespace, || {

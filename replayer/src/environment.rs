@@ -6,6 +6,7 @@ use faultbox_engine::environment::Environment;
 use faultbox_engine::link::{BoxFuture, Link, Stream};
 use faultbox_engine::protocol::{Protocol, ProtocolError};
 use faultbox_engine::runner::{CellContext, SetupError};
+use faultbox_engine::topology::ServiceKind;
 use std::sync::Arc;
 
 /// See the module.
@@ -26,9 +27,21 @@ impl Environment for RecordedEnvironment {
         service == self.sut
     }
 
-    fn prepare<'a>(&'a self, _cell: &'a Arc<CellContext>) -> BoxFuture<'a, Result<(), SetupError>> {
-        // Seeds are not run again: what they led to stands in the recorded answers.
-        Box::pin(std::future::ready(Ok(())))
+    fn prepare<'a>(&'a self, cell: &'a Arc<CellContext>) -> BoxFuture<'a, Result<(), SetupError>> {
+        // Seeds are not run again: what they led to stands in the recorded answers. Issuers
+        // make their keys now, as they did in the recording, and not when a scenario signs.
+        let (plan, key) = (cell.plan.clone(), cell.run_key);
+        Box::pin(async move {
+            let keys = tokio::task::spawn_blocking(move || {
+                for service in &plan.topology.services {
+                    if let ServiceKind::Mock(mock) = &service.kind {
+                        mock.responder(key.below(&service.name));
+                    }
+                }
+            });
+            keys.await
+                .map_err(|error| SetupError::Start { service: "a mock".to_owned(), why: error.to_string() })
+        })
     }
 
     fn carry(

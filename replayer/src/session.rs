@@ -167,7 +167,7 @@ pub fn compare(
     found.into_iter().map(|(_, divergence)| divergence).collect()
 }
 
-fn differences(recorded: &Canonical, replayed: &Canonical) -> Vec<(u64, Divergence)> {
+fn differences(recorded: &Canonical, replayed: &Canonical) -> Vec<((usize, u64), Divergence)> {
     let mut found = Vec::new();
     let empty = Vec::new();
     let mut names: Vec<&String> = recorded.streams.keys().chain(replayed.streams.keys()).collect();
@@ -185,7 +185,9 @@ fn differences(recorded: &Canonical, replayed: &Canonical) -> Vec<(u64, Divergen
                 (Some(a), Some(b)) => diff::values(&a.value, &b.value),
                 _ => Vec::new(),
             };
-            let seq = a.or(b).map_or(u64::MAX, |item| item.seq);
+            // What is missing or new explains what only differs: it comes first.
+            let differs = usize::from(a.is_some() && b.is_some());
+            let seq = (differs, a.or(b).map_or(u64::MAX, |item| item.seq));
             let divergence = Divergence::Stream {
                 stream: name.clone(),
                 at,

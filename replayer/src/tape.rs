@@ -21,8 +21,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 /// How long an answer is held for mutating requests that do not come. Then the order is
-/// reported as a divergence.
-const HELD_AT_MOST: Duration = Duration::from_secs(5);
+/// reported as a divergence. Shorter than the timeouts of ordinary clients: a service that
+/// gives up on the held answer and goes on must not look as if it had kept the order.
+const HELD_AT_MOST: Duration = Duration::from_millis(700);
 /// How many nearest recorded requests a divergence shows.
 const NEAREST: usize = 3;
 

@@ -85,7 +85,6 @@ impl Host {
     }
 
     /// A context for a run.
-    #[expect(clippy::too_many_arguments, reason = "one argument for each part of the context")]
     pub fn context(
         &self,
         seed: u64,

@@ -377,8 +377,9 @@ pub fn verdict_json(name: &str, verdict: &Verdict) -> serde_json::Value {
 fn cell_json(result: &CellResult, replay: Option<String>) -> serde_json::Value {
     let mut cell = verdict_json(&result.name, &result.verdict);
     if let (Some(line), Some(map)) = (replay, cell.as_object_mut())
-        && result.verdict.ending != Ending::Passed {
-            map.insert("replay".to_owned(), line.into());
-        }
+        && result.verdict.ending != Ending::Passed
+    {
+        map.insert("replay".to_owned(), line.into());
+    }
     cell
 }

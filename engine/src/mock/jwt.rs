@@ -99,6 +99,9 @@ impl Mock for JwtMock {
     }
 
     fn responder(&self, key: Key) -> Arc<dyn Responder> {
+        // The key is made here and not when somebody first asks: RSA takes its time. Why it
+        // cannot be made is said to whoever asks.
+        let _ = pair(self.algorithm, key);
         Arc::new(Issuer { mock: self.clone(), key })
     }
 

@@ -14,10 +14,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 /// Answers by a function.
-pub struct Scripted<F>(pub Arc<F>);
+pub(crate) struct Scripted<F>(Arc<F>);
 
 impl<F: Fn(&Request) -> Answer + Send + Sync + 'static> Scripted<F> {
-    pub fn new(answer: F) -> Arc<dyn Responder> {
+    pub(crate) fn responder(answer: F) -> Arc<dyn Responder> {
         Arc::new(Scripted(Arc::new(answer)))
     }
 }
@@ -35,14 +35,14 @@ impl<F: Fn(&Request) -> Answer + Send + Sync> Conversation for Scripted<F> {
 }
 
 /// Answers with what was recorded, by key, first in first out.
-pub fn recorded(exchanges: &[Exchange]) -> Arc<dyn Responder> {
+pub(crate) fn recorded(exchanges: &[Exchange]) -> Arc<dyn Responder> {
     let mut queues: BTreeMap<String, VecDeque<(Outcome, Option<Value>)>> = BTreeMap::new();
     for e in exchanges.iter().filter(|e| e.class == Class::Work) {
         let response = e.response.as_ref().and_then(|r| r.value());
         queues.entry(e.key.clone()).or_default().push_back((e.outcome, response));
     }
     let queues = Mutex::new(queues);
-    Scripted::new(move |request: &Request| {
+    Scripted::responder(move |request: &Request| {
         match queues.lock().unwrap().get_mut(&request.key).and_then(VecDeque::pop_front) {
             Some((Outcome::Answered, Some(response))) => Answer::Reply(response),
             Some((Outcome::Dropped | Outcome::Failed, _)) => Answer::Cut,
@@ -54,15 +54,15 @@ pub fn recorded(exchanges: &[Exchange]) -> Arc<dyn Responder> {
 }
 
 /// A journal that can be read.
-pub struct World {
-    pub sink: Arc<MemorySink>,
-    pub journal: Arc<Journal>,
-    pub link: Arc<Link>,
-    pub faults: Arc<ActiveFaults>,
+pub(crate) struct World {
+    pub(crate) sink: Arc<MemorySink>,
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) link: Arc<Link>,
+    pub(crate) faults: Arc<ActiveFaults>,
 }
 
 impl World {
-    pub fn new(protocol: &'static str, options: InterfaceOptions) -> World {
+    pub(crate) fn new(protocol: &'static str, options: InterfaceOptions) -> World {
         let sink = Arc::new(MemorySink::default());
         let clock = crate::clock::RunClock::start();
         let journal = Arc::new(Journal::new(sink.clone(), clock, Arc::default(), 1, "cell"));
@@ -82,7 +82,7 @@ impl World {
     }
 
     /// Makes one rule on the interface active.
-    pub fn rule(&self, matchers: &[(&str, &str)], effect: Effect) {
+    pub(crate) fn rule(&self, matchers: &[(&str, &str)], effect: Effect) {
         let matchers = matchers
             .iter()
             .map(|(field, glob)| Matcher {
@@ -102,23 +102,23 @@ impl World {
         }));
     }
 
-    pub fn exchanges(&self) -> Vec<Exchange> {
+    pub(crate) fn exchanges(&self) -> Vec<Exchange> {
         let bodies = self.sink.entries().into_iter().map(|entry| entry.body);
         bodies.filter_map(|body| if let Body::Exchange(e) = body { Some(e) } else { None }).collect()
     }
 
     /// (key, request without what is volatile) of every exchange that does work.
-    pub fn asked(&self) -> Vec<(String, Value)> {
+    pub(crate) fn asked(&self) -> Vec<(String, Value)> {
         let work = self.exchanges().into_iter().filter(|e| e.class == Class::Work);
         work.map(|e| (e.key.clone(), e.request.value().unwrap().stable())).collect()
     }
 }
 
 /// Connections to a server of ours, each served in a task.
-pub struct Served {
-    pub protocol: &'static dyn Protocol,
-    pub link: Arc<Link>,
-    pub responder: Arc<dyn Responder>,
+pub(crate) struct Served {
+    pub(crate) protocol: &'static dyn Protocol,
+    pub(crate) link: Arc<Link>,
+    pub(crate) responder: Arc<dyn Responder>,
 }
 
 impl Dial for Served {
@@ -132,10 +132,10 @@ impl Dial for Served {
 }
 
 /// Connections through the proxy, each carried in a task.
-pub struct Proxied {
-    pub protocol: &'static dyn Protocol,
-    pub link: Arc<Link>,
-    pub upstream: Arc<dyn Dial>,
+pub(crate) struct Proxied {
+    pub(crate) protocol: &'static dyn Protocol,
+    pub(crate) link: Arc<Link>,
+    pub(crate) upstream: Arc<dyn Dial>,
 }
 
 impl Dial for Proxied {
@@ -149,7 +149,7 @@ impl Dial for Proxied {
 }
 
 /// A dial of a TCP address.
-pub struct Tcp(pub std::net::SocketAddr);
+pub(crate) struct Tcp(pub std::net::SocketAddr);
 
 impl Dial for Tcp {
     fn dial(&self) -> BoxFuture<'_, std::io::Result<Stream>> {

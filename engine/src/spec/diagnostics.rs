@@ -332,10 +332,12 @@ fn arguments_of(call: &str) -> Vec<(Argument, (usize, usize))> {
                 }
             };
             found.push((argument, (*begin, *end)));
-        } else if depth >= 1 && !(depth == 1 && matches!(token, Token::Comma | Token::ClosingRound))
-            && let Some((Argument::Positional(_), range)) = found.last_mut() {
-                range.1 = *end;
-            }
+        } else if depth >= 1
+            && !(depth == 1 && matches!(token, Token::Comma | Token::ClosingRound))
+            && let Some((Argument::Positional(_), range)) = found.last_mut()
+        {
+            range.1 = *end;
+        }
         if opens {
             if depth == 0 {
                 // An earlier group was part of the callee.
@@ -460,26 +462,25 @@ fn in_our_words(message: &str) -> (String, Option<String>) {
         return (format!("unknown name `{name}`"), hint);
     }
     if let Some(rest) = message.strip_prefix("Object of type `")
-        && let Some((kind, name)) = rest.split_once("` has no attribute `") {
-            let article = if kind.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
-            let name = name.trim_end_matches('`');
-            let hint = match (kind, name) {
-                ("mock", "jwks" | "rotate") => {
-                    return (format!("`{name}` of a mock is not supported yet"), None);
-                }
-                ("module", "server") => {
-                    Some("load(\"@faultbox/mocks/grpc.star\", \"grpc\") brings it".to_owned())
-                }
-                ("interface", _) if hint.is_none() => match nearest(name, INTERFACE.iter().copied()) {
-                    Some(near) => Some(format!("did you mean `{near}`?")),
-                    None => {
-                        Some(format!("there are {}, and the steps of its protocol", INTERFACE.join(", ")))
-                    }
-                },
-                _ => hint,
-            };
-            return (format!("{article} {kind} has no attribute `{name}`"), hint);
-        }
+        && let Some((kind, name)) = rest.split_once("` has no attribute `")
+    {
+        let article = if kind.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+        let name = name.trim_end_matches('`');
+        let hint = match (kind, name) {
+            ("mock", "jwks" | "rotate") => {
+                return (format!("`{name}` of a mock is not supported yet"), None);
+            }
+            ("module", "server") => {
+                Some("load(\"@faultbox/mocks/grpc.star\", \"grpc\") brings it".to_owned())
+            }
+            ("interface", _) if hint.is_none() => match nearest(name, INTERFACE.iter().copied()) {
+                Some(near) => Some(format!("did you mean `{near}`?")),
+                None => Some(format!("there are {}, and the steps of its protocol", INTERFACE.join(", "))),
+            },
+            _ => hint,
+        };
+        return (format!("{article} {kind} has no attribute `{name}`"), hint);
+    }
     let mut characters = message.chars();
     let first = characters.next().map(|c| c.to_lowercase().to_string()).unwrap_or_default();
     (first + characters.as_str(), hint)

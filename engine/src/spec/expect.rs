@@ -35,6 +35,9 @@ pub enum Expectation {
     Callable(usize, String),
 }
 
+/// Runs a callable of the spec: its number and name; `Ok(None)` means as expected.
+type Ask<'a, E> = dyn FnMut(usize, &str) -> Result<Option<String>, E> + 'a;
+
 impl Expectation {
     /// In the language's words.
     pub fn words(&self) -> String {
@@ -60,7 +63,7 @@ impl Expectation {
         &self,
         protocol: &str,
         response: &StepResponse,
-        ask: &mut dyn FnMut(usize, &str) -> Result<Option<String>, E>,
+        ask: &mut Ask<'_, E>,
     ) -> Result<Option<String>, E> {
         Ok(match self {
             Expectation::Success => success(protocol, response),

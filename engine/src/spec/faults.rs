@@ -616,11 +616,13 @@ impl AssumptionDraft {
 
     fn rule(&self, draft: &Draft, target: &Target, rule: &RuleSpec) -> Result<Rule, Problem> {
         if let Some(source) = &rule.source
-            && draft.service(source).is_none() && source != "test" {
-                let names = draft.services.iter().map(|draft| draft.service.name.as_str());
-                let problem = Problem::new(format!("no service is called `{source}`")).at("source");
-                return Err(problem.in_call(&rule.span).nearest(source, names));
-            }
+            && draft.service(source).is_none()
+            && source != "test"
+        {
+            let names = draft.services.iter().map(|draft| draft.service.name.as_str());
+            let problem = Problem::new(format!("no service is called `{source}`")).at("source");
+            return Err(problem.in_call(&rule.span).nearest(source, names));
+        }
         let service = draft.service(&target.service).map(|draft| &draft.service);
         let interfaces = service.map(|service| service.interfaces.as_slice()).unwrap_or_default();
         let aimed =

@@ -382,9 +382,10 @@ pub fn fuzz_one(bytes: &[u8]) {
         }
     }
     if let Ok(Some(head)) = response_head(bytes)
-        && let Ok(framing) = response_framing("GET", &head) {
-            same_in_pieces(framing, bytes.get(head.len..).unwrap_or_default());
-        }
+        && let Ok(framing) = response_framing("GET", &head)
+    {
+        same_in_pieces(framing, bytes.get(head.len..).unwrap_or_default());
+    }
     same_in_pieces(Framing::Chunked, bytes);
 }
 

@@ -373,7 +373,8 @@ impl Down<'_, '_> {
             let mut see = |data: &mut [u8]| {
                 if corrupt {
                     let first = kept.len();
-                    let hit = data.iter_mut().enumerate().filter(|(at, _)| (first + *at as u64).is_multiple_of(64));
+                    let hit =
+                        data.iter_mut().enumerate().filter(|(at, _)| (first + *at as u64).is_multiple_of(64));
                     hit.for_each(|(_, byte)| *byte ^= 0x5a);
                 }
                 kept.push(data);

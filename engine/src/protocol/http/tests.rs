@@ -17,7 +17,7 @@ async fn guard<T>(work: impl Future<Output = T>) -> T {
 
 /// A little service: echoes, counts, misbehaves.
 fn service() -> Arc<dyn Responder> {
-    Scripted::new(|request: &Request| {
+    Scripted::responder(|request: &Request| {
         let text =
             |name: &str| request.body.get(name).and_then(Value::as_text).unwrap_or_default().to_owned();
         match text("path").as_str() {

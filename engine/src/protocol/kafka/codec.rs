@@ -206,14 +206,15 @@ fn fuzz_frame(frame: &Bytes) {
     }
     // The first two bytes choose what the rest is a response to.
     if let [api, version, rest @ ..] = frame.as_ref()
-        && let Some(shape) = shape::SHAPES.get(usize::from(*api) % shape::SHAPES.len()) {
-            let version = shape.min + i16::from(*version) % (shape.max - shape.min + 1);
-            let head = Head { api: shape.api, version, correlation: 0, client: None };
-            if let Ok(kind) = decode_response(&head, &Bytes::copy_from_slice(rest)) {
-                let _ = super::message::response_value(&kind);
-                let _ = encode_response(&head, &kind);
-            }
+        && let Some(shape) = shape::SHAPES.get(usize::from(*api) % shape::SHAPES.len())
+    {
+        let version = shape.min + i16::from(*version) % (shape.max - shape.min + 1);
+        let head = Head { api: shape.api, version, correlation: 0, client: None };
+        if let Ok(kind) = decode_response(&head, &Bytes::copy_from_slice(rest)) {
+            let _ = super::message::response_value(&kind);
+            let _ = encode_response(&head, &kind);
         }
+    }
     let _ = super::records::decode_all(frame);
 }
 

@@ -360,9 +360,10 @@ impl Responses {
             let now = rest.split_to(chunk.min(rest.len()));
             self.link.pause(Duration::from_millis(100)).await;
             if rest.is_empty()
-                && let Some(pending) = pending.take() {
-                    pending.answered(&value);
-                }
+                && let Some(pending) = pending.take()
+            {
+                pending.answered(&value);
+            }
             self.client.write_all(&now).await?;
         }
         Ok(())

@@ -194,18 +194,19 @@ impl Backend for Served {
         Box::pin(async move {
             let reply = self.ask(call, |value| message::create_topics_response(value).into()).await;
             if let Reply::Send(kind) = &reply
-                && let ResponseKind::CreateTopics(response) = &**kind {
-                    let made = |t: &&create_topics_response::CreatableTopicResult| t.error_code == 0;
-                    let count = |name: &str| {
-                        let asked = request.topics.iter().find(|t| *t.name == *topic_name(name));
-                        asked.map(|t| t.num_partitions).filter(|n| *n > 0)
-                    };
-                    let made = response.topics.iter().filter(made).map(|t| t.name.to_string());
-                    self.learn(made.map(|name| {
-                        let partitions = count(&name).unwrap_or_else(|| self.partitions_unless_told());
-                        (name, partitions)
-                    }));
-                }
+                && let ResponseKind::CreateTopics(response) = &**kind
+            {
+                let made = |t: &&create_topics_response::CreatableTopicResult| t.error_code == 0;
+                let count = |name: &str| {
+                    let asked = request.topics.iter().find(|t| *t.name == *topic_name(name));
+                    asked.map(|t| t.num_partitions).filter(|n| *n > 0)
+                };
+                let made = response.topics.iter().filter(made).map(|t| t.name.to_string());
+                self.learn(made.map(|name| {
+                    let partitions = count(&name).unwrap_or_else(|| self.partitions_unless_told());
+                    (name, partitions)
+                }));
+            }
             reply
         })
     }

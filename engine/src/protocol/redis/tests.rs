@@ -523,7 +523,7 @@ async fn answers_can_be_slow_damaged_or_cut_short() {
 struct Script(Mutex<Option<tokio::io::DuplexStream>>);
 
 impl Script {
-    fn new() -> (Arc<dyn Dial>, tokio::io::DuplexStream) {
+    fn open() -> (Arc<dyn Dial>, tokio::io::DuplexStream) {
         let (ours, theirs) = tokio::io::duplex(1 << 16);
         (Arc::new(Script(Mutex::new(Some(ours)))), theirs)
     }
@@ -549,7 +549,7 @@ async fn hears(stream: &mut (impl AsyncReadExt + Unpin), bytes: &str) {
 
 #[tokio::test]
 async fn what_is_not_resp_passes_unread() {
-    let (dial, mut server) = Script::new();
+    let (dial, mut server) = Script::open();
     let rig = Rig::through(dial).await;
     let mut client = rig.raw().await;
     client.write_all(b"PING\r\n*1\r\n:what\r\nGET a\r\n").await.unwrap();
@@ -564,7 +564,7 @@ async fn what_is_not_resp_passes_unread() {
 
 #[tokio::test]
 async fn server_bytes_that_are_not_resp_pass_too() {
-    let (dial, mut server) = Script::new();
+    let (dial, mut server) = Script::open();
     let rig = Rig::through(dial).await;
     let mut client = rig.raw().await;
     client.write_all(b"GET a\r\n").await.unwrap();
@@ -579,7 +579,7 @@ async fn server_bytes_that_are_not_resp_pass_too() {
 
 #[tokio::test]
 async fn monitors_half_closed_and_silenced_connections_pass() {
-    let (dial, mut server) = Script::new();
+    let (dial, mut server) = Script::open();
     let rig = Rig::through(dial).await;
     let mut client = rig.raw().await;
     client.write_all(b"GET a\r\nMONITOR\r\n").await.unwrap();
@@ -600,7 +600,7 @@ async fn monitors_half_closed_and_silenced_connections_pass() {
 
 #[tokio::test]
 async fn a_server_that_goes_away_fails_what_it_owes() {
-    let (dial, mut server) = Script::new();
+    let (dial, mut server) = Script::open();
     let rig = Rig::through(dial).await;
     let mut client = rig.raw().await;
     client.write_all(b"GET a\r\n").await.unwrap();
@@ -649,7 +649,7 @@ async fn steps_and_readiness() {
     assert!(rig.step("get", &[]).await.error.unwrap().contains("key"));
     let stream = rig.dial.as_ref().unwrap().dial().await.unwrap();
     soon(PROTOCOL.ready(stream, rig.link.clone())).await.unwrap();
-    let (dial, mut server) = Script::new();
+    let (dial, mut server) = Script::open();
     server.write_all(b"-LOADING wait\r\n").await.unwrap();
     let refused = PROTOCOL.ready(dial.dial().await.unwrap(), rig.link.clone()).await.unwrap_err();
     assert!(refused.to_string().contains("LOADING"));

@@ -19,7 +19,7 @@ fn world() -> World {
 
 /// Through the proxy to a server that echoes in capitals, and may greet.
 fn proxied(world: &World, greets: bool) -> Arc<dyn Dial> {
-    let responder = Scripted::new(move |request: &Request| {
+    let responder = Scripted::responder(move |request: &Request| {
         let sent = request.body.get("bytes").and_then(Value::as_text).unwrap_or_default();
         match sent {
             "quit" => Answer::Cut,

@@ -156,9 +156,10 @@ impl Log {
             return Err(Refused::Code(53)); // no transactions here
         }
         if first.producer_id >= 0
-            && let Some(base) = self.sequence(first)? {
-                return Ok(base);
-            }
+            && let Some(base) = self.sequence(first)?
+        {
+            return Ok(base);
+        }
         let base = self.next_offset();
         let (mut next, mut bytes) = (base, BytesMut::with_capacity(received.len()));
         for (whole, batch) in &batches {

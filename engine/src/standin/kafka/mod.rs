@@ -159,10 +159,12 @@ impl Backend for Broker {
             let names = names.unwrap_or_else(|| self.store.names());
             let create = create && self.creates;
             let topic = |name: String| {
-                if create && self.store.partitions(&name).is_none()
-                    && let Err(error) = self.store.create(&name, self.partitions) {
-                        return Topic { name, partitions: 0, error };
-                    }
+                if create
+                    && self.store.partitions(&name).is_none()
+                    && let Err(error) = self.store.create(&name, self.partitions)
+                {
+                    return Topic { name, partitions: 0, error };
+                }
                 match self.store.partitions(&name) {
                     Some(partitions) => Topic { name, partitions, error: 0 },
                     None => Topic { name, partitions: 0, error: E::UnknownTopicOrPartition.code() },

@@ -874,19 +874,13 @@ impl Session {
         let exists = self.databases()?.contains(&name);
         match (verb, exists) {
             ("create", true) if !lenient => {
-                Err(Failure::new(
-                    1007,
-                    "HY000",
-                    format!("Can't create database '{name}'; database exists"),
-                ))
+                Err(Failure::new(1007, "HY000", format!("Can't create database '{name}'; database exists")))
             }
-            ("drop", false) if !lenient => {
-                Err(Failure::new(
-                    1008,
-                    "HY000",
-                    format!("Can't drop database '{name}'; database doesn't exist"),
-                ))
-            }
+            ("drop", false) if !lenient => Err(Failure::new(
+                1008,
+                "HY000",
+                format!("Can't drop database '{name}'; database doesn't exist"),
+            )),
             ("create", false) => self.writing(|s| {
                 s.run(&format!("INSERT INTO faultbox_databases VALUES ({})", literal(&name)), None, false)
                     .map(|()| s.fine())

@@ -226,15 +226,13 @@ async fn prepared_statements_and_types() {
     let pool = pool(address);
     let mut conn = pool.get_conn().await.expect("connect");
     conn.query_drop("CREATE TABLE t (id BIGINT PRIMARY KEY AUTO_INCREMENT, f FLOAT, d DATE, tm TIME(3), b BLOB, y BOOL, s VARCHAR(9))").await.expect("create");
-    let insert = conn
-        .prep("INSERT INTO t (f, d, tm, b, y, s) VALUES (:f, :d, :tm, :b, :y, :s)")
-        .await
-        .expect("prepare");
+    let insert =
+        conn.prep("INSERT INTO t (f, d, tm, b, y, s) VALUES (?, ?, ?, ?, ?, ?)").await.expect("prepare");
     for n in 0..3u8 {
         let time = Value::Time(false, 0, 25, 1, n, 250_000);
         let day = Value::Date(2024, 1, n, 0, 0, 0, 0);
         let day = if n == 0 { Value::NULL } else { day };
-        let params = params! { "f" => 0.1f32, "d" => day, "tm" => time, "b" => vec![n, 255], "y" => n == 1, "s" => "\u{e9}" };
+        let params = (0.1f32, day, time, vec![n, 255], n == 1, "\u{e9}");
         conn.exec_drop(&insert, params).await.expect("insert");
         assert_eq!(conn.last_insert_id(), Some(u64::from(n) + 1));
     }
