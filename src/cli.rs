@@ -26,6 +26,14 @@ pub enum Command {
         /// The bundle
         bundle: PathBuf,
     },
+    /// Write what is whole in a damaged or unfinished bundle as a finished one
+    Recover {
+        /// The bundle (of a killed run: its .partial file)
+        bundle: PathBuf,
+        /// Where the new bundle goes; without it NAME.recovered.fb beside the old one
+        #[arg(long, value_name = "PATH")]
+        output: Option<PathBuf>,
+    },
     /// Run a local executable for the engine.
     #[command(name = "__launch", hide = true)]
     Launch,

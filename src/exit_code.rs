@@ -12,3 +12,5 @@ pub const INCONCLUSIVE: u8 = 3;
 pub const HOST: u8 = 4;
 /// The bundle could not be written, or is unreadable.
 pub const BUNDLE: u8 = 5;
+/// `recover`: something is missing.
+pub const LOSSY: u8 = INCONCLUSIVE;

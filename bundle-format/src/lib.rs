@@ -16,6 +16,7 @@ pub mod canonical;
 pub mod check;
 pub mod error;
 pub mod event;
+pub mod extract;
 pub mod frame;
 pub mod generated;
 pub mod index;
