@@ -9,10 +9,11 @@ use crate::cli::{Format, InspectArgs};
 use crate::terminal::{self, notice, plain, say};
 use crate::{exit_code, host};
 use faultbox_bundle_format::{
-    Body, Bundle, CellSummary, Class, Ending, Entry, Exchange, FaultCount, Outcome, Payload, Phase,
+    Body, Bundle, CellSummary, Class, Ending, Entry, Exchange, FaultCount, Outcome, Output, Payload, Phase,
     ReadError, RunStarted, Verdict,
 };
 use faultbox_replayer::diff::show;
+use std::collections::BTreeMap;
 
 /// Most lines of a story in the overview.
 const STORY: usize = 60;
@@ -108,9 +109,9 @@ impl Opened<'_> {
     fn head(&self) {
         if let Some(started) = &self.started {
             say(&format!(
-                "{} recorded {} UTC by faultbox {}, seed {} ({})",
+                "{} recorded {} by faultbox {}, seed {} ({})",
                 self.args.bundle.display(),
-                host::stamp(started.unix_ns),
+                host::date_and_time(started.unix_ns),
                 plain(&started.tool_version),
                 started.seed,
                 plain(&started.seed_source)
@@ -141,7 +142,7 @@ impl Opened<'_> {
         self.head();
         say("");
         self.story(cell, true);
-        say("\nhost:");
+        say("\nhost (where it was recorded):");
         for entry in &self.run {
             if let Body::HostFact(fact) = &entry.body {
                 say(&format!("  {}: {}", plain(&fact.name), plain(&fact.value)));
@@ -182,10 +183,19 @@ impl Opened<'_> {
 
     /// The entries behind a result, in the order in which they began.
     fn happened(&self, cell: &Cell<'_>, whole: bool, every_phase: bool) {
-        let shown = |entry: &&Entry| every_phase || entry.phase == Phase::Scenario;
+        // Faults begin to act just before the scenario begins.
+        let begins = |entry: &Entry| matches!(&entry.body, Body::FaultWindow(window) if window.active);
+        let shown = |entry: &&Entry| every_phase || entry.phase == Phase::Scenario || begins(entry);
         let base = cell.entries.iter().find(shown).map_or(0, |e| e.at_ns);
-        let mut lines: Vec<(u64, String)> =
-            cell.entries.iter().filter(shown).flat_map(|entry| line(entry, whole)).collect();
+        let mut printed = Printed::default();
+        let mut lines: Vec<(u64, String)> = Vec::new();
+        for entry in cell.entries.iter().filter(shown) {
+            match &entry.body {
+                Body::Output(output) => printed.add(entry.at_ns, output, &mut lines),
+                _ => lines.extend(line(entry, whole)),
+            }
+        }
+        printed.end(&mut lines);
         lines.sort_by_key(|(at, _)| *at);
         let most = if whole { usize::MAX } else { STORY };
         // What led to the end matters most: a long story loses its middle.
@@ -230,6 +240,41 @@ impl Opened<'_> {
         });
         say(&serde_json::to_string_pretty(&document).unwrap_or_default());
     }
+}
+
+/// What services print, put together to whole lines: a line can come in pieces.
+#[derive(Default)]
+struct Printed(BTreeMap<(String, bool), (u64, Vec<u8>)>);
+
+impl Printed {
+    fn add(&mut self, at_ns: u64, output: &Output, lines: &mut Vec<(u64, String)>) {
+        let key = (output.service.clone(), output.stderr);
+        let (began, mut text) = self.0.remove(&key).unwrap_or_default();
+        let mut began = if text.is_empty() { at_ns } else { began };
+        for piece in output.bytes.split_inclusive(|byte| *byte == b'\n') {
+            text.extend_from_slice(piece);
+            if piece.ends_with(b"\n") {
+                lines.extend(says(began, &output.service, &text));
+                text.clear();
+                began = at_ns;
+            }
+        }
+        if !text.is_empty() {
+            self.0.insert(key, (began, text));
+        }
+    }
+
+    fn end(self, lines: &mut Vec<(u64, String)>) {
+        for ((service, _), (began, text)) in self.0 {
+            lines.extend(says(began, &service, &text));
+        }
+    }
+}
+
+fn says(at_ns: u64, service: &str, line: &[u8]) -> Option<(u64, String)> {
+    let text = String::from_utf8_lossy(line);
+    let text = text.trim_end();
+    (!text.is_empty()).then(|| (at_ns, format!("{service} says: {text}")))
 }
 
 /// Which faults of a cell fired how often, on one line.

@@ -31,6 +31,10 @@ pub fn run(args: ReplayArgs) -> u8 {
 }
 
 fn try_run(args: &ReplayArgs) -> Result<u8, u8> {
+    if args.depth == Depth::Judge && !(args.with.is_empty() && args.env.is_empty()) {
+        notice("faultbox: --depth judge runs no service, so --with and --env change nothing");
+        return Err(exit_code::USAGE);
+    }
     let source = Source::open(&args.bundle)?;
     if args.seed.is_some_and(|seed| seed != source.started.seed) {
         notice(&format!("faultbox: the bundle was recorded with --seed {}", source.started.seed));
@@ -196,9 +200,11 @@ impl Source {
         use std::os::unix::fs::PermissionsExt;
         let stored = self.files.iter().find(|file| file.role == "binary" && file.service == service);
         let Some(stored) = stored else {
-            return Err(self.unreadable(&format!(
-                "it does not say which executable {service} was; give --with {service}=PATH"
-            )));
+            let why = match self.bundle.is_complete() {
+                true => "it does not say",
+                false => "it was cut short before it said",
+            };
+            return Err(self.unreadable(&format!("{why} which executable {service} was; give --with {service}=PATH")));
         };
         if let Some(content) = stored.content.as_ref().and_then(|payload| payload.bytes()) {
             let path = dir.join(format!("{service}.recorded"));
@@ -230,7 +236,7 @@ impl Source {
 
     /// The cells that the patterns choose among the recorded ones.
     fn cells(&self, plan: &Plan, patterns: &[String]) -> Result<Vec<usize>, u8> {
-        let chosen = select(plan, patterns)?;
+        let chosen = select(plan, patterns, &format!("faultbox inspect {}", self.path.display()))?;
         let recorded: Vec<&str> = self.bundle.cells().iter().map(|cell| cell.name.as_str()).collect();
         let cells: Vec<usize> =
             chosen.into_iter().filter(|index| recorded.contains(&plan.cells[*index].name.as_str())).collect();
@@ -282,11 +288,15 @@ fn print(args: &ReplayArgs, replay: &Replay) {
     }
     let changed = !args.with.is_empty() || !args.env.is_empty();
     if outcome.exact() {
-        let how = if args.strict { "strict policy" } else { "default policy" };
-        let repeats = if outcome.repeats > 0 {
-            format!(", {} repeated requests", outcome.repeats)
-        } else {
-            String::new()
+        let how = match (args.depth, args.strict) {
+            (Depth::Judge, _) => "recorded steps judged again",
+            (_, true) => "strict policy",
+            (_, false) => "default policy",
+        };
+        let repeats = match outcome.repeats {
+            0 => String::new(),
+            1 => ", 1 repeated request".to_owned(),
+            more => format!(", {more} repeated requests"),
         };
         say(&format!("  exact ({how}{repeats})"));
         return;
@@ -306,7 +316,7 @@ fn print(args: &ReplayArgs, replay: &Replay) {
     }
     let more = outcome.divergences.len().saturating_sub(SHOWN);
     if more > 0 {
-        say(&format!("  and {more} more"));
+        say(&format!("  and {more} more (--format json shows all)"));
     }
 }
 

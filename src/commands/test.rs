@@ -37,7 +37,7 @@ fn try_run(args: &TestArgs) -> Result<u8, u8> {
     let host = if offline { None } else { Some(Host::probe()?) };
     let addresses = Arc::new(host.as_ref().map_or_else(AddressBook::isolated, Host::addresses));
     let plan = load(args, &addresses)?;
-    let cells = select(&plan, &args.tests)?;
+    let cells = select(&plan, &args.tests, &format!("faultbox test {} --list", args.spec.display()))?;
     if args.list {
         cells.iter().for_each(|index| say(&plan.cells[*index].name));
         return Ok(exit_code::OK);
@@ -76,10 +76,12 @@ fn load(args: &TestArgs, addresses: &AddressBook) -> Result<Plan, u8> {
     })
 }
 
-/// Indices of the cells that the patterns choose.
-pub fn select(plan: &Plan, patterns: &[String]) -> Result<Vec<usize>, u8> {
+/// Indices of the cells that the patterns choose; `lists` is the command that shows their names.
+pub fn select(plan: &Plan, patterns: &[String], lists: &str) -> Result<Vec<usize>, u8> {
     spec::select(plan, patterns).map_err(|error| {
-        notice(&format!("faultbox: {error}"));
+        let lost = matches!(error, spec::SelectError::None { nearest: None, .. });
+        let hint = if lost { format!("; their names: {lists}") } else { String::new() };
+        notice(&format!("faultbox: {error}{hint}"));
         exit_code::USAGE
     })
 }
@@ -211,7 +213,11 @@ impl Session<'_> {
             let setup_failed = result.setup_failed;
             results.push(result);
             if setup_failed {
-                notice("faultbox: the remaining cells were not run");
+                match self.cells.len() - results.len() {
+                    0 => {}
+                    1 => notice("faultbox: the remaining cell was not run"),
+                    more => notice(&format!("faultbox: the remaining {more} cells were not run")),
+                }
                 break;
             }
         }
@@ -249,12 +255,13 @@ impl Session<'_> {
             Ok(()) => "yes".to_owned(),
             Err(why) => format!("no: {why}"),
         };
+        let flag = |held: bool| if held { "yes".to_owned() } else { "no".to_owned() };
         for (name, value) in [
             ("kernel", facts.kernel.clone()),
             ("network namespaces", yes(&facts.namespaces)),
             ("seccomp user notification", yes(&facts.seccomp_notify)),
-            ("seccomp wait killable", facts.wait_killable.to_string()),
-            ("seccomp synchronous wake-up", facts.sync_wake_up.to_string()),
+            ("seccomp wait killable", flag(facts.wait_killable)),
+            ("seccomp synchronous wake-up", flag(facts.sync_wake_up)),
             ("architecture", std::env::consts::ARCH.to_owned()),
         ] {
             journal.note("faultbox", "run", None, Body::HostFact(Named { name: name.to_owned(), value }));
