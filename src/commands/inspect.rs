@@ -175,8 +175,12 @@ impl Opened<'_> {
                 count.matched
             ));
         }
-        say("  what happened in the scenario:");
-        self.happened(cell, whole, false);
+        let begun = cell.entries.iter().any(|entry| entry.phase == Phase::Scenario);
+        match begun {
+            true => say("  what happened in the scenario:"),
+            false => say("  what happened (the scenario was never begun):"),
+        }
+        self.happened(cell, whole, !begun);
         let seed = self.started.as_ref().map_or(0, |started| started.seed);
         say(&format!("  again:  faultbox replay {} --test {name} --seed {seed}", self.args.bundle.display()));
     }
@@ -221,7 +225,8 @@ impl Opened<'_> {
             Some(verdict) => {
                 let mut json = verdict_json(cell.name, verdict);
                 if let (Some(map), true) = (json.as_object_mut(), self.args.cell.is_some()) {
-                    let entries = cell.entries.iter().filter_map(entry_json);
+                    let mut printed = Printed::default();
+                    let entries = cell.entries.iter().filter_map(|entry| entry_json(entry, &mut printed));
                     map.insert("entries".to_owned(), entries.collect::<Vec<_>>().into());
                 }
                 json
@@ -317,15 +322,18 @@ fn line(entry: &Entry, whole: bool) -> Vec<(u64, String)> {
         Body::Syscall(call) if whole || call.rule.is_some() => {
             one(format!("{}: {} {} -> {}", call.service, call.name, call.target, call.action))
         }
-        Body::Output(output) => {
-            let text = String::from_utf8_lossy(&output.bytes).into_owned();
-            let lines = text.lines().filter(|line| !line.trim().is_empty());
-            lines.map(|line| (entry.at_ns, format!("{} says: {line}", output.service))).collect()
-        }
         Body::Assertion(assertion) if !assertion.held => {
             one(format!("assertion failed at {}: {}", assertion.location, assertion.message))
         }
-        Body::ServiceExited(exited) => one(format!("{} ended", exited.service)),
+        Body::ServiceExited(exited) => {
+            let how = match (exited.code, exited.signal) {
+                (Some(code), _) => format!("exit code {code}"),
+                (_, Some(signal)) => format!("signal {signal}"),
+                _ => "its end was not seen".to_owned(),
+            };
+            let by = if exited.asked { "was stopped" } else { "ended by itself" };
+            one(format!("{} {by} ({how})", exited.service))
+        }
         _ => Vec::new(),
     }
 }
@@ -378,8 +386,12 @@ fn counts(cell: &Cell<'_>) {
     ));
 }
 
-fn entry_json(entry: &Entry) -> Option<serde_json::Value> {
-    let text = line(entry, true);
+/// An entry for `--format json`; a printed line belongs to the entry that ends it.
+fn entry_json(entry: &Entry, printed: &mut Printed) -> Option<serde_json::Value> {
+    let mut text = line(entry, true);
+    if let Body::Output(output) = &entry.body {
+        printed.add(entry.at_ns, output, &mut text);
+    }
     if text.is_empty() {
         return None;
     }

@@ -1,7 +1,7 @@
 //! `faultbox replay`: drive recorded cells again from a bundle, compare, say exact or where.
 
 use super::run::{self, Host};
-use super::test::{select, verdict_json};
+use super::test::{is_executable, select, verdict_json};
 use crate::cli::{Depth, Format, ReplayArgs};
 use crate::terminal::{self, notice, plain, say};
 use crate::{exit_code, host};
@@ -176,15 +176,35 @@ impl Source {
             files: Some(&files),
         };
         run::env_overrides(&env).map_err(usage)?;
-        let mut binaries = run::path_overrides("with", &args.with).map_err(usage)?;
-        if args.depth != Depth::Judge {
-            let plan = self.load(&options(binaries.clone()))?;
-            for service in &plan.topology.services {
-                let given = binaries.iter().any(|(name, _)| *name == service.name);
-                if let (ServiceKind::Binary { written, .. }, false) = (&service.kind, given) {
-                    binaries.push((service.name.clone(), self.executable(&service.name, written, dir)?));
+        let given = run::path_overrides("with", &args.with).map_err(usage)?;
+        if args.depth == Depth::Judge {
+            return self.load(&options(Vec::new()));
+        }
+        let mut binaries = Vec::new();
+        for service in &self.load(&options(Vec::new()))?.topology.services {
+            let ServiceKind::Binary { written, .. } = &service.kind else { continue };
+            let with = given.iter().find(|(name, _)| *name == service.name);
+            let path = match with {
+                Some((_, path)) if !is_executable(path) => {
+                    notice(&format!(
+                        "faultbox: {}: {}, given by --with, is not an executable file",
+                        service.name,
+                        path.display()
+                    ));
+                    return Err(exit_code::HOST);
                 }
-            }
+                Some((_, path)) => path.clone(),
+                None => self.executable(&service.name, written, dir)?,
+            };
+            binaries.push((service.name.clone(), path));
+        }
+        if let Some((name, _)) = given.iter().find(|(name, _)| !binaries.iter().any(|(known, _)| known == name)) {
+            let known: Vec<&str> = binaries.iter().map(|(known, _)| known.as_str()).collect();
+            notice(&format!(
+                "faultbox: --with: no service with an executable is called {name}; there is {}",
+                known.join(", ")
+            ));
+            return Err(exit_code::USAGE);
         }
         self.load(&options(binaries))
     }
@@ -322,7 +342,8 @@ fn print(args: &ReplayArgs, replay: &Replay) {
 }
 
 fn report(args: &ReplayArgs, replays: &[Replay], policy: Policy) -> u8 {
-    let exact = replays.iter().filter(|replay| replay.outcome.exact()).count();
+    let exact = |replay: &&Replay| replay.outcome.exact() && !replay.outcome.setup_failed;
+    let exact = replays.iter().filter(exact).count();
     let lost = replays.iter().filter(|replay| !replay.outcome.reproduced).count();
     if args.format == Format::Json {
         let cells = replays.iter().map(|replay| {
@@ -351,7 +372,9 @@ fn report(args: &ReplayArgs, replays: &[Replay], policy: Policy) -> u8 {
         });
         say(&serde_json::to_string_pretty(&document).unwrap_or_default());
     } else if replays.len() > 1 {
-        say(&format!("\n{exact} exact, {} diverged", replays.len() - exact));
+        let undriven = replays.iter().filter(|replay| replay.outcome.setup_failed).count();
+        let more = if undriven > 0 { format!(", {undriven} not driven") } else { String::new() };
+        say(&format!("\n{exact} exact, {} diverged{more}", replays.len() - exact - undriven));
     }
     if replays.iter().any(|replay| replay.outcome.setup_failed) {
         exit_code::HOST

@@ -41,7 +41,7 @@ pub async fn wait_ready(
         if Instant::now() + check.interval >= deadline {
             return Err(SetupError::NotReady {
                 service: service.name.clone(),
-                seconds: check.timeout.as_secs(),
+                limit: check.timeout,
                 why,
             });
         }

@@ -125,12 +125,12 @@ pub enum SetupError {
     #[error("interrupted")]
     Interrupted,
     /// The service did not become ready.
-    #[error("{service} was not ready within {seconds}s: {why}")]
+    #[error("{service} was not ready within {limit:?}: {why}")]
     NotReady {
         /// The service.
         service: String,
         /// Its limit.
-        seconds: u64,
+        limit: Duration,
         /// The last attempt's reason.
         why: String,
     },
@@ -173,12 +173,18 @@ pub enum SetupError {
 impl SetupError {
     /// Why a launch failed: the executable's own fault, or the host's.
     pub fn of_launch(service: &str, error: &supervisor::LaunchError) -> Self {
-        let (service, why) = (service.to_owned(), error.to_string());
+        let service = service.to_owned();
         match error {
-            supervisor::LaunchError::Step { step, .. } if step.starts_with("execute") => {
-                SetupError::Start { service, why }
+            supervisor::LaunchError::Step { step, source, .. } if step.starts_with("execute") => {
+                SetupError::Start { service, why: format!("{step}: {source}") }
             }
-            _ => SetupError::Host { service, why },
+            supervisor::LaunchError::Step { step, source, .. } => {
+                SetupError::Host { service, why: format!("{step}: {source}") }
+            }
+            supervisor::LaunchError::Launcher { message, .. } => {
+                SetupError::Host { service, why: format!("the launcher failed: {message}") }
+            }
+            supervisor::LaunchError::UnknownFamily(_) => SetupError::Host { service, why: error.to_string() },
         }
     }
 
@@ -701,4 +707,33 @@ fn verdict(
     let unix_ns = cell.journal.clock().unix_ns();
     let digest = canonical::of_cell_with(&entries, Some(&verdict), unix_ns, Policy::Default).digest;
     Verdict { digest, ..verdict }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked() -> Vec<(String, std::net::SocketAddr)> {
+        [("auth.main", 8080), ("db.main", 3306)]
+            .map(|(name, port)| (name.to_owned(), std::net::SocketAddr::from(([127, 0, 0, 1], port))))
+            .to_vec()
+    }
+
+    #[test]
+    fn a_taken_port_names_its_holder() {
+        let tail = b"starting\nlisten tcp :8080: bind: address already in use\n";
+        let said = taken_port(tail, &asked(), true).unwrap();
+        assert!(said.contains("auth.main at 127.0.0.1:8080") && !said.contains("db.main"), "{said}");
+        let unnamed = taken_port(b"Error: EADDRINUSE\n", &asked(), true).unwrap();
+        assert!(unnamed.contains("auth.main") && unnamed.contains("db.main"), "{unnamed}");
+        let shared = taken_port(tail, &asked(), false).unwrap();
+        assert!(shared.contains("this host's loopback"), "{shared}");
+    }
+
+    #[test]
+    fn other_last_words_say_nothing_of_ports() {
+        assert_eq!(taken_port(b"DATABASE_URL is not set on 8080\n", &asked(), true), None);
+        assert_eq!(taken_port(b"", &asked(), false), None);
+        assert_eq!(taken_port(b"address already in use\n", &[], true), None);
+    }
 }
