@@ -198,7 +198,9 @@ impl Source {
             };
             binaries.push((service.name.clone(), path));
         }
-        if let Some((name, _)) = given.iter().find(|(name, _)| !binaries.iter().any(|(known, _)| known == name)) {
+        if let Some((name, _)) =
+            given.iter().find(|(name, _)| !binaries.iter().any(|(known, _)| known == name))
+        {
             let known: Vec<&str> = binaries.iter().map(|(known, _)| known.as_str()).collect();
             notice(&format!(
                 "faultbox: --with: no service with an executable is called {name}; there is {}",
@@ -225,7 +227,9 @@ impl Source {
                 true => "it does not say",
                 false => "it was cut short before it said",
             };
-            return Err(self.unreadable(&format!("{why} which executable {service} was; give --with {service}=PATH")));
+            return Err(
+                self.unreadable(&format!("{why} which executable {service} was; give --with {service}=PATH"))
+            );
         };
         if let Some(content) = stored.content.as_ref().and_then(|payload| payload.bytes()) {
             let path = dir.join(format!("{service}.recorded"));

@@ -208,7 +208,10 @@ impl Session<'_> {
             dir.join(format!("run-{stamp}-{}.fb", self.seed))
         });
         if path.is_dir() {
-            notice(&format!("faultbox: cannot write {}: it is a folder; --bundle wants a file", path.display()));
+            notice(&format!(
+                "faultbox: cannot write {}: it is a folder; --bundle wants a file",
+                path.display()
+            ));
             return Err(exit_code::BUNDLE);
         }
         let recorder = Recorder::create(&path, header, redactor).map_err(|error| {

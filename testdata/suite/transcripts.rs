@@ -123,8 +123,7 @@ fn performed(written: &str) -> Option<String> {
 /// Where two texts part, for a failing assertion.
 fn difference(written: &str, now: &str) -> String {
     let mut command = "";
-    for (number, (was, is)) in
-        written.lines().chain(["<end>"]).zip(now.lines().chain(["<end>"])).enumerate()
+    for (number, (was, is)) in written.lines().chain(["<end>"]).zip(now.lines().chain(["<end>"])).enumerate()
     {
         if was.starts_with("$ ") {
             command = was;

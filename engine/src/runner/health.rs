@@ -39,11 +39,7 @@ pub async fn wait_ready(
             Err(_) => "no answer".to_owned(),
         };
         if Instant::now() + check.interval >= deadline {
-            return Err(SetupError::NotReady {
-                service: service.name.clone(),
-                limit: check.timeout,
-                why,
-            });
+            return Err(SetupError::NotReady { service: service.name.clone(), limit: check.timeout, why });
         }
         tokio::time::sleep(check.interval).await;
     }

@@ -175,8 +175,9 @@ impl Live {
                 .collect(),
             isolated: self.run.isolation == supervisor::Isolation::Namespace,
         };
-        let mut running =
-            supervisor::launch(launch, policy.clone()).await.map_err(|error| SetupError::of_launch(&service.name, &error))?;
+        let mut running = supervisor::launch(launch, policy.clone())
+            .await
+            .map_err(|error| SetupError::of_launch(&service.name, &error))?;
         cell.journal.note(&service.name, "lifecycle", None, Body::ServiceStarted(started));
         let mut output = super::OutputLog::follow(&service.name, running.output(), cell.run_journal.clone());
         for interface in &service.interfaces {

@@ -192,7 +192,9 @@ impl SetupError {
     fn blame(&self, sut: Option<&str>) -> Blame {
         match self {
             SetupError::Seed { .. } | SetupError::Reset { .. } => Blame::Spec,
-            SetupError::Start { service, .. } | SetupError::NotReady { service, .. } => blame_of(service, sut),
+            SetupError::Start { service, .. } | SetupError::NotReady { service, .. } => {
+                blame_of(service, sut)
+            }
             SetupError::WithLog { error, .. } => error.blame(sut),
             SetupError::NoEngine { .. } | SetupError::Host { .. } => Blame::Faultbox,
             SetupError::Interrupted => Blame::None,
@@ -458,7 +460,10 @@ fn taken_port(tail: &[u8], asked: &[(String, std::net::SocketAddr)], isolated: b
     }
     let list: Vec<String> = holders.iter().map(|(name, addr)| format!("{name} at {addr}")).collect();
     (!list.is_empty()).then(|| {
-        format!("it wants a port that is taken in its network by {}; declare another port there", list.join(", "))
+        format!(
+            "it wants a port that is taken in its network by {}; declare another port there",
+            list.join(", ")
+        )
     })
 }
 
