@@ -174,6 +174,43 @@ fn frames_of_unknown_kinds_are_kept() {
 }
 
 #[test]
+fn what_is_whole_is_recovered_and_what_is_not_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let (entries, bytes) = small(dir.path());
+    let damaged = dir.path().join("damaged.fb");
+    let recover = |bytes: &[u8], name: &str| {
+        std::fs::write(&damaged, bytes).unwrap();
+        let recovered = crate::recover::recover(&damaged, &dir.path().join(name)).unwrap();
+        let bundle = Bundle::open(&recovered.path).unwrap();
+        assert_eq!(bundle.verify().is_ok(), recovered.missing_payloads == 0);
+        (recovered, bundle)
+    };
+    let (whole, bundle) = recover(&bytes, "whole.fb");
+    assert!(whole.is_lossless() && whole.entries == entries.len() as u64);
+    assert_eq!(bundle.verify().unwrap().entries, entries.len() as u64);
+    // Cut off in the middle of the footer: nothing but the ending is lost.
+    let (cut, bundle) = recover(&bytes[..bytes.len() - 10], "cut.fb");
+    assert!(!cut.was_complete && cut.entries == entries.len() as u64 && bundle.is_complete());
+    assert_eq!(cut.damages.len(), 1);
+    // One byte of each frame in turn: all the other frames are kept.
+    let index = Bundle::from_bytes(bytes.clone()).unwrap().index().clone();
+    for (number, chunk) in index.chunks.iter().enumerate() {
+        let mut flipped = bytes.clone();
+        flipped[chunk.frame.offset as usize + 20] ^= 1;
+        let (recovered, bundle) = recover(&flipped, &format!("chunk{number}.fb"));
+        assert_eq!(recovered.entries, entries.len() as u64 - u64::from(chunk.entries), "{recovered:?}");
+        assert_eq!(recovered.damages[0].lost, chunk.frame.total);
+        assert!(bundle.is_complete() && !recovered.is_lossless() && recovered.was_complete);
+    }
+    for (number, blob) in index.blobs.iter().enumerate() {
+        let mut flipped = bytes.clone();
+        flipped[blob.frame.offset as usize + 30] ^= 1;
+        let (recovered, _) = recover(&flipped, &format!("blob{number}.fb"));
+        assert_eq!((recovered.entries, recovered.missing_payloads), (entries.len() as u64, 1));
+    }
+}
+
+#[test]
 fn a_failed_write_poisons_the_writer() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.fb");

@@ -21,6 +21,7 @@ pub mod generated;
 pub mod index;
 pub mod limits;
 pub mod reader;
+pub mod recover;
 pub mod redact;
 pub mod value;
 pub mod version;

@@ -19,13 +19,14 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Mutex;
 
-enum Source {
+/// Where a bundle's bytes are.
+pub(crate) enum Source {
     File(Mutex<File>, u64),
     Bytes(Vec<u8>),
 }
 
 impl Source {
-    fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         match self {
             Source::File(_, len) => *len,
             Source::Bytes(bytes) => bytes.len() as u64,
@@ -122,6 +123,10 @@ impl Bundle {
         };
         let blobs = index.blobs.iter().map(|blob| (blob.hash, *blob)).collect();
         Ok(Bundle { source, header, index, footer, damage, blobs })
+    }
+
+    pub(crate) fn source(&self) -> &Source {
+        &self.source
     }
 
     /// What stands at the beginning of the file.
@@ -391,7 +396,8 @@ fn scan(source: &Source) -> Scan {
     scan
 }
 
-fn whole_frame(source: &Source, at: u64) -> Result<(Vec<u8>, Frame), ReadError> {
+/// The frame at an offset, with its bytes.
+pub(crate) fn whole_frame(source: &Source, at: u64) -> Result<(Vec<u8>, Frame), ReadError> {
     let wrong = |what| ReadError::Frame { at, what };
     let head = source.read(at, HEAD as u64)?;
     let head = Head::decode(head.first_chunk().ok_or(wrong(FrameProblem::Truncated))?);
@@ -399,6 +405,15 @@ fn whole_frame(source: &Source, at: u64) -> Result<(Vec<u8>, Frame), ReadError> 
     let bytes = source.read(at, head.total())?;
     let frame = frame::decode(&bytes).map_err(wrong)?;
     Ok((bytes, frame))
+}
+
+/// Where the whole frame that ends at `end` begins, not before `floor`.
+pub(crate) fn frame_before(source: &Source, end: u64, floor: u64) -> Option<u64> {
+    let at = end.checked_sub(4).filter(|at| *at >= floor)?;
+    let len = u32::from_le_bytes(*source.read(at, 4).ok()?.first_chunk()?);
+    let start =
+        end.checked_sub((HEAD + frame::TAIL) as u64 + u64::from(len)).filter(|start| *start >= floor)?;
+    whole_frame(source, start).ok().filter(|(bytes, _)| bytes.len() as u64 == end - start).map(|_| start)
 }
 
 fn take_frame(
@@ -446,7 +461,8 @@ fn take_frame(
     Ok(())
 }
 
-fn decode_chunk(at: u64, frame: &Frame) -> Result<Vec<Entry>, ReadError> {
+/// The entries of a chunk.
+pub(crate) fn decode_chunk(at: u64, frame: &Frame) -> Result<Vec<Entry>, ReadError> {
     let wrong = |what| ReadError::Content { at, what };
     let entries: Vec<Entry> = unarchive(&frame.content).map_err(wrong)?;
     check::entries(&entries, frame.head.cell).map_err(wrong)?;

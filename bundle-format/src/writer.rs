@@ -133,6 +133,13 @@ impl BundleWriter {
         Ok(hash)
     }
 
+    /// Keeps a frame of a kind that this version does not know.
+    pub(crate) fn put_unknown(&mut self, frame: &frame::Frame) -> Result<(), WriteError> {
+        let reference = self.frame(frame.head.kind, frame.head.cell, &frame.content)?;
+        self.index.unknown.push(reference);
+        Ok(())
+    }
+
     /// Writes what is held back in memory, so that a crash loses nothing that was taken
     /// before (the system's own cache aside).
     ///

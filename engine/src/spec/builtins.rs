@@ -300,3 +300,21 @@ pub fn check_name(name: &str) -> Result<(), Problem> {
         false => Err(Problem::new(format!("\"{name}\" is no name: letters, digits, `_` and `-`"))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_stands_in_the_language_page() {
+        let page = include_str!("../../../docs/language.md");
+        let names = BUILTINS.iter().chain([&FAULT_ASSUMPTION, &STEP]).map(|def| def.name);
+        let methods = ISSUER_METHODS.iter().map(|def| def.name);
+        for name in names.filter(|name| *name != late::WRAPPER).chain(methods) {
+            assert!(page.contains(&format!("{name}(")), "{name} is missing");
+        }
+        for protocol in protocol::PROTOCOLS {
+            assert!(page.contains(&format!("`{}`", protocol.name())), "{} is missing", protocol.name());
+        }
+    }
+}
