@@ -3,9 +3,19 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
+/// What follows every `--help` of the whole command.
+const AFTER: &str = "\
+Exit codes:
+  0  test: every cell as expected; replay: exact
+  1  test: a cell failed; replay: another verdict than the recorded one
+  2  the command line or the spec is wrong
+  3  test: inconclusive; replay: same verdict, but something diverged
+  4  the host lacks something, or a service did not start
+  5  the bundle cannot be written or read";
+
 /// Deterministic record and replay for fault injection into microservices.
 #[derive(Debug, Parser)]
-#[command(name = "faultbox", version)]
+#[command(name = "faultbox", version, after_help = AFTER)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -17,7 +27,7 @@ pub struct Cli {
 pub enum Command {
     /// Run a spec: every scenario under every fault
     Test(TestArgs),
-    /// Drive a recorded cell again, without its environment
+    /// Drive recorded cells again, without their environment
     Replay(ReplayArgs),
     /// Show what a bundle holds
     Inspect(InspectArgs),
@@ -56,11 +66,11 @@ pub enum Format {
 pub struct TestArgs {
     /// The spec
     pub spec: PathBuf,
-    /// Seed of every decision; a fresh one is drawn and printed if there is none
+    /// Seed of every decision; without it a fresh one is drawn and printed
     #[arg(long)]
     pub seed: Option<u64>,
-    /// Only these cells: exact names, globs with *, or /regular expressions/
-    #[arg(long = "test", value_name = "NAME")]
+    /// Only these cells: names, globs (matrix_*_db_down) or /regular expressions/; repeatable
+    #[arg(long = "test", value_name = "CELL")]
     pub tests: Vec<String>,
     /// Print the names of the cells and stop
     #[arg(long)]
@@ -71,19 +81,19 @@ pub struct TestArgs {
     /// Run stand-ins instead of containers (mysql, redis and kafka images)
     #[arg(long)]
     pub embedded: bool,
-    /// Set an environment variable of a service
+    /// Set an environment variable of a service; repeatable
     #[arg(long = "env", value_name = "SERVICE:KEY=VALUE")]
     pub env: Vec<String>,
-    /// Run another executable for a service
+    /// Run another executable for a service; repeatable
     #[arg(long = "binary", value_name = "SERVICE=PATH")]
     pub binary: Vec<String>,
-    /// Write the bundle here
+    /// Write the bundle here; without it run-TIME-SEED.fb in $FAULTBOX_BUNDLE_DIR, else in this folder
     #[arg(long, value_name = "PATH", conflicts_with = "no_bundle")]
     pub bundle: Option<PathBuf>,
     /// Write no bundle
     #[arg(long)]
     pub no_bundle: bool,
-    /// Keep the service's binary in the bundle although every cell passed
+    /// Keep local executables in the bundle even if every cell passes
     #[arg(long)]
     pub embed: bool,
     /// How to print
@@ -97,11 +107,11 @@ pub struct TestArgs {
 /// How much of a recording runs again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Depth {
-    /// Nothing: recorded steps, live spec
+    /// Nothing: the spec judges the recorded steps again
     Judge,
     /// The service under test; every other service is served from the bundle
     Redrive,
-    /// Everything
+    /// Everything, stand-ins and mocks too
     Rerun,
 }
 
@@ -110,7 +120,7 @@ pub enum Depth {
 pub struct ReplayArgs {
     /// The bundle
     pub bundle: PathBuf,
-    /// Only these cells: exact names, globs with *, or /regular expressions/
+    /// Only these cells: names, globs (matrix_*_db_down) or /regular expressions/; repeatable
     #[arg(long = "test", value_name = "CELL")]
     pub tests: Vec<String>,
     /// The seed of the recording; another one is an error
@@ -119,10 +129,10 @@ pub struct ReplayArgs {
     /// What runs again
     #[arg(long, value_enum, default_value = "redrive")]
     pub depth: Depth,
-    /// Drive another executable of the service against the recording
+    /// Drive another executable of a service against the recording; repeatable
     #[arg(long = "with", value_name = "SERVICE=PATH")]
     pub with: Vec<String>,
-    /// Set an environment variable of the service
+    /// Set an environment variable of a service, over the recorded ones; repeatable
     #[arg(long = "env", value_name = "SERVICE:KEY=VALUE")]
     pub env: Vec<String>,
     /// Collapse nothing in the comparison
@@ -138,7 +148,7 @@ pub struct ReplayArgs {
 pub struct InspectArgs {
     /// The bundle
     pub bundle: PathBuf,
-    /// One cell in detail
+    /// One cell in detail; without it all of them, with the story of each failure
     pub cell: Option<String>,
     /// How to print
     #[arg(long, value_enum, default_value = "human")]

@@ -47,12 +47,23 @@ fn sweep(temp: &Path) {
     }
 }
 
-/// `2026-04-23T11-12-34` for nanoseconds since the Unix epoch (UTC).
+/// `2026-04-23T11-12-34`, as in the names of files, for nanoseconds since the Unix epoch (UTC).
 pub fn stamp(unix_ns: u64) -> String {
+    let (date, [hour, minute, second]) = utc(unix_ns);
+    format!("{date}T{hour:02}-{minute:02}-{second:02}")
+}
+
+/// `2026-04-23 11:12:34 UTC`, as people read it.
+pub fn date_and_time(unix_ns: u64) -> String {
+    let (date, [hour, minute, second]) = utc(unix_ns);
+    format!("{date} {hour:02}:{minute:02}:{second:02} UTC")
+}
+
+fn utc(unix_ns: u64) -> (String, [u64; 3]) {
     let seconds = unix_ns / 1_000_000_000;
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil(days);
-    format!("{year:04}-{month:02}-{day:02}T{:02}-{:02}-{:02}", rest / 3600, rest / 60 % 60, rest % 60)
+    (format!("{year:04}-{month:02}-{day:02}"), [rest / 3600, rest / 60 % 60, rest % 60])
 }
 
 /// Year, month and day of a day number since 1970-01-01 (proleptic Gregorian calendar).
@@ -105,5 +116,6 @@ mod tests {
         assert_eq!(stamp(0), "1970-01-01T00-00-00");
         assert_eq!(stamp(951_782_400_000_000_000), "2000-02-29T00-00-00");
         assert_eq!(stamp(1_776_942_754_000_000_000), "2026-04-23T11-12-34");
+        assert_eq!(date_and_time(1_776_942_754_000_000_000), "2026-04-23 11:12:34 UTC");
     }
 }

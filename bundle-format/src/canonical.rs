@@ -260,7 +260,9 @@ impl Gathered<'_> {
             ("ending", Value::text(format!("{:?}", verdict.ending).to_lowercase())),
             ("reason", Value::text(without_durations(&verdict.reason))),
         ]);
-        let label = format!("verdict {:?}: {}", verdict.ending, verdict.reason);
+        let ending = format!("{:?}", verdict.ending).to_lowercase();
+        let reason = if verdict.reason.is_empty() { "" } else { ": " };
+        let label = format!("verdict {ending}{reason}{}", verdict.reason);
         let raw = self.raw(u64::MAX, 0, label, value, false);
         self.streams.entry("verdict".to_owned()).or_default().push(raw);
     }

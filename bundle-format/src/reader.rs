@@ -168,7 +168,10 @@ impl Bundle {
     pub fn cell(&self, name: &str) -> Result<&CellSummary, ReadError> {
         self.index.cells.iter().find(|cell| cell.name == name).ok_or_else(|| {
             let nearest = self.index.cells.iter().map(|cell| &cell.name);
-            let nearest = nearest.min_by_key(|other| distance(name, other)).cloned();
+            let nearest = nearest.map(|other| (distance(name, other), other)).min_by_key(|(far, _)| *far);
+            // A name that shares less than half with what was asked is no help.
+            let nearest =
+                nearest.filter(|(far, _)| far * 2 <= name.chars().count()).map(|(_, other)| other.clone());
             ReadError::NoSuchCell { name: name.to_owned(), nearest }
         })
     }

@@ -9,10 +9,11 @@ use crate::cli::{Format, InspectArgs};
 use crate::terminal::{self, notice, plain, say};
 use crate::{exit_code, host};
 use faultbox_bundle_format::{
-    Body, Bundle, CellSummary, Class, Ending, Entry, Exchange, FaultCount, Outcome, Payload, Phase,
+    Body, Bundle, CellSummary, Class, Ending, Entry, Exchange, FaultCount, Outcome, Output, Payload, Phase,
     ReadError, RunStarted, Verdict,
 };
 use faultbox_replayer::diff::show;
+use std::collections::BTreeMap;
 
 /// Most lines of a story in the overview.
 const STORY: usize = 60;
@@ -108,9 +109,9 @@ impl Opened<'_> {
     fn head(&self) {
         if let Some(started) = &self.started {
             say(&format!(
-                "{} recorded {} UTC by faultbox {}, seed {} ({})",
+                "{} recorded {} by faultbox {}, seed {} ({})",
                 self.args.bundle.display(),
-                host::stamp(started.unix_ns),
+                host::date_and_time(started.unix_ns),
                 plain(&started.tool_version),
                 started.seed,
                 plain(&started.seed_source)
@@ -141,7 +142,7 @@ impl Opened<'_> {
         self.head();
         say("");
         self.story(cell, true);
-        say("\nhost:");
+        say("\nhost (where it was recorded):");
         for entry in &self.run {
             if let Body::HostFact(fact) = &entry.body {
                 say(&format!("  {}: {}", plain(&fact.name), plain(&fact.value)));
@@ -174,18 +175,31 @@ impl Opened<'_> {
                 count.matched
             ));
         }
-        say("  what happened in the scenario:");
-        self.happened(cell, whole, false);
+        let begun = cell.entries.iter().any(|entry| entry.phase == Phase::Scenario);
+        match begun {
+            true => say("  what happened in the scenario:"),
+            false => say("  what happened (the scenario was never begun):"),
+        }
+        self.happened(cell, whole, !begun);
         let seed = self.started.as_ref().map_or(0, |started| started.seed);
         say(&format!("  again:  faultbox replay {} --test {name} --seed {seed}", self.args.bundle.display()));
     }
 
     /// The entries behind a result, in the order in which they began.
     fn happened(&self, cell: &Cell<'_>, whole: bool, every_phase: bool) {
-        let shown = |entry: &&Entry| every_phase || entry.phase == Phase::Scenario;
+        // Faults begin to act just before the scenario begins.
+        let begins = |entry: &Entry| matches!(&entry.body, Body::FaultWindow(window) if window.active);
+        let shown = |entry: &&Entry| every_phase || entry.phase == Phase::Scenario || begins(entry);
         let base = cell.entries.iter().find(shown).map_or(0, |e| e.at_ns);
-        let mut lines: Vec<(u64, String)> =
-            cell.entries.iter().filter(shown).flat_map(|entry| line(entry, whole)).collect();
+        let mut printed = Printed::default();
+        let mut lines: Vec<(u64, String)> = Vec::new();
+        for entry in cell.entries.iter().filter(shown) {
+            match &entry.body {
+                Body::Output(output) => printed.add(entry.at_ns, output, &mut lines),
+                _ => lines.extend(line(entry, whole)),
+            }
+        }
+        printed.end(&mut lines);
         lines.sort_by_key(|(at, _)| *at);
         let most = if whole { usize::MAX } else { STORY };
         // What led to the end matters most: a long story loses its middle.
@@ -211,7 +225,8 @@ impl Opened<'_> {
             Some(verdict) => {
                 let mut json = verdict_json(cell.name, verdict);
                 if let (Some(map), true) = (json.as_object_mut(), self.args.cell.is_some()) {
-                    let entries = cell.entries.iter().filter_map(entry_json);
+                    let mut printed = Printed::default();
+                    let entries = cell.entries.iter().filter_map(|entry| entry_json(entry, &mut printed));
                     map.insert("entries".to_owned(), entries.collect::<Vec<_>>().into());
                 }
                 json
@@ -230,6 +245,41 @@ impl Opened<'_> {
         });
         say(&serde_json::to_string_pretty(&document).unwrap_or_default());
     }
+}
+
+/// What services print, put together to whole lines: a line can come in pieces.
+#[derive(Default)]
+struct Printed(BTreeMap<(String, bool), (u64, Vec<u8>)>);
+
+impl Printed {
+    fn add(&mut self, at_ns: u64, output: &Output, lines: &mut Vec<(u64, String)>) {
+        let key = (output.service.clone(), output.stderr);
+        let (began, mut text) = self.0.remove(&key).unwrap_or_default();
+        let mut began = if text.is_empty() { at_ns } else { began };
+        for piece in output.bytes.split_inclusive(|byte| *byte == b'\n') {
+            text.extend_from_slice(piece);
+            if piece.ends_with(b"\n") {
+                lines.extend(says(began, &output.service, &text));
+                text.clear();
+                began = at_ns;
+            }
+        }
+        if !text.is_empty() {
+            self.0.insert(key, (began, text));
+        }
+    }
+
+    fn end(self, lines: &mut Vec<(u64, String)>) {
+        for ((service, _), (began, text)) in self.0 {
+            lines.extend(says(began, &service, &text));
+        }
+    }
+}
+
+fn says(at_ns: u64, service: &str, line: &[u8]) -> Option<(u64, String)> {
+    let text = String::from_utf8_lossy(line);
+    let text = text.trim_end();
+    (!text.is_empty()).then(|| (at_ns, format!("{service} says: {text}")))
 }
 
 /// Which faults of a cell fired how often, on one line.
@@ -272,15 +322,18 @@ fn line(entry: &Entry, whole: bool) -> Vec<(u64, String)> {
         Body::Syscall(call) if whole || call.rule.is_some() => {
             one(format!("{}: {} {} -> {}", call.service, call.name, call.target, call.action))
         }
-        Body::Output(output) => {
-            let text = String::from_utf8_lossy(&output.bytes).into_owned();
-            let lines = text.lines().filter(|line| !line.trim().is_empty());
-            lines.map(|line| (entry.at_ns, format!("{} says: {line}", output.service))).collect()
-        }
         Body::Assertion(assertion) if !assertion.held => {
             one(format!("assertion failed at {}: {}", assertion.location, assertion.message))
         }
-        Body::ServiceExited(exited) => one(format!("{} ended", exited.service)),
+        Body::ServiceExited(exited) => {
+            let how = match (exited.code, exited.signal) {
+                (Some(code), _) => format!("exit code {code}"),
+                (_, Some(signal)) => format!("signal {signal}"),
+                _ => "its end was not seen".to_owned(),
+            };
+            let by = if exited.asked { "was stopped" } else { "ended by itself" };
+            one(format!("{} {by} ({how})", exited.service))
+        }
         _ => Vec::new(),
     }
 }
@@ -333,8 +386,12 @@ fn counts(cell: &Cell<'_>) {
     ));
 }
 
-fn entry_json(entry: &Entry) -> Option<serde_json::Value> {
-    let text = line(entry, true);
+/// An entry for `--format json`; a printed line belongs to the entry that ends it.
+fn entry_json(entry: &Entry, printed: &mut Printed) -> Option<serde_json::Value> {
+    let mut text = line(entry, true);
+    if let Body::Output(output) = &entry.body {
+        printed.add(entry.at_ns, output, &mut text);
+    }
     if text.is_empty() {
         return None;
     }

@@ -1,7 +1,7 @@
 //! `faultbox replay`: drive recorded cells again from a bundle, compare, say exact or where.
 
 use super::run::{self, Host};
-use super::test::{select, verdict_json};
+use super::test::{is_executable, select, verdict_json};
 use crate::cli::{Depth, Format, ReplayArgs};
 use crate::terminal::{self, notice, plain, say};
 use crate::{exit_code, host};
@@ -31,6 +31,10 @@ pub fn run(args: ReplayArgs) -> u8 {
 }
 
 fn try_run(args: &ReplayArgs) -> Result<u8, u8> {
+    if args.depth == Depth::Judge && !(args.with.is_empty() && args.env.is_empty()) {
+        notice("faultbox: --depth judge runs no service, so --with and --env change nothing");
+        return Err(exit_code::USAGE);
+    }
     let source = Source::open(&args.bundle)?;
     if args.seed.is_some_and(|seed| seed != source.started.seed) {
         notice(&format!("faultbox: the bundle was recorded with --seed {}", source.started.seed));
@@ -172,15 +176,37 @@ impl Source {
             files: Some(&files),
         };
         run::env_overrides(&env).map_err(usage)?;
-        let mut binaries = run::path_overrides("with", &args.with).map_err(usage)?;
-        if args.depth != Depth::Judge {
-            let plan = self.load(&options(binaries.clone()))?;
-            for service in &plan.topology.services {
-                let given = binaries.iter().any(|(name, _)| *name == service.name);
-                if let (ServiceKind::Binary { written, .. }, false) = (&service.kind, given) {
-                    binaries.push((service.name.clone(), self.executable(&service.name, written, dir)?));
+        let given = run::path_overrides("with", &args.with).map_err(usage)?;
+        if args.depth == Depth::Judge {
+            return self.load(&options(Vec::new()));
+        }
+        let mut binaries = Vec::new();
+        for service in &self.load(&options(Vec::new()))?.topology.services {
+            let ServiceKind::Binary { written, .. } = &service.kind else { continue };
+            let with = given.iter().find(|(name, _)| *name == service.name);
+            let path = match with {
+                Some((_, path)) if !is_executable(path) => {
+                    notice(&format!(
+                        "faultbox: {}: {}, given by --with, is not an executable file",
+                        service.name,
+                        path.display()
+                    ));
+                    return Err(exit_code::HOST);
                 }
-            }
+                Some((_, path)) => path.clone(),
+                None => self.executable(&service.name, written, dir)?,
+            };
+            binaries.push((service.name.clone(), path));
+        }
+        if let Some((name, _)) =
+            given.iter().find(|(name, _)| !binaries.iter().any(|(known, _)| known == name))
+        {
+            let known: Vec<&str> = binaries.iter().map(|(known, _)| known.as_str()).collect();
+            notice(&format!(
+                "faultbox: --with: no service with an executable is called {name}; there is {}",
+                known.join(", ")
+            ));
+            return Err(exit_code::USAGE);
         }
         self.load(&options(binaries))
     }
@@ -197,9 +223,13 @@ impl Source {
         use std::os::unix::fs::PermissionsExt;
         let stored = self.files.iter().find(|file| file.role == "binary" && file.service == service);
         let Some(stored) = stored else {
-            return Err(self.unreadable(&format!(
-                "it does not say which executable {service} was; give --with {service}=PATH"
-            )));
+            let why = match self.bundle.is_complete() {
+                true => "it does not say",
+                false => "it was cut short before it said",
+            };
+            return Err(
+                self.unreadable(&format!("{why} which executable {service} was; give --with {service}=PATH"))
+            );
         };
         if let Some(content) = stored.content.as_ref().and_then(|payload| payload.bytes()) {
             let path = dir.join(format!("{service}.recorded"));
@@ -231,7 +261,7 @@ impl Source {
 
     /// The cells that the patterns choose among the recorded ones.
     fn cells(&self, plan: &Plan, patterns: &[String]) -> Result<Vec<usize>, u8> {
-        let chosen = select(plan, patterns)?;
+        let chosen = select(plan, patterns, &format!("faultbox inspect {}", self.path.display()))?;
         let recorded: Vec<&str> = self.bundle.cells().iter().map(|cell| cell.name.as_str()).collect();
         let cells: Vec<usize> =
             chosen.into_iter().filter(|index| recorded.contains(&plan.cells[*index].name.as_str())).collect();
@@ -283,11 +313,15 @@ fn print(args: &ReplayArgs, replay: &Replay) {
     }
     let changed = !args.with.is_empty() || !args.env.is_empty();
     if outcome.exact() {
-        let how = if args.strict { "strict policy" } else { "default policy" };
-        let repeats = if outcome.repeats > 0 {
-            format!(", {} repeated requests", outcome.repeats)
-        } else {
-            String::new()
+        let how = match (args.depth, args.strict) {
+            (Depth::Judge, _) => "recorded steps judged again",
+            (_, true) => "strict policy",
+            (_, false) => "default policy",
+        };
+        let repeats = match outcome.repeats {
+            0 => String::new(),
+            1 => ", 1 repeated request".to_owned(),
+            more => format!(", {more} repeated requests"),
         };
         say(&format!("  exact ({how}{repeats})"));
         return;
@@ -307,12 +341,13 @@ fn print(args: &ReplayArgs, replay: &Replay) {
     }
     let more = outcome.divergences.len().saturating_sub(SHOWN);
     if more > 0 {
-        say(&format!("  and {more} more"));
+        say(&format!("  and {more} more (--format json shows all)"));
     }
 }
 
 fn report(args: &ReplayArgs, replays: &[Replay], policy: Policy) -> u8 {
-    let exact = replays.iter().filter(|replay| replay.outcome.exact()).count();
+    let exact = |replay: &&Replay| replay.outcome.exact() && !replay.outcome.setup_failed;
+    let exact = replays.iter().filter(exact).count();
     let lost = replays.iter().filter(|replay| !replay.outcome.reproduced).count();
     if args.format == Format::Json {
         let cells = replays.iter().map(|replay| {
@@ -341,7 +376,9 @@ fn report(args: &ReplayArgs, replays: &[Replay], policy: Policy) -> u8 {
         });
         say(&serde_json::to_string_pretty(&document).unwrap_or_default());
     } else if replays.len() > 1 {
-        say(&format!("\n{exact} exact, {} diverged", replays.len() - exact));
+        let undriven = replays.iter().filter(|replay| replay.outcome.setup_failed).count();
+        let more = if undriven > 0 { format!(", {undriven} not driven") } else { String::new() };
+        say(&format!("\n{exact} exact, {} diverged{more}", replays.len() - exact - undriven));
     }
     if replays.iter().any(|replay| replay.outcome.setup_failed) {
         exit_code::HOST

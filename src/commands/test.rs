@@ -42,7 +42,15 @@ fn try_run(args: &TestArgs) -> Result<u8, u8> {
         None => (fresh_seed()?, "generated"),
     };
     let plan = load(args, &addresses, seed)?;
-    let cells = select(&plan, &args.tests)?;
+    if plan.cells.is_empty() {
+        notice(&format!(
+            "faultbox: {} has no cells: a test is a function whose name begins with test_, or comes from fault_scenario() \
+             or fault_matrix()",
+            args.spec.display()
+        ));
+        return Err(exit_code::USAGE);
+    }
+    let cells = select(&plan, &args.tests, &format!("faultbox test {} --list", args.spec.display()))?;
     if args.list {
         cells.iter().for_each(|index| say(&plan.cells[*index].name));
         return Ok(exit_code::OK);
@@ -78,10 +86,12 @@ fn load(args: &TestArgs, addresses: &AddressBook, seed: u64) -> Result<Plan, u8>
     })
 }
 
-/// Indices of the cells that the patterns choose.
-pub fn select(plan: &Plan, patterns: &[String]) -> Result<Vec<usize>, u8> {
+/// Indices of the cells that the patterns choose; `lists` is the command that shows their names.
+pub fn select(plan: &Plan, patterns: &[String], lists: &str) -> Result<Vec<usize>, u8> {
     spec::select(plan, patterns).map_err(|error| {
-        notice(&format!("faultbox: {error}"));
+        let lost = matches!(error, spec::SelectError::None { nearest: None, .. });
+        let hint = if lost { format!("; their names: {lists}") } else { String::new() };
+        notice(&format!("faultbox: {error}{hint}"));
         exit_code::USAGE
     })
 }
@@ -109,12 +119,16 @@ fn check_host(plan: &Plan, args: &TestArgs, host: &Host) -> Result<(), u8> {
             ServiceKind::Build(_) | ServiceKind::Remote(_) => {
                 lacking.push(format!("{}: build= and remote= are not in this version", service.name));
             }
-            ServiceKind::Binary { path, written } if !is_executable(path) => lacking.push(format!(
-                "{}: {written} is not an executable file ({}); build it, or give --binary {}=PATH",
-                service.name,
-                path.display(),
-                service.name
-            )),
+            ServiceKind::Binary { path, written } if !is_executable(path) => {
+                let (name, place) = (&service.name, path.display());
+                let given = args.binary.iter().any(|flag| flag.split_once('=').is_some_and(|(to, _)| to == name));
+                lacking.push(match given {
+                    true => format!("{name}: {place}, given by --binary, is not an executable file"),
+                    false => format!(
+                        "{name}: {written} is not an executable file ({place}); build it, or give --binary {name}=PATH"
+                    ),
+                });
+            }
             ServiceKind::Binary { .. } | ServiceKind::Mock(_) => {}
         }
     }
@@ -132,7 +146,8 @@ fn check_host(plan: &Plan, args: &TestArgs, host: &Host) -> Result<(), u8> {
     Err(exit_code::HOST)
 }
 
-fn is_executable(path: &Path) -> bool {
+/// Whether this is a file that may be executed.
+pub fn is_executable(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
@@ -171,8 +186,13 @@ impl Session<'_> {
                 self.host.context(self.seed, redactor, sink.clone(), oracle, &dir, embedded, addresses);
             self.run_cells(&context).await
         });
-        let bundle = self.finish(recorder)?;
+        // Results that were reached are shown even where the bundle was lost.
+        let (bundle, lost) = match self.finish(recorder) {
+            Ok(bundle) => (bundle, None),
+            Err(code) => (None, Some(code)),
+        };
         let code = self.report(&results, bundle.as_deref(), interrupted);
+        let code = lost.unwrap_or(code);
         // Tasks that still hold connections end with the runtime.
         runtime.shutdown_background();
         Ok(code)
@@ -187,8 +207,15 @@ impl Session<'_> {
             let stamp = host::stamp(faultbox_engine::clock::RunClock::start().unix_ns());
             dir.join(format!("run-{stamp}-{}.fb", self.seed))
         });
+        if path.is_dir() {
+            notice(&format!(
+                "faultbox: cannot write {}: it is a folder; --bundle wants a file",
+                path.display()
+            ));
+            return Err(exit_code::BUNDLE);
+        }
         let recorder = Recorder::create(&path, header, redactor).map_err(|error| {
-            notice(&format!("faultbox: the bundle {} cannot be written: {error}", path.display()));
+            notice(&format!("faultbox: {error}; give another --bundle PATH, or --no-bundle"));
             exit_code::BUNDLE
         })?;
         Ok(Some(Arc::new(recorder)))
@@ -213,7 +240,11 @@ impl Session<'_> {
             let setup_failed = result.setup_failed;
             results.push(result);
             if setup_failed {
-                notice("faultbox: the remaining cells were not run");
+                match self.cells.len() - results.len() {
+                    0 => {}
+                    1 => notice("faultbox: the remaining cell was not run"),
+                    more => notice(&format!("faultbox: the remaining {more} cells were not run")),
+                }
                 break;
             }
         }
@@ -251,12 +282,13 @@ impl Session<'_> {
             Ok(()) => "yes".to_owned(),
             Err(why) => format!("no: {why}"),
         };
+        let flag = |held: bool| if held { "yes".to_owned() } else { "no".to_owned() };
         for (name, value) in [
             ("kernel", facts.kernel.clone()),
             ("network namespaces", yes(&facts.namespaces)),
             ("seccomp user notification", yes(&facts.seccomp_notify)),
-            ("seccomp wait killable", facts.wait_killable.to_string()),
-            ("seccomp synchronous wake-up", facts.sync_wake_up.to_string()),
+            ("seccomp wait killable", flag(facts.wait_killable)),
+            ("seccomp synchronous wake-up", flag(facts.sync_wake_up)),
             ("architecture", std::env::consts::ARCH.to_owned()),
         ] {
             journal.note("faultbox", "run", None, Body::HostFact(Named { name: name.to_owned(), value }));

@@ -18,7 +18,9 @@ pub fn run(path: &Path) -> u8 {
             exit_code::OK
         }
         Err(error) => {
-            notice(&format!("faultbox: {}: {}", path.display(), plain(&error.to_string())));
+            let cut = Bundle::open(path).is_ok_and(|bundle| !bundle.is_complete());
+            let cut = if cut { "incomplete, the run that wrote it was cut short: " } else { "" };
+            notice(&format!("faultbox: {}: {cut}{}", path.display(), plain(&error.to_string())));
             exit_code::BUNDLE
         }
     }

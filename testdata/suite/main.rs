@@ -11,6 +11,8 @@ mod chapter;
 mod mistakes;
 mod mutations;
 mod replays;
+mod specs;
+mod transcripts;
 
 use serde_json::Value;
 use std::path::{Path, PathBuf};

@@ -40,11 +40,7 @@ pub async fn wait_ready(
             Err(_) => "no answer".to_owned(),
         };
         if Instant::now() + pause >= deadline {
-            return Err(SetupError::NotReady {
-                service: service.name.clone(),
-                seconds: check.timeout.as_secs(),
-                why,
-            });
+            return Err(SetupError::NotReady { service: service.name.clone(), limit: check.timeout, why });
         }
         tokio::time::sleep(pause).await;
         pause = check.interval.unwrap_or((pause * 5 / 4).min(LONGEST_PAUSE));

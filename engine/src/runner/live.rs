@@ -175,20 +175,24 @@ impl Live {
                 .collect(),
             isolated: self.run.isolation == supervisor::Isolation::Namespace,
         };
-        let mut running =
-            supervisor::launch(launch, policy.clone()).await.map_err(|error| failed(error.to_string()))?;
+        let mut running = supervisor::launch(launch, policy.clone())
+            .await
+            .map_err(|error| SetupError::of_launch(&service.name, &error))?;
         cell.journal.note(&service.name, "lifecycle", None, Body::ServiceStarted(started));
-        let output = super::OutputLog::follow(&service.name, running.output(), cell.run_journal.clone());
+        let mut output = super::OutputLog::follow(&service.name, running.output(), cell.run_journal.clone());
         for interface in &service.interfaces {
             let name = format!("{}.{}", service.name, interface.name);
             lock(&self.ways).insert(name, running.dial(interface.port));
         }
         let (way, log) = (|port| running.dial(port), || output.tail());
         let ready = tokio::select! {
-            ready = health::wait_ready(service, &way, &log) => ready,
-            exit = running.exited() => Err(failed(format!("it ended at once ({})", super::exit_words(exit)))),
+            ready = health::wait_ready(service, &way, &log) => ready.map_err(|error| (error, output.tail())),
+            exit = running.exited() => {
+                let ended = failed(format!("it ended at once ({})", super::exit_words(exit)));
+                Err((ended, output.whole_tail().await))
+            }
         };
-        ready.map_err(|error| error.with_log(&output.tail()))?;
+        ready.map_err(|(error, tail)| error.with_log(&tail))?;
         cell.journal.note(&service.name, "lifecycle", None, Body::ServiceReady(service.name.clone()));
         if service.has_seed {
             let seeded = cell.call_seed(&service.name).await;

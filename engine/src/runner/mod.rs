@@ -113,13 +113,24 @@ pub enum SetupError {
         /// Why.
         why: String,
     },
+    /// The host did not let the service start.
+    #[error("{service} did not start: {why}")]
+    Host {
+        /// The service.
+        service: String,
+        /// Why.
+        why: String,
+    },
+    /// The user ended the run.
+    #[error("interrupted")]
+    Interrupted,
     /// The service did not become ready.
-    #[error("{service} was not ready within {seconds}s: {why}")]
+    #[error("{service} was not ready within {limit:?}: {why}")]
     NotReady {
         /// The service.
         service: String,
         /// Its limit.
-        seconds: u64,
+        limit: Duration,
         /// The last attempt's reason.
         why: String,
     },
@@ -160,6 +171,36 @@ pub enum SetupError {
 }
 
 impl SetupError {
+    /// Why a launch failed: the executable's own fault, or the host's.
+    pub fn of_launch(service: &str, error: &supervisor::LaunchError) -> Self {
+        let service = service.to_owned();
+        match error {
+            supervisor::LaunchError::Step { step, source, .. } if step.starts_with("execute") => {
+                SetupError::Start { service, why: format!("{step}: {source}") }
+            }
+            supervisor::LaunchError::Step { step, source, .. } => {
+                SetupError::Host { service, why: format!("{step}: {source}") }
+            }
+            supervisor::LaunchError::Launcher { message, .. } => {
+                SetupError::Host { service, why: format!("the launcher failed: {message}") }
+            }
+            supervisor::LaunchError::UnknownFamily(_) => SetupError::Host { service, why: error.to_string() },
+        }
+    }
+
+    /// Whose failure it is.
+    fn blame(&self, sut: Option<&str>) -> Blame {
+        match self {
+            SetupError::Seed { .. } | SetupError::Reset { .. } => Blame::Spec,
+            SetupError::Start { service, .. } | SetupError::NotReady { service, .. } => {
+                blame_of(service, sut)
+            }
+            SetupError::WithLog { error, .. } => error.blame(sut),
+            SetupError::NoEngine { .. } | SetupError::Host { .. } => Blame::Faultbox,
+            SetupError::Interrupted => Blame::None,
+        }
+    }
+
     /// The error with the service's last lines, where there are any.
     pub fn with_log(self, tail: &[u8]) -> Self {
         let text = String::from_utf8_lossy(tail);
@@ -224,10 +265,22 @@ impl OutputLog {
         lock(&self.tail).clone()
     }
 
+    /// The end of what a process that has ended printed.
+    pub async fn whole_tail(&mut self) -> Vec<u8> {
+        self.followed_to_end().await;
+        self.tail()
+    }
+
     /// Waits until everything printed is in the journal.
-    pub async fn drained(self) {
+    pub async fn drained(mut self) {
+        self.followed_to_end().await;
+    }
+
+    async fn followed_to_end(&mut self) {
         // A descendant that keeps the pipe open must not keep the cell.
-        let _ = tokio::time::timeout(GRACE, self.followed).await;
+        if !self.followed.is_finished() {
+            let _ = tokio::time::timeout(GRACE, &mut self.followed).await;
+        }
     }
 }
 
@@ -334,12 +387,12 @@ pub async fn run_cell(
     let mut locals = Vec::new();
     let prepared = tokio::select! {
         prepared = prepare(&cell, &environment, &mut locals) => prepared,
-        () = run.interrupted.cancelled() => Err(interrupted()),
+        () = run.interrupted.cancelled() => Err(SetupError::Interrupted),
     };
     let setup_failed = prepared.is_err();
     let (judgement, scenario_ns) = match prepared {
         Ok(()) => scenario(&cell, &locals).await,
-        Err(error) => (setup_failure(&error), 0),
+        Err(error) => (setup_failure(&cell, &error), 0),
     };
     cell.journal.enter(Phase::Tail);
     let crashed = stop(&cell, locals).await;
@@ -372,16 +425,46 @@ pub fn addresses_of(service: &Service) -> impl Iterator<Item = Named> + '_ {
         .map(|i| Named { name: format!("@{}.{}", service.name, i.name), value: i.addr.clone() })
 }
 
-fn interrupted() -> SetupError {
-    SetupError::Start { service: "the cell".to_owned(), why: "interrupted".to_owned() }
+/// Whose failure it is when this service fails.
+fn blame_of(service: &str, sut: Option<&str>) -> Blame {
+    if sut == Some(service) { Blame::ServiceUnderTest } else { Blame::Dependency }
 }
 
-fn setup_failure(error: &SetupError) -> Judgement {
-    let blame = match error {
-        SetupError::Seed { .. } | SetupError::Reset { .. } => Blame::Spec,
-        _ => Blame::Dependency,
+fn sut(cell: &CellContext) -> Option<&str> {
+    cell.plan.topology.sut().map(|service| service.name.as_str())
+}
+
+fn setup_failure(cell: &CellContext, error: &SetupError) -> Judgement {
+    let ending = match error {
+        SetupError::Interrupted => Ending::Inconclusive,
+        _ => Ending::Error,
     };
-    Judgement { ending: Ending::Error, reason: error.to_string(), blame }
+    Judgement { ending, reason: error.to_string(), blame: error.blame(sut(cell)) }
+}
+
+/// What to say of a service that found a port taken, by its last words: who has it.
+fn taken_port(tail: &[u8], asked: &[(String, std::net::SocketAddr)], isolated: bool) -> Option<String> {
+    let text = String::from_utf8_lossy(tail).to_lowercase();
+    let line = text.lines().rfind(|line| {
+        ["address already in use", "address in use", "eaddrinuse"].iter().any(|words| line.contains(words))
+    })?;
+    if !isolated {
+        let why = "it wants a port that is taken on this host's loopback, which services share here; a port that an \
+                   interface() declares is never taken";
+        return Some(why.to_owned());
+    }
+    let named = |port: u16| line.split(|c: char| !c.is_ascii_digit()).any(|n| n == port.to_string());
+    let mut holders: Vec<_> = asked.iter().filter(|(_, addr)| named(addr.port())).collect();
+    if holders.is_empty() {
+        holders.extend(asked);
+    }
+    let list: Vec<String> = holders.iter().map(|(name, addr)| format!("{name} at {addr}")).collect();
+    (!list.is_empty()).then(|| {
+        format!(
+            "it wants a port that is taken in its network by {}; declare another port there",
+            list.join(", ")
+        )
+    })
 }
 
 async fn prepare(
@@ -451,10 +534,12 @@ async fn start_local(
             .collect(),
         isolated,
     };
-    let mut running = supervisor::launch(launch, policy).await.map_err(|error| failed(error.to_string()))?;
+    let mut running = supervisor::launch(launch, policy)
+        .await
+        .map_err(|error| SetupError::of_launch(&service.name, &error))?;
     let started = ServiceStarted { pid: running.pid, ..started };
     cell.journal.note(&service.name, "lifecycle", None, Body::ServiceStarted(started));
-    let output = OutputLog::follow(&service.name, running.output(), cell.journal.clone());
+    let mut output = OutputLog::follow(&service.name, running.output(), cell.journal.clone());
 
     let listeners = if isolated {
         std::mem::take(&mut running.listeners)
@@ -471,12 +556,15 @@ async fn start_local(
     }
     let (way, log) = (|port| running.dial(port), || output.tail());
     let ready = tokio::select! {
-        ready = health::wait_ready(service, &way, &log) => ready,
-        exit = running.exited() => Err(failed(format!("it ended at once ({})", exit_words(exit)))),
+        ready = health::wait_ready(service, &way, &log) => ready.map_err(|error| (error, output.tail())),
+        exit = running.exited() => {
+            let tail = output.whole_tail().await;
+            let taken = taken_port(&tail, &asked, isolated).map(|why| format!(": {why}")).unwrap_or_default();
+            Err((failed(format!("it ended at once ({}){taken}", exit_words(exit))), tail))
+        }
     };
-    let tail = output.tail();
     locals.push(Local { service: service.name.clone(), running, output });
-    ready.map_err(|error| error.with_log(&tail))?;
+    ready.map_err(|(error, tail)| error.with_log(&tail))?;
     cell.journal.note(&service.name, "lifecycle", None, Body::ServiceReady(service.name.clone()));
     Ok(())
 }
@@ -544,25 +632,27 @@ async fn scenario(cell: &Arc<CellContext>, locals: &[Local]) -> (Judgement, u64)
         return (Judgement { ending: Ending::Error, reason, blame: Blame::Faultbox }, scenario_ns);
     }
     match locals.iter().find(|local| local.running.exit().is_some()) {
-        Some(local) => (crash(&local.service), scenario_ns),
+        Some(local) => (crash(cell, &local.service, local.running.exit()), scenario_ns),
         None => (judgement, scenario_ns),
     }
 }
 
-fn crash(service: &str) -> Judgement {
+fn crash(cell: &CellContext, service: &str, exit: Option<Exit>) -> Judgement {
+    let how = exit.map(|exit| format!(" ({})", exit_words(exit))).unwrap_or_default();
     Judgement {
         ending: Ending::Failed,
-        reason: format!("{service} exited unasked during the scenario"),
-        blame: Blame::ServiceUnderTest,
+        reason: format!("{service} exited unasked{how}"),
+        blame: blame_of(service, sut(cell)),
     }
 }
 
-/// Ends the local executables, last started first.
-async fn stop(cell: &Arc<CellContext>, locals: Vec<Local>) -> bool {
-    let mut crashed = false;
+/// Ends the local executables, last started first. Gives the one that had ended by itself.
+async fn stop(cell: &Arc<CellContext>, locals: Vec<Local>) -> Option<(String, Exit)> {
+    let mut crashed = None;
     for local in locals.into_iter().rev() {
-        let unasked = local.running.exit().is_some();
-        crashed |= unasked;
+        let ended = local.running.exit();
+        let unasked = ended.is_some();
+        crashed = ended.map(|exit| (local.service.clone(), exit)).or(crashed);
         let exit = local.running.stop(GRACE).await;
         local.output.drained().await;
         let (code, signal) = match exit {
@@ -587,7 +677,7 @@ fn exit_words(exit: Exit) -> String {
 fn verdict(
     cell: &CellContext,
     judgement: Judgement,
-    crashed: bool,
+    crashed: Option<(String, Exit)>,
     began_ns: u64,
     scenario_ns: u64,
     memory: &MemorySink,
@@ -604,9 +694,8 @@ fn verdict(
             blame: Blame::Spec,
         };
     }
-    if judgement.ending == Ending::Passed && crashed {
-        let sut = cell.plan.topology.sut().map(|s| s.name.clone()).unwrap_or_default();
-        judgement = crash(&sut);
+    if let (Ending::Passed, Some((service, exit))) = (judgement.ending, crashed) {
+        judgement = crash(cell, &service, Some(exit));
     }
     let verdict = Verdict {
         ending: judgement.ending,
@@ -623,4 +712,33 @@ fn verdict(
     let unix_ns = cell.journal.clock().unix_ns();
     let digest = canonical::of_cell_with(&entries, Some(&verdict), unix_ns, Policy::Default).digest;
     Verdict { digest, ..verdict }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked() -> Vec<(String, std::net::SocketAddr)> {
+        [("auth.main", 8080), ("db.main", 3306)]
+            .map(|(name, port)| (name.to_owned(), std::net::SocketAddr::from(([127, 0, 0, 1], port))))
+            .to_vec()
+    }
+
+    #[test]
+    fn a_taken_port_names_its_holder() {
+        let tail = b"starting\nlisten tcp :8080: bind: address already in use\n";
+        let said = taken_port(tail, &asked(), true).unwrap();
+        assert!(said.contains("auth.main at 127.0.0.1:8080") && !said.contains("db.main"), "{said}");
+        let unnamed = taken_port(b"Error: EADDRINUSE\n", &asked(), true).unwrap();
+        assert!(unnamed.contains("auth.main") && unnamed.contains("db.main"), "{unnamed}");
+        let shared = taken_port(tail, &asked(), false).unwrap();
+        assert!(shared.contains("this host's loopback"), "{shared}");
+    }
+
+    #[test]
+    fn other_last_words_say_nothing_of_ports() {
+        assert_eq!(taken_port(b"DATABASE_URL is not set on 8080\n", &asked(), true), None);
+        assert_eq!(taken_port(b"", &asked(), false), None);
+        assert_eq!(taken_port(b"address already in use\n", &[], true), None);
+    }
 }

@@ -3,7 +3,7 @@
 use super::convert::duration_words;
 use super::diagnostics::nearest;
 use crate::fault::{Assumption, Pattern};
-use crate::plan::{Plan, RequireFire};
+use crate::plan::{Cell, Plan, RequireFire};
 use crate::topology::{Service, ServiceKind};
 use std::fmt::Write;
 
@@ -78,7 +78,9 @@ fn near(pattern: &str, names: &[&str]) -> Option<String> {
             + strsim::damerau_levenshtein(tail, &part(name, false, tail.chars().count()))
     };
     let best = names.iter().map(|name| (distance(name), *name)).min_by_key(|(distance, _)| *distance);
-    best.filter(|(distance, _)| *distance <= 4).map(|(_, name)| name.to_owned())
+    // A name of which less than half of what was written is right is no help.
+    let literal = head.chars().count() + tail.chars().count();
+    best.filter(|(distance, _)| *distance <= 4 && distance * 2 <= literal).map(|(_, name)| name.to_owned())
 }
 
 type Matches = Box<dyn Fn(&str) -> bool>;
@@ -152,14 +154,16 @@ pub fn describe(plan: &Plan, cells: &[usize]) -> String {
         }
     }
     let _ = writeln!(out, "\nCells ({}):", cells.len());
-    let width = chosen().map(|cell| cell.name.len()).max().unwrap_or(0);
+    let under =
+        |cell: &Cell| cell.assumption.as_ref().map(|a| format!("  under {}", a.name)).unwrap_or_default();
+    let widest = |text: &dyn Fn(&Cell) -> usize| chosen().map(text).max().unwrap_or(0);
+    let name = widest(&|cell| cell.name.len());
+    let fault = widest(&|cell| under(cell).len());
+    let expectation = widest(&|cell| cell.expectation.len());
     for cell in chosen() {
-        let mut line = format!("  {:width$}", cell.name);
-        if let Some(assumption) = &cell.assumption {
-            let _ = write!(line, "  under {}", assumption.name);
-        }
-        if !cell.expectation.is_empty() {
-            let _ = write!(line, "  {}", cell.expectation);
+        let mut line = format!("  {:name$}{:fault$}", cell.name, under(cell));
+        if expectation > 0 {
+            let _ = write!(line, "  {:expectation$}", cell.expectation);
         }
         let _ = write!(line, "  within {}", duration_words(cell.timeout));
         if cell.require_faults_fire == RequireFire::Yes {
@@ -167,8 +171,11 @@ pub fn describe(plan: &Plan, cells: &[usize]) -> String {
         }
         let _ = writeln!(out, "{}", line.trim_end());
     }
+    if !plan.warnings.is_empty() {
+        out.push('\n');
+    }
     for warning in &plan.warnings {
-        let _ = writeln!(out, "\nwarning: {warning}");
+        let _ = writeln!(out, "warning: {warning}");
     }
     out
 }
