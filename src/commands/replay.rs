@@ -168,6 +168,7 @@ impl Source {
             addresses,
             env: run::env_overrides(&env).unwrap_or_default(),
             binaries,
+            seed: self.started.seed,
             files: Some(&files),
         };
         run::env_overrides(&env).map_err(usage)?;

@@ -36,7 +36,12 @@ fn try_run(args: &TestArgs) -> Result<u8, u8> {
     let offline = args.list || args.dry_run;
     let host = if offline { None } else { Some(Host::probe()?) };
     let addresses = Arc::new(host.as_ref().map_or_else(AddressBook::isolated, Host::addresses));
-    let plan = load(args, &addresses)?;
+    let (seed, source) = match args.seed {
+        Some(seed) => (seed, "cli"),
+        None if offline => (0, "none"),
+        None => (fresh_seed()?, "generated"),
+    };
+    let plan = load(args, &addresses, seed)?;
     let cells = select(&plan, &args.tests)?;
     if args.list {
         cells.iter().for_each(|index| say(&plan.cells[*index].name));
@@ -48,10 +53,6 @@ fn try_run(args: &TestArgs) -> Result<u8, u8> {
     }
     let host = host.ok_or(exit_code::HOST)?;
     check_host(&plan, args, &host)?;
-    let (seed, source) = match args.seed {
-        Some(seed) => (seed, "cli"),
-        None => (fresh_seed()?, "generated"),
-    };
     if args.format == Format::Human {
         say(&format!("Seed: {seed} ({source})\n"));
     }
@@ -59,7 +60,7 @@ fn try_run(args: &TestArgs) -> Result<u8, u8> {
     Session { args, host: &host, plan: Arc::new(plan), cells, seed, source, addresses }.run()
 }
 
-fn load(args: &TestArgs, addresses: &AddressBook) -> Result<Plan, u8> {
+fn load(args: &TestArgs, addresses: &AddressBook, seed: u64) -> Result<Plan, u8> {
     let usage = |why: String| {
         notice(&format!("faultbox: {why}"));
         exit_code::USAGE
@@ -68,6 +69,7 @@ fn load(args: &TestArgs, addresses: &AddressBook) -> Result<Plan, u8> {
         addresses,
         env: run::env_overrides(&args.env).map_err(usage)?,
         binaries: run::path_overrides("binary", &args.binary).map_err(usage)?,
+        seed,
         files: None,
     };
     spec::load(&args.spec, &options).map_err(|errors| {
