@@ -39,9 +39,9 @@ type undelivered struct {
 // most; an event that is not delivered by then stays in an outbox in memory, from which drain sees
 // to it that it is. Events may be published twice, never lost while the process lives.
 type bus struct {
-	client   *kgo.Client
-	assigned chan struct{} // closed when the group has given us a part of the topic
-	blocks   bool
+	client *kgo.Client
+	joined chan struct{} // closed when the group has said what our part of the topic is
+	blocks bool
 
 	mu     sync.Mutex
 	outbox []undelivered
@@ -49,8 +49,8 @@ type bus struct {
 
 // newBus makes producer and consumer in one client, which connects in the background.
 func newBus(brokers []string, bug Bug) (*bus, error) {
-	b := &bus{assigned: make(chan struct{}), blocks: bug == busBlock}
-	assigned := sync.OnceFunc(func() { close(b.assigned) })
+	b := &bus{joined: make(chan struct{}), blocks: bug == busBlock}
+	joined := sync.OnceFunc(func() { close(b.joined) })
 	client, err := kgo.NewClient(
 		kgo.SeedBrokers(brokers...),
 		kgo.ClientID("orders-api"),
@@ -63,18 +63,15 @@ func newBus(brokers []string, bug Bug) (*bus, error) {
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtEnd()),
 		kgo.SessionTimeout(6*time.Second),
 		kgo.HeartbeatInterval(2*time.Second),
-		kgo.OnPartitionsAssigned(func(_ context.Context, _ *kgo.Client, parts map[string][]int32) {
-			if len(parts[topic]) > 0 {
-				assigned()
-			}
-		}),
+		// Called for an empty part as well: there may be more members than partitions.
+		kgo.OnPartitionsAssigned(func(context.Context, *kgo.Client, map[string][]int32) { joined() }),
 	)
 	b.client = client
 	return b, err
 }
 
 // warm waits until the topic has a leader (asking for it creates it), opens the connection that
-// events will be sent on, and waits for the consumer group's assignment.
+// events will be sent on, and waits for our place in the consumer group.
 func (b *bus) warm(ctx context.Context) {
 	for range leaderAttempts {
 		leader, err := b.leader(ctx)
@@ -91,7 +88,7 @@ func (b *bus) warm(ctx context.Context) {
 		time.Sleep(leaderPause)
 	}
 	select {
-	case <-b.assigned:
+	case <-b.joined:
 	case <-ctx.Done():
 	}
 }
