@@ -24,8 +24,6 @@ use std::time::Duration;
 
 /// How long a health check may take in all, unless it says so.
 const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(60);
-/// Pause between the attempts of a health check, unless it says so.
-const HEALTHCHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// Attributes of services, which interfaces cannot be called.
 const RESERVED: &[&str] = &["name", "service"];
 
@@ -322,7 +320,7 @@ fn check<'v>(call: &Call<'_, 'v, '_, '_>, probe: Probe) -> Result<Value<'v>> {
         name: call.def.name,
         probe,
         timeout: call.duration("timeout")?.unwrap_or(HEALTHCHECK_TIMEOUT),
-        interval: call.duration("interval")?.unwrap_or(HEALTHCHECK_INTERVAL),
+        interval: call.duration("interval")?,
     };
     Ok(call.eval.heap().alloc(value))
 }

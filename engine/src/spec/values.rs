@@ -440,8 +440,8 @@ pub struct HealthcheckValue {
     pub probe: Probe,
     /// How long it may take in all.
     pub timeout: Duration,
-    /// Pause between attempts.
-    pub interval: Duration,
+    /// Pause between attempts; `None` lets them grow from short ones.
+    pub interval: Option<Duration>,
 }
 
 impl Thing for HealthcheckValue {
