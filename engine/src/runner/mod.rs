@@ -245,8 +245,8 @@ impl CellContext {
         let number = index as u32 + 1;
         let journal = Arc::new(Journal::new(sink, run.clock, run.sequence.clone(), number, &cell.name));
         let run_journal = Arc::new(Journal::new(run.sink.clone(), run.clock, run.sequence.clone(), 0, ""));
-        let sut = plan.topology.sut().map(|s| s.name.clone()).unwrap_or_default();
-        let faults = ActiveFaults::new(journal.clone(), run.oracle.clone(), &sut);
+        let suts = plan.topology.suts().map(|s| s.name.clone()).collect();
+        let faults = ActiveFaults::of_fleet(journal.clone(), run.oracle.clone(), suts);
         let run_key = Key::of_run(run.seed);
         let mocks = plan.topology.services.iter().filter(|s| matches!(s.kind, ServiceKind::Mock(_)));
         let mocks =
@@ -557,12 +557,12 @@ fn crash(service: &str) -> Judgement {
     }
 }
 
-/// Ends the local executables, last started first.
-async fn stop(cell: &Arc<CellContext>, locals: Vec<Local>) -> bool {
-    let mut crashed = false;
+/// Ends the local executables, last started first; says which had ended by itself.
+async fn stop(cell: &Arc<CellContext>, locals: Vec<Local>) -> Option<String> {
+    let mut crashed = None;
     for local in locals.into_iter().rev() {
         let unasked = local.running.exit().is_some();
-        crashed |= unasked;
+        crashed = if unasked { Some(local.service.clone()) } else { crashed };
         let exit = local.running.stop(GRACE).await;
         local.output.drained().await;
         let (code, signal) = match exit {
@@ -587,7 +587,7 @@ fn exit_words(exit: Exit) -> String {
 fn verdict(
     cell: &CellContext,
     judgement: Judgement,
-    crashed: bool,
+    crashed: Option<String>,
     began_ns: u64,
     scenario_ns: u64,
     memory: &MemorySink,
@@ -604,9 +604,8 @@ fn verdict(
             blame: Blame::Spec,
         };
     }
-    if judgement.ending == Ending::Passed && crashed {
-        let sut = cell.plan.topology.sut().map(|s| s.name.clone()).unwrap_or_default();
-        judgement = crash(&sut);
+    if let (Ending::Passed, Some(service)) = (judgement.ending, crashed) {
+        judgement = crash(&service);
     }
     let verdict = Verdict {
         ending: judgement.ending,
