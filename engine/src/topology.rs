@@ -35,11 +35,17 @@ impl Topology {
                 || asked.interfaces.iter().any(|i| asker.env.iter().any(|(_, v)| v.contains(&i.addr))))
     }
 
-    /// The service under test: the one with a binary on which no other service depends.
+    /// The service under test: the first of [`Topology::suts`].
     pub fn sut(&self) -> Option<&Service> {
+        self.suts().next()
+    }
+
+    /// The services under test: those with a binary on which no other service depends. Several are a
+    /// fleet: what holds for the service under test holds for each of them.
+    pub fn suts(&self) -> impl Iterator<Item = &Service> {
         let depended = |name: &str| self.services.iter().any(|s| s.depends_on.iter().any(|d| d == name));
-        let mut binaries = self.services.iter().filter(|s| matches!(s.kind, ServiceKind::Binary { .. }));
-        binaries.find(|s| !depended(&s.name))
+        let binaries = self.services.iter().filter(|s| matches!(s.kind, ServiceKind::Binary { .. }));
+        binaries.filter(move |s| !depended(&s.name))
     }
 
     /// Services in an order in which each comes after what it depends on. Cycles are refused

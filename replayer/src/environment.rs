@@ -1,4 +1,4 @@
-//! The recorded environment: the service under test runs, every other interface is served
+//! The recorded environment: the services under test run, every other interface is served
 //! from the tape by its protocol's own server side.
 
 use crate::tape::Tape;
@@ -8,24 +8,25 @@ use faultbox_engine::mock::MockCell;
 use faultbox_engine::protocol::{Protocol, ProtocolError};
 use faultbox_engine::runner::{CellContext, SetupError};
 use faultbox_engine::topology::ServiceKind;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// See the module.
 pub struct RecordedEnvironment {
     tape: Arc<Tape>,
-    sut: String,
+    suts: BTreeSet<String>,
 }
 
 impl RecordedEnvironment {
-    /// An environment over a tape for the service under test.
-    pub fn new(tape: Arc<Tape>, sut: &str) -> Arc<Self> {
-        Arc::new(RecordedEnvironment { tape, sut: sut.to_owned() })
+    /// An environment over a tape for the services under test.
+    pub fn new(tape: Arc<Tape>, suts: BTreeSet<String>) -> Arc<Self> {
+        Arc::new(RecordedEnvironment { tape, suts })
     }
 }
 
 impl Environment for RecordedEnvironment {
     fn runs(&self, service: &str) -> bool {
-        service == self.sut
+        self.suts.contains(service)
     }
 
     fn prepare<'a>(&'a self, cell: &'a Arc<CellContext>) -> BoxFuture<'a, Result<(), SetupError>> {

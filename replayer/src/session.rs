@@ -18,7 +18,7 @@ use faultbox_engine::prng::Key;
 use faultbox_engine::runner::{self, CellResult, RunContext};
 use faultbox_engine::step::{StepCall, StepResponse};
 use faultbox_engine::topology::ServiceKind;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -72,7 +72,7 @@ impl Outcome {
     }
 }
 
-/// Drives the service under test through a recorded cell.
+/// Drives the services under test through a recorded cell.
 pub async fn redrive(
     run: &Arc<RunContext>,
     plan: &Arc<Plan>,
@@ -82,9 +82,9 @@ pub async fn redrive(
 ) -> Outcome {
     let services = plan.topology.services.iter();
     let addresses: Vec<Named> = services.flat_map(runner::addresses_of).collect();
-    let tape = Tape::new(recording, Scanner::new(run.clock.unix_ns()).with_addresses(&addresses));
-    let sut = plan.topology.sut().map(|service| service.name.clone()).unwrap_or_default();
-    let environment = RecordedEnvironment::new(tape.clone(), &sut);
+    let suts: BTreeSet<String> = plan.topology.suts().map(|service| service.name.clone()).collect();
+    let tape = Tape::new(recording, Scanner::new(run.clock.unix_ns()).with_addresses(&addresses), &suts);
+    let environment = RecordedEnvironment::new(tape.clone(), suts);
     let result = runner::run_cell(run, plan, index, environment).await;
     let mut outcome = outcome(recording, result, run.clock.unix_ns(), policy);
     outcome.repeats = tape.repeats();

@@ -15,7 +15,7 @@ use faultbox_bundle_format::redact::Redactor;
 use faultbox_bundle_format::{Body, Class, Exchange, Outcome, Phase, RuleHit, Value};
 use faultbox_engine::journal::Journal;
 use faultbox_engine::link::{Answer, BoxFuture, Conversation, Request, Responder};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -61,12 +61,16 @@ pub struct Tape {
 }
 
 impl Tape {
-    /// A tape of a recorded cell for a replay whose values `live` knows.
-    pub fn new(recording: &Recording, live: Scanner) -> Arc<Self> {
+    /// A tape of a recorded cell for a replay whose values `live` knows. What was asked of the services
+    /// that run again is not on it: it does not come here, so nothing may wait for it.
+    pub fn new(recording: &Recording, live: Scanner, running: &BTreeSet<String>) -> Arc<Self> {
         let recorded = scanner_of(&recording.entries, recording.unix_ns);
         let mut state = State { bindings: recorded.address_pairs(&live), ..State::default() };
         for entry in &recording.entries {
             let Body::Exchange(exchange) = &entry.body else { continue };
+            if exchange.interface.rsplit_once('.').is_some_and(|(service, _)| running.contains(service)) {
+                continue;
+            }
             let Some(request) = exchange.request.value() else { continue };
             let key = (exchange.source.clone(), exchange.interface.clone(), exchange.key.clone());
             state.queues.entry(key).or_default().push(state.recorded.len());

@@ -1,6 +1,6 @@
 //! Replays of cells that are not as they were (`specs` replays all that are): a defect's verdict flipped by the fix, a bundle that must diverge.
 
-use super::{cells, code, document, orders_api, reasons, record, red, run};
+use super::{cells, code, document, orders_api, reasons, record, red, repository, run};
 use std::path::Path;
 
 fn replay(bundle: &Path, more: &[&str]) -> (serde_json::Value, i32) {
@@ -52,4 +52,42 @@ fn the_canary_diverges() {
     assert_eq!(cells(&document)[0]["exact"], false);
     assert_eq!(cells(&document)[0]["reproduced"], false);
     assert_eq!(code, 1);
+}
+
+/// Two instances are driven again, and the driver's own question to the database after their writes is
+/// answered at once: what was asked of a service that runs is nothing to wait for.
+#[test]
+fn a_fleet_replays_exactly_with_steps_to_its_database() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spec, api) = (repository("specs/orders/fleet.star"), orders_api());
+    let (spec, api) = (spec.display().to_string(), api.display().to_string());
+    let bundle = dir.path().join("fleet.fb");
+    let name = "test_fleet_writes_beside_each_other";
+    let (first, second) = (format!("api={api}"), format!("second={api}"));
+    let recorded = run(&[
+        "test",
+        &spec,
+        "--embedded",
+        "--seed",
+        "1",
+        "--test",
+        name,
+        "--binary",
+        &first,
+        "--binary",
+        &second,
+        "--bundle",
+        &bundle.display().to_string(),
+        "--embed",
+        "--format",
+        "json",
+    ]);
+    assert_eq!(red(&document(&recorded)), Vec::<String>::new(), "{}", reasons(&document(&recorded)));
+    let (again, exit) = replay(&bundle, &["--test", name]);
+    assert_eq!(inexact(&again), Vec::<String>::new());
+    assert_eq!(exit, 0);
+    // The other instance is under test as well: with a defect it is seen.
+    let (bad, exit) = replay(&bundle, &["--test", name, "--env", "second:ORDERS_BUG=auth-cascade"]);
+    assert_eq!(cells(&bad)[0]["exact"], false);
+    assert_ne!(exit, 0);
 }

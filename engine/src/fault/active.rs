@@ -8,7 +8,7 @@ use super::rule::{Assumption, Effect, Modifiers, Rule, SyscallAction};
 use crate::journal::Journal;
 use crate::oracle::{Oracle, Question, Ratio};
 use faultbox_bundle_format::{Body, Decision, FaultCount, FaultWindow, RuleHit};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -52,25 +52,30 @@ pub struct ActiveFaults {
     active: RwLock<Option<(Arc<Assumption>, u64)>>,
     account: Mutex<Account>,
     generation: watch::Sender<u64>,
-    sut: String,
+    suts: BTreeSet<String>,
 }
 
 impl ActiveFaults {
     /// No faults yet.
     pub fn new(journal: Arc<Journal>, oracle: Arc<dyn Oracle>, sut: &str) -> Arc<Self> {
+        Self::of_fleet(journal, oracle, BTreeSet::from([sut.to_owned()]))
+    }
+
+    /// No faults yet; several services are under test.
+    pub fn of_fleet(journal: Arc<Journal>, oracle: Arc<dyn Oracle>, suts: BTreeSet<String>) -> Arc<Self> {
         Arc::new(ActiveFaults {
             journal,
             oracle,
             active: RwLock::new(None),
             account: Mutex::new(Account::default()),
             generation: watch::channel(0).0,
-            sut: sut.to_owned(),
+            suts,
         })
     }
 
-    /// Whether `service` is the one under test.
+    /// Whether `service` is under test.
     pub fn is_sut(&self, service: &str) -> bool {
-        self.sut == service
+        self.suts.contains(service)
     }
 
     /// Makes an assumption active from now on.

@@ -25,7 +25,7 @@ use crate::plan::{Judgement, Plan, RequireFire};
 use crate::prng::Key;
 use crate::protocol::Protocol;
 use crate::supervisor::{self, Exit, Isolation, Launch, Running};
-use crate::topology::{Service, ServiceKind};
+use crate::topology::{Service, ServiceKind, Topology};
 use faultbox_bundle_format::canonical::{self, Policy};
 use faultbox_bundle_format::redact::Redactor;
 use faultbox_bundle_format::{
@@ -189,13 +189,13 @@ impl SetupError {
     }
 
     /// Whose failure it is.
-    fn blame(&self, sut: Option<&str>) -> Blame {
+    fn blame(&self, topology: &Topology) -> Blame {
         match self {
             SetupError::Seed { .. } | SetupError::Reset { .. } => Blame::Spec,
             SetupError::Start { service, .. } | SetupError::NotReady { service, .. } => {
-                blame_of(service, sut)
+                blame_of(service, topology)
             }
-            SetupError::WithLog { error, .. } => error.blame(sut),
+            SetupError::WithLog { error, .. } => error.blame(topology),
             SetupError::NoEngine { .. } | SetupError::Host { .. } => Blame::Faultbox,
             SetupError::Interrupted => Blame::None,
         }
@@ -298,8 +298,8 @@ impl CellContext {
         let number = index as u32 + 1;
         let journal = Arc::new(Journal::new(sink, run.clock, run.sequence.clone(), number, &cell.name));
         let run_journal = Arc::new(Journal::new(run.sink.clone(), run.clock, run.sequence.clone(), 0, ""));
-        let sut = plan.topology.sut().map(|s| s.name.clone()).unwrap_or_default();
-        let faults = ActiveFaults::new(journal.clone(), run.oracle.clone(), &sut);
+        let suts = plan.topology.suts().map(|s| s.name.clone()).collect();
+        let faults = ActiveFaults::of_fleet(journal.clone(), run.oracle.clone(), suts);
         let run_key = Key::of_run(run.seed);
         let mocks = plan.topology.services.iter().filter(|s| matches!(s.kind, ServiceKind::Mock(_)));
         let mocks =
@@ -426,12 +426,11 @@ pub fn addresses_of(service: &Service) -> impl Iterator<Item = Named> + '_ {
 }
 
 /// Whose failure it is when this service fails.
-fn blame_of(service: &str, sut: Option<&str>) -> Blame {
-    if sut == Some(service) { Blame::ServiceUnderTest } else { Blame::Dependency }
-}
-
-fn sut(cell: &CellContext) -> Option<&str> {
-    cell.plan.topology.sut().map(|service| service.name.as_str())
+fn blame_of(service: &str, topology: &Topology) -> Blame {
+    match topology.suts().any(|sut| sut.name == service) {
+        true => Blame::ServiceUnderTest,
+        false => Blame::Dependency,
+    }
 }
 
 fn setup_failure(cell: &CellContext, error: &SetupError) -> Judgement {
@@ -439,7 +438,7 @@ fn setup_failure(cell: &CellContext, error: &SetupError) -> Judgement {
         SetupError::Interrupted => Ending::Inconclusive,
         _ => Ending::Error,
     };
-    Judgement { ending, reason: error.to_string(), blame: error.blame(sut(cell)) }
+    Judgement { ending, reason: error.to_string(), blame: error.blame(&cell.plan.topology) }
 }
 
 /// What to say of a service that found a port taken, by its last words: who has it.
@@ -642,7 +641,7 @@ fn crash(cell: &CellContext, service: &str, exit: Option<Exit>) -> Judgement {
     Judgement {
         ending: Ending::Failed,
         reason: format!("{service} exited unasked{how}"),
-        blame: blame_of(service, sut(cell)),
+        blame: blame_of(service, &cell.plan.topology),
     }
 }
 

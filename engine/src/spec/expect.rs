@@ -13,7 +13,7 @@ use super::values::{ExpectationValue, ResponseValue};
 use crate::step::StepResponse;
 use faultbox_bundle_format::canonical::scanner_of;
 use faultbox_bundle_format::{Body, Class, Entry, Exchange, Outcome, Phase};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -271,19 +271,19 @@ pub fn expect_recovery<'v>(call: &mut Call<'_, 'v, '_, '_>) -> Result<Value<'v>>
     made(call, Expectation::Recovery(within))
 }
 
-/// The request of `sut` that was asked again most often after it failed (a rule acted on it, or
+/// The request of one of `suts` that was asked again most often after it failed (a rule acted on it, or
 /// no answer came), in words, and how often. Handshakes, heartbeats and attempts to connect are
 /// no requests.
-pub fn most_retried(entries: &[Entry], sut: &str) -> Option<(String, u64)> {
+pub fn most_retried(entries: &[Entry], suts: &BTreeSet<String>) -> Option<(String, u64)> {
     let scanner = scanner_of(entries, 0);
-    let mut asked: BTreeMap<(&str, &str, Vec<u8>), (bool, u64, &Exchange)> = BTreeMap::new();
+    let mut asked: BTreeMap<(&str, &str, &str, Vec<u8>), (bool, u64, &Exchange)> = BTreeMap::new();
     let exchanges = entries.iter().filter(|entry| entry.phase == Phase::Scenario);
     let mut exchanges: Vec<&Exchange> = exchanges
         .filter_map(|entry| match &entry.body {
             Body::Exchange(exchange) => Some(exchange),
             _ => None,
         })
-        .filter(|exchange| exchange.source == sut && exchange.class == Class::Work)
+        .filter(|exchange| suts.contains(&exchange.source) && exchange.class == Class::Work)
         .collect();
     exchanges.sort_by_key(|exchange| exchange.began_seq);
     for exchange in exchanges {
@@ -291,7 +291,7 @@ pub fn most_retried(entries: &[Entry], sut: &str) -> Option<(String, u64)> {
         let shape = scanner.template(&request.stable()).encode();
         let failed =
             exchange.rule.is_some() || !matches!(exchange.outcome, Outcome::Answered | Outcome::OneWay);
-        let key = (exchange.interface.as_str(), exchange.key.as_str(), shape);
+        let key = (exchange.source.as_str(), exchange.interface.as_str(), exchange.key.as_str(), shape);
         let (failed_before, retries, _) = asked.entry(key).or_insert((false, 0, exchange));
         *retries += u64::from(*failed_before);
         *failed_before = failed;

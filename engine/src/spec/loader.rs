@@ -335,8 +335,8 @@ impl Finish<'_> {
             services.filter_map(|draft| Some((draft.service.name.clone(), pick(draft)?))).collect()
         };
         let shared = self.shared.clone();
-        let sut = topology.sut().map(|service| service.name.clone()).unwrap_or_default();
-        Ok(SpecProgram { cells, callables, seeds: of(|d| d.seed), resets: of(|d| d.reset), sut, shared })
+        let suts = topology.suts().map(|service| service.name.clone()).collect();
+        Ok(SpecProgram { cells, callables, seeds: of(|d| d.seed), resets: of(|d| d.reset), suts, shared })
     }
 
     /// Unknown names and cycles in `depends_on`.

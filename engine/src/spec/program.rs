@@ -18,7 +18,7 @@ use crate::plan::{Driver, Judgement, Program, ScenarioResult};
 use crate::step::{StepCall, StepResponse};
 use faultbox_bundle_format::{Blame, Ending, Entry, Value as Plain};
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,8 +42,8 @@ pub struct SpecProgram {
     pub seeds: BTreeMap<String, usize>,
     /// `reset` by service.
     pub resets: BTreeMap<String, usize>,
-    /// The service under test.
-    pub sut: String,
+    /// The services under test.
+    pub suts: BTreeSet<String>,
     /// Texts and files.
     pub shared: Arc<Shared>,
 }
@@ -238,7 +238,7 @@ impl World for CellWorld<'_, '_, '_, '_> {
     }
 
     fn most_retried(&mut self) -> Option<(String, u64)> {
-        expect::most_retried(&self.run.driver.entries(), &self.program.sut)
+        expect::most_retried(&self.run.driver.entries(), &self.program.suts)
     }
 
     fn recovers(&mut self, within: Duration) -> bool {

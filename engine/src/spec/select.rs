@@ -122,14 +122,14 @@ pub fn describe(plan: &Plan, cells: &[usize]) -> String {
     let mut out = String::new();
     // Writing to a string cannot fail.
     let _ = writeln!(out, "Spec: {}\n\nServices:", plan.spec);
-    let sut = plan.topology.sut().map(|service| service.name.as_str());
+    let suts: Vec<&str> = plan.topology.suts().map(|service| service.name.as_str()).collect();
     let width = plan.topology.services.iter().map(|service| service.name.len()).max().unwrap_or(0);
     for service in &plan.topology.services {
         let _ = writeln!(
             out,
             "  {:width$}  {}",
             service.name,
-            service_words(service, sut == Some(&service.name))
+            service_words(service, suts.contains(&service.name.as_str()))
         );
     }
     let chosen = || cells.iter().filter_map(|index| plan.cells.get(*index));

@@ -539,10 +539,22 @@ fn only_what_failed_counts_as_asked_again() {
         ask(5, "api", "b", bad),
         ask(6, "test", "b", bad),
     ];
-    let most = |entries: &[Entry]| super::expect::most_retried(entries, "api");
+    let most = |entries: &[Entry]| super::expect::most_retried(entries, &["api".to_owned()].into());
     assert_eq!(most(&entries), Some(("SELECT on db.main".to_owned(), 2)));
     assert_eq!(most(&entries[2..]), Some(("SELECT on db.main".to_owned(), 0)));
     assert_eq!(most(&entries[5..]), None);
+}
+
+#[test]
+fn every_binary_that_nobody_depends_on_is_under_test() {
+    let plan = plan_of(
+        "helper = service(\"helper\", binary = \"./h\", interface(\"main\", \"tcp\", 9000))\n\
+         one = service(\"one\", binary = \"./a\", interface(\"main\", \"tcp\", 9001), depends_on = [helper])\n\
+         two = service(\"two\", binary = \"./a\", interface(\"main\", \"tcp\", 9002), depends_on = [helper])\n\
+         def test_a():\n    pass\n",
+    );
+    let names: Vec<&str> = plan.topology.suts().map(|service| service.name.as_str()).collect();
+    assert_eq!(names, ["one", "two"]);
 }
 
 #[test]
