@@ -5,12 +5,13 @@ RELEASE := target/release
 FAULTBOX := $(RELEASE)/faultbox
 API := specs/orders/bin/api
 
-.PHONY: help setup build mutant demo test lint unit chapter bench soak clean
+.PHONY: help setup build mutant go demo test lint unit chapter fuzz bench clean
 
 help:
 	@echo "make demo   build, run the chapter's matrix with a planted defect, replay and inspect a failing cell"
 	@echo "make test   everything that CI runs"
 	@echo "make bench  print the figures that the README quotes"
+	@echo "make fuzz   run every fuzz target for a while (SECONDS_EACH=60)"
 
 setup:
 	@./.ci/setup
@@ -26,6 +27,11 @@ mutant: setup
 	@cp -f $(RELEASE)/orders-api $(RELEASE)/orders-api-mutant
 	$(CARGO) build --release --locked --workspace
 
+# The example's service in Go, where there is a Go toolchain.
+go:
+	@if command -v go >/dev/null; then $(MAKE) --no-print-directory -C testdata/orders-api-go check build; \
+	else echo "skipped: the Go service (no Go toolchain)"; fi
+
 demo: build
 	@./.ci/demo $(FAULTBOX)
 
@@ -40,8 +46,17 @@ unit: setup
 	$(CARGO) test --release --locked --workspace --lib --bins --test supervisor
 
 # Whole matrices, one after the other, so that they do not wait for each other's processors.
-chapter: mutant build
+chapter: mutant build go
 	$(CARGO) test --release --locked --workspace --test suite -- --test-threads 1
+
+# Each fuzz target for SECONDS_EACH; what it found lies in testdata/fuzz/artifacts.
+SECONDS_EACH ?= 60
+fuzz: setup
+	@command -v cargo-fuzz >/dev/null || $(CARGO) install cargo-fuzz --locked
+	@for target in $$(cargo fuzz list --fuzz-dir testdata/fuzz); do \
+	  RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir testdata/fuzz -s none $$target -- \
+	    -max_total_time=$(SECONDS_EACH) -rss_limit_mb=3000 -timeout=20 || exit 1; \
+	done
 
 bench: build
 	@./.ci/bench $(FAULTBOX)

@@ -150,6 +150,9 @@ pub struct InspectArgs {
     pub bundle: PathBuf,
     /// One cell in detail; without it all of them, with the story of each failure
     pub cell: Option<String>,
+    /// Lay out in this folder what the bundle holds: spec tree, executables, logs
+    #[arg(long, value_name = "FOLDER", conflicts_with = "cell")]
+    pub extract: Option<PathBuf>,
     /// How to print
     #[arg(long, value_enum, default_value = "human")]
     pub format: Format,

@@ -8,12 +8,14 @@ use super::test::{hex, verdict_json};
 use crate::cli::{Format, InspectArgs};
 use crate::terminal::{self, notice, plain, say};
 use crate::{exit_code, host};
+use faultbox_bundle_format::extract::{ExtractError, extract};
 use faultbox_bundle_format::{
     Body, Bundle, CellSummary, Class, Ending, Entry, Exchange, FaultCount, Outcome, Output, Payload, Phase,
     ReadError, RunStarted, Verdict,
 };
 use faultbox_replayer::diff::show;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// Most lines of a story in the overview.
 const STORY: usize = 60;
@@ -50,6 +52,9 @@ fn unreadable(args: &InspectArgs, error: &ReadError) -> u8 {
 
 fn try_run(args: &InspectArgs) -> Result<(), u8> {
     let bundle = Bundle::open(&args.bundle).map_err(|error| unreadable(args, &error))?;
+    if let Some(folder) = &args.extract {
+        return lay_out(args, &bundle, folder);
+    }
     let run = bundle.raw_entries(0).map_err(|error| unreadable(args, &error))?;
     let started = run.iter().find_map(|entry| match &entry.body {
         Body::RunStarted(started) => Some(started.clone()),
@@ -68,6 +73,18 @@ fn try_run(args: &InspectArgs) -> Result<(), u8> {
         Format::Human => opened.detail(&cell),
         Format::Json => opened.json(&[cell]),
     }
+    Ok(())
+}
+
+fn lay_out(args: &InspectArgs, bundle: &Bundle, folder: &Path) -> Result<(), u8> {
+    let written = extract(bundle, folder).map_err(|error| match error {
+        ExtractError::Read(error) => unreadable(args, &error),
+        other => {
+            notice(&format!("faultbox: {}", plain(&other.to_string())));
+            exit_code::USAGE
+        }
+    })?;
+    written.iter().for_each(|path| say(&plain(&folder.join(path).display().to_string())));
     Ok(())
 }
 
@@ -122,7 +139,8 @@ impl Opened<'_> {
             say(&format!("digest:  {}", hex(&digest)));
         } else {
             say(
-                "incomplete: the run that wrote it was cut short; what follows is all up to its last whole chunk",
+                "incomplete: the run that wrote it was cut short; what follows is all up to its last whole chunk \
+                 (`faultbox recover` makes it a whole bundle again)",
             );
         }
         if let Some(damage) = self.bundle.damage() {

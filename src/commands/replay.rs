@@ -16,6 +16,7 @@ use faultbox_engine::runner::live::Live;
 use faultbox_engine::runner::{self, RunContext};
 use faultbox_engine::spec::{self, LoadOptions, MemoryFiles};
 use faultbox_engine::topology::ServiceKind;
+use faultbox_replayer::divergence::Divergence;
 use faultbox_replayer::session::{self, Outcome, Recording};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -342,6 +343,10 @@ fn print(args: &ReplayArgs, replay: &Replay) {
     let more = outcome.divergences.len().saturating_sub(SHOWN);
     if more > 0 {
         say(&format!("  and {more} more (--format json shows all)"));
+    }
+    let beyond = outcome.divergences.iter().any(|found| matches!(found, Divergence::Unexpected { .. }));
+    if changed && beyond && outcome.reproduced {
+        say("  the change asks for what was never recorded; --depth rerun asks the environment itself");
     }
 }
 

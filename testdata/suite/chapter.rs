@@ -1,7 +1,9 @@
 //! The chapter's 27 results: healthy, with each planted defect, twice with one seed.
 
-use super::{cells, reasons, record, red};
+use super::replays::{inexact, replay};
+use super::{cells, orders_api, reasons, record, record_with, red};
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// Scenarios that use what a fault is aimed at: these cells must show it firing.
 const REACHED: &[&str] = &[
@@ -16,18 +18,37 @@ const REACHED: &[&str] = &[
     "matrix_login_flow_users_unavailable",
 ];
 
-fn defect(name: &str, expected: &[&str]) {
-    let dir = tempfile::tempdir().unwrap();
-    let (document, code) =
-        record(&dir.path().join("defect.fb"), &["--env", &format!("api:ORDERS_BUG={name}")]);
-    assert_eq!(red(&document), expected, "{}", reasons(&document));
-    assert_eq!(code, 1);
+/// The planted defects, each with the cells that it turns red.
+const DEFECTS: &[(&str, &[&str])] = &[
+    (
+        "db-poison",
+        &[
+            "matrix_order_creation_db_down",
+            "matrix_order_creation_db_write_fail",
+            "matrix_order_listing_db_down",
+        ],
+    ),
+    ("db-slow-health", &["matrix_health_probe_db_slow"]),
+    ("auth-cascade", &["matrix_order_creation_users_unavailable", "matrix_order_listing_users_unavailable"]),
+    ("bus-block", &["matrix_order_creation_bus_down"]),
+];
+
+/// Each defect of a service turns exactly its cells red.
+pub fn defects_turn_their_cells_red(api: &Path) {
+    for (name, expected) in DEFECTS {
+        let dir = tempfile::tempdir().unwrap();
+        let bundle = dir.path().join("defect.fb");
+        let (document, code) = record_with(api, &bundle, &["--env", &format!("api:ORDERS_BUG={name}")]);
+        assert_eq!(red(&document), *expected, "{name}: {}", reasons(&document));
+        assert_eq!(code, 1);
+    }
 }
 
-#[test]
-fn the_healthy_service_passes_all_27() {
+/// A healthy service passes all 27, every fault that a scenario can meet fires, and all replay exactly.
+pub fn healthy(api: &Path) {
     let dir = tempfile::tempdir().unwrap();
-    let (document, code) = record(&dir.path().join("healthy.fb"), &[]);
+    let bundle = dir.path().join("healthy.fb");
+    let (document, code) = record_with(api, &bundle, &["--embed"]);
     assert_eq!(red(&document), Vec::<String>::new(), "{}", reasons(&document));
     assert_eq!(cells(&document).len(), 27);
     assert_eq!(code, 0);
@@ -38,36 +59,19 @@ fn the_healthy_service_passes_all_27() {
         assert!(fired > 0, "{name}: its fault never fired: {cell}");
         assert_eq!(cell["unreached"], false, "{name}");
     }
+    let (replayed, code) = replay(&bundle, &[]);
+    assert_eq!(inexact(&replayed), Vec::<String>::new());
+    assert_eq!((cells(&replayed).len(), code), (27, 0));
 }
 
 #[test]
-fn db_poison_turns_exactly_its_cells_red() {
-    defect(
-        "db-poison",
-        &[
-            "matrix_order_creation_db_down",
-            "matrix_order_creation_db_write_fail",
-            "matrix_order_listing_db_down",
-        ],
-    );
+fn the_healthy_service_passes_all_27() {
+    healthy(&orders_api());
 }
 
 #[test]
-fn db_slow_health_turns_exactly_its_cell_red() {
-    defect("db-slow-health", &["matrix_health_probe_db_slow"]);
-}
-
-#[test]
-fn auth_cascade_turns_exactly_its_cells_red() {
-    defect(
-        "auth-cascade",
-        &["matrix_order_creation_users_unavailable", "matrix_order_listing_users_unavailable"],
-    );
-}
-
-#[test]
-fn bus_block_turns_exactly_its_cell_red() {
-    defect("bus-block", &["matrix_order_creation_bus_down"]);
+fn each_defect_turns_exactly_its_cells_red() {
+    defects_turn_their_cells_red(&orders_api());
 }
 
 #[test]

@@ -1,9 +1,11 @@
-//! Replays of cells that are not as they were (`specs` replays all that are): a defect's verdict flipped by the fix, a bundle that must diverge.
+//! Replays of cells that are not as they were (`specs` replays all that are): a defect's verdict
+//! flipped by the fix, a bundle that must diverge.
 
 use super::{cells, code, document, orders_api, reasons, record, red, repository, run};
 use std::path::Path;
 
-fn replay(bundle: &Path, more: &[&str]) -> (serde_json::Value, i32) {
+/// Replays a bundle. The document and exit code.
+pub fn replay(bundle: &Path, more: &[&str]) -> (serde_json::Value, i32) {
     let bundle = bundle.display().to_string();
     let mut arguments = vec!["replay", &bundle, "--format", "json"];
     arguments.extend(more);
@@ -11,7 +13,8 @@ fn replay(bundle: &Path, more: &[&str]) -> (serde_json::Value, i32) {
     (document(&output), code(&output))
 }
 
-fn inexact(document: &serde_json::Value) -> Vec<String> {
+/// The cells that did not replay exactly, with where they went another way.
+pub fn inexact(document: &serde_json::Value) -> Vec<String> {
     let inexact = cells(document).iter().filter(|cell| cell["exact"] != true);
     inexact.map(|cell| format!("{}: {}", cell["name"], cell["divergences"])).collect()
 }
@@ -40,6 +43,29 @@ fn db_slow_health_replays_exactly_and_the_fix_flips_its_verdict() {
 #[test]
 fn bus_block_replays_exactly_and_the_fix_flips_its_verdict() {
     flips("bus-block", "matrix_order_creation_bus_down");
+}
+
+#[test]
+fn db_poison_replays_exactly_and_the_fix_flips_its_verdict() {
+    flips("db-poison", "matrix_order_listing_db_down");
+}
+
+/// The recording ends before the calls that the fix makes: nothing can answer them, and the replay
+/// says what does. Run again with everything, the fix flips the verdict.
+#[test]
+fn a_fix_that_asks_more_than_was_recorded_is_told_to_run_everything() {
+    let dir = tempfile::tempdir().unwrap();
+    let bundle = dir.path().join("cascade.fb");
+    let name = "matrix_order_listing_users_unavailable";
+    record(&bundle, &["--env", "api:ORDERS_BUG=auth-cascade", "--test", name]);
+    let path = bundle.display().to_string();
+    let with = format!("api={}", orders_api().display());
+    let fixed = ["--test", name, "--with", &with, "--env", "api:ORDERS_BUG="];
+    let output = run(&[&["replay", &path][..], &fixed].concat());
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("which was not recorded") && said.contains("--depth rerun"), "{said}");
+    let (again, _) = replay(&bundle, &[&fixed[..], &["--depth", "rerun"]].concat());
+    assert_eq!(red(&again), Vec::<String>::new(), "{}", reasons(&again));
 }
 
 #[test]
