@@ -26,6 +26,8 @@ pub enum Command {
         /// The bundle
         bundle: PathBuf,
     },
+    /// Remove every container that Faultbox has made, and say what it was
+    Clean,
     /// Run a local executable for the engine.
     #[command(name = "__launch", hide = true)]
     Launch,

@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         cli::Command::Test(args) => ExitCode::from(commands::test::run(args)),
         cli::Command::Replay(args) => ExitCode::from(commands::replay::run(args)),
         cli::Command::Verify { bundle } => ExitCode::from(commands::verify::run(&bundle)),
+        cli::Command::Clean => ExitCode::from(commands::clean::run()),
         cli::Command::Inspect(args) => ExitCode::from(commands::inspect::run(args)),
     }
 }

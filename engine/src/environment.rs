@@ -18,6 +18,11 @@ pub trait Environment: Send + Sync {
     /// Brings up, resets and seeds what the cell needs besides the local executables.
     fn prepare<'a>(&'a self, cell: &'a Arc<CellContext>) -> BoxFuture<'a, Result<(), SetupError>>;
 
+    /// The cell's faults become active next: what is pending on disks may be written out first.
+    fn steady<'a>(&'a self, _cell: &'a Arc<CellContext>) -> BoxFuture<'a, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
     /// Carries one connection of `link.source` to `link.interface` to its end.
     fn carry(
         &self,

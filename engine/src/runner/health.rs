@@ -1,7 +1,7 @@
 //! Health checks: whether a service that was started is ready. They bypass the proxies.
 
 use super::SetupError;
-use crate::link::{Dial, InterfaceOptions, Link};
+use crate::link::{BoxFuture, Dial, InterfaceOptions, Link};
 use crate::protocol::{self, Protocol};
 use crate::step::StepCall;
 use crate::topology::{Healthcheck, Interface, Probe, Service};
@@ -15,6 +15,21 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause between attempts where the spec gives none.
 pub const DEFAULT_INTERVAL: Duration = Duration::from_millis(10);
 
+/// Runs a command where the service is; `Err` says how it failed.
+pub type Exec<'a> = &'a (dyn Fn(Vec<String>) -> BoxFuture<'a, Result<(), String>> + Send + Sync);
+
+/// Runs a command on this host.
+pub fn exec_here(command: Vec<String>) -> BoxFuture<'static, Result<(), String>> {
+    Box::pin(async move {
+        let Some((program, args)) = command.split_first() else { return Err("an empty command".to_owned()) };
+        match tokio::process::Command::new(program).args(args).status().await {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(format!("{program}: {status}")),
+            Err(error) => Err(format!("{program}: {error}")),
+        }
+    })
+}
+
 /// Waits until the service is ready.
 ///
 /// # Errors
@@ -23,6 +38,7 @@ pub async fn wait_ready(
     service: &Service,
     way: &(dyn Fn(u16) -> Arc<dyn Dial> + Send + Sync),
     log: &(dyn Fn() -> Vec<u8> + Send + Sync),
+    exec: Exec<'_>,
 ) -> Result<(), SetupError> {
     let default = Healthcheck {
         probe: Probe::Protocol { port: None },
@@ -32,7 +48,7 @@ pub async fn wait_ready(
     let check = service.healthcheck.as_ref().unwrap_or(&default);
     let deadline = Instant::now() + check.timeout;
     loop {
-        let attempt = tokio::time::timeout_at(deadline, once(service, &check.probe, way, log)).await;
+        let attempt = tokio::time::timeout_at(deadline, once(service, &check.probe, way, log, exec)).await;
         let why = match attempt {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(why)) => why,
@@ -54,6 +70,7 @@ async fn once(
     probe: &Probe,
     way: &(dyn Fn(u16) -> Arc<dyn Dial> + Send + Sync),
     log: &(dyn Fn() -> Vec<u8> + Send + Sync),
+    exec: Exec<'_>,
 ) -> Result<(), String> {
     match probe {
         Probe::Tcp { port } => speak(service, Some(*port), way).await,
@@ -74,17 +91,7 @@ async fn once(
                 _ => Ok(()),
             }
         }
-        Probe::Exec(command) => {
-            let Some((program, args)) = command.split_first() else {
-                return Err("an empty command".to_owned());
-            };
-            let status = tokio::process::Command::new(program).args(args).status().await;
-            match status {
-                Ok(status) if status.success() => Ok(()),
-                Ok(status) => Err(format!("{program}: {status}")),
-                Err(error) => Err(format!("{program}: {error}")),
-            }
-        }
+        Probe::Exec(command) => exec(command.clone()).await,
         Probe::Log(pattern) => {
             let pattern = regex::Regex::new(pattern).map_err(|error| error.to_string())?;
             let text = log();

@@ -69,6 +69,8 @@ pub struct RunContext {
     pub dir: PathBuf,
     /// Whether stand-ins take the place of images.
     pub embedded: bool,
+    /// The container engine, where the run has one.
+    pub engine: Option<Arc<crate::containers::Engine>>,
     /// Held listeners, where services share the host's loopback.
     pub addresses: Arc<crate::addresses::AddressBook>,
     /// Cancelled when the user interrupts the run.
@@ -136,7 +138,7 @@ pub enum SetupError {
     },
     /// There is nothing here that could run the image.
     #[error(
-        "{service}: {image} needs a container engine, which this version cannot drive; `--embedded` runs stand-ins for mysql, redis and kafka images"
+        "{service}: {image} needs a container engine; `--embedded` runs stand-ins for mysql, redis and kafka images"
     )]
     NoEngine {
         /// The service.
@@ -315,7 +317,10 @@ pub async fn run_cell(
     };
     let setup_failed = prepared.is_err();
     let (judgement, scenario_ns) = match prepared {
-        Ok(()) => scenario(&cell, &locals).await,
+        Ok(()) => {
+            environment.steady(&cell).await;
+            scenario(&cell, &locals).await
+        }
         Err(error) => (setup_failure(&error), 0),
     };
     cell.journal.enter(Phase::Tail);
@@ -391,15 +396,7 @@ async fn start_local(
         cell.plan.cells.iter().filter_map(|c| c.assumption.as_deref()).collect();
     let dir = cell.run.dir.join(format!("{}-{}", cell.index, service.name));
     std::fs::create_dir_all(&dir).map_err(|error| failed(error.to_string()))?;
-    let asked: Vec<(String, std::net::SocketAddr)> = topology
-        .services
-        .iter()
-        .filter(|other| topology.asks(&service.name, &other.name))
-        .flat_map(|other| {
-            other.interfaces.iter().map(|i| (format!("{}.{}", other.name, i.name), i.addr.clone()))
-        })
-        .filter_map(|(name, addr)| Some((name, addr.parse().ok()?)))
-        .collect();
+    let asked = upstreams(topology, service);
     let isolated = cell.run.isolation == Isolation::Namespace;
     let policy = policy::CellPolicy::new(&service.name, dir.clone());
     policy.enter(cell);
@@ -448,7 +445,7 @@ async fn start_local(
     }
     let (way, log) = (|port| running.dial(port), || output.tail());
     let ready = tokio::select! {
-        ready = health::wait_ready(service, &way, &log) => ready,
+        ready = health::wait_ready(service, &way, &log, &|command| health::exec_here(command)) => ready,
         exit = running.exited() => Err(failed(format!("it ended at once ({})", exit_words(exit)))),
     };
     let tail = output.tail();
@@ -456,6 +453,15 @@ async fn start_local(
     ready.map_err(|error| error.with_log(&tail))?;
     cell.journal.note(&service.name, "lifecycle", None, Body::ServiceReady(service.name.clone()));
     Ok(())
+}
+
+/// The interfaces that a service asks, and their addresses.
+fn upstreams(topology: &crate::topology::Topology, service: &Service) -> Vec<(String, std::net::SocketAddr)> {
+    let asked = topology.services.iter().filter(|other| topology.asks(&service.name, &other.name));
+    let addresses = asked.flat_map(|other| {
+        other.interfaces.iter().map(|i| (format!("{}.{}", other.name, i.name), i.addr.clone()))
+    });
+    addresses.filter_map(|(name, addr)| Some((name, addr.parse().ok()?))).collect()
 }
 
 /// The listeners that stand for interfaces where services share the host's loopback.

@@ -2,7 +2,7 @@
 //!
 //! Contract: a pure function from the trapped numbers to instructions. Calls of another
 //! architecture pass. `io_uring_setup` answers ENOSYS: its operations would go past the filter,
-//! and programs fall back. The kernel finds out by itself which calls always pass and does not
+//! and programs fall back; so does `io_setup` where reads or writes at a place are trapped. The kernel finds out by itself which calls always pass and does not
 //! run the program for them.
 
 use super::sys::Instruction;
@@ -34,7 +34,12 @@ pub(super) fn program(trap: &[u32]) -> Vec<Instruction> {
     for number in trap {
         on(*number, libc::SECCOMP_RET_USER_NOTIF);
     }
-    on(libc::SYS_io_uring_setup as u32, libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned());
+    let missing = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned();
+    on(libc::SYS_io_uring_setup as u32, missing);
+    // Databases write their pages by this one; without it they use the calls that are trapped.
+    if [libc::SYS_pwrite64, libc::SYS_pread64].iter().any(|number| trap.contains(&(*number as u32))) {
+        on(libc::SYS_io_setup as u32, missing);
+    }
     program.push(step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW));
     program
 }
@@ -65,7 +70,7 @@ mod tests {
         for number in 0..600 {
             let wanted = if trap.contains(&number) {
                 libc::SECCOMP_RET_USER_NOTIF
-            } else if number == libc::SYS_io_uring_setup as u32 {
+            } else if [libc::SYS_io_uring_setup, libc::SYS_io_setup].contains(&i64::from(number)) {
                 libc::SECCOMP_RET_ERRNO | 38
             } else {
                 libc::SECCOMP_RET_ALLOW
