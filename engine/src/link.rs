@@ -77,6 +77,12 @@ pub enum Answer {
 pub trait Conversation: Send + Sync {
     /// Answers one request, after whatever pause belongs to the answer.
     fn answer<'a>(&'a self, request: &'a Request) -> BoxFuture<'a, (Answer, Option<RuleHit>)>;
+
+    /// Whether [`Answer::Cut`] without a rule means that who was asked failed (as a server that
+    /// died did), rather than that this conversation wants the connection cut.
+    fn cuts_are_failures(&self) -> bool {
+        false
+    }
 }
 
 /// Starts conversations.
@@ -246,6 +252,9 @@ impl Link {
         let (answer, class) = settle(answer);
         match &answer {
             Answer::Reply(response) => pending.answered_as(class, response),
+            Answer::Cut if pending.hit.is_none() && with.cuts_are_failures() => {
+                pending.failed("the server closed the connection");
+            }
             Answer::Cut => pending.dropped(),
             Answer::Nothing => pending.one_way(),
             Answer::Unknown => pending.failed("not known here"),

@@ -281,6 +281,10 @@ struct TapeConversation {
 }
 
 impl Conversation for TapeConversation {
+    fn cuts_are_failures(&self) -> bool {
+        true
+    }
+
     fn answer<'a>(&'a self, request: &'a Request) -> BoxFuture<'a, (Answer, Option<RuleHit>)> {
         Box::pin(async move {
             let phase = self.journal.phase();

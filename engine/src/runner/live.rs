@@ -70,12 +70,13 @@ impl Hosted {
         self.running().exit().is_some() || self.running().is_gone()
     }
 
-    async fn end(self) -> Exit {
+    async fn end(self) {
         match self.process {
-            Process::StandIn(running, _) => running.stop(super::GRACE).await,
+            Process::StandIn(running, _) => drop(running.stop(super::GRACE).await),
             // What the engine does not remove now, the end of the run or the next one does.
-            Process::Container(container, _) => container.remove().await.unwrap_or(Exit::Unknown),
+            Process::Container(container, _) => drop(container.remove().await),
         }
+        self.output.drained().await;
     }
 }
 

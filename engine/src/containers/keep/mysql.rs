@@ -201,31 +201,36 @@ impl State {
     }
 }
 
-/// Has the server write its dirty pages, and no more than it must from then on.
+/// What moves while the server has something to write.
+const MOVING: &str = "SHOW GLOBAL STATUS WHERE variable_name IN ('Innodb_buffer_pool_pages_dirty', \
+     'Innodb_lsn_current', 'Innodb_redo_log_current_lsn', 'Innodb_history_list_length')";
+/// How often in a row nothing may have moved, and the pause between looks.
+const STILL: usize = 3;
+const LOOK: Duration = Duration::from_millis(15);
+
+/// Has the server write its dirty pages and its log, until nothing more comes.
 pub async fn settle(dial: Arc<dyn Dial>, options: &InterfaceOptions) -> Result<(), String> {
     let mut server = Server::connect(dial, options).await?;
-    for name in ["innodb_max_dirty_pages_pct_lwm", "innodb_max_dirty_pages_pct"] {
-        server.run(&format!("SET GLOBAL {name} = 0")).await?;
+    let checkpoint = "SET GLOBAL innodb_log_checkpoint_now = 1";
+    let at_once = server.run(checkpoint).await.is_ok();
+    if !at_once {
+        // Servers without it write as soon as no page may be dirty, in rounds of a second.
+        for name in ["innodb_max_dirty_pages_pct_lwm", "innodb_max_dirty_pages_pct"] {
+            server.run(&format!("SET GLOBAL {name} = 0")).await?;
+        }
     }
-    let mut quiet = 0;
-    while quiet < 3 {
-        let pending = server
-            .rows(
-                "SELECT variable_value FROM performance_schema.global_status WHERE variable_name IN \
-                 ('Innodb_buffer_pool_pages_dirty', 'Innodb_os_log_pending_writes', \
-                 'Innodb_os_log_pending_fsyncs', 'Innodb_data_pending_writes', 'Innodb_data_pending_fsyncs')",
-            )
-            .await;
-        let pending = match pending {
-            Ok(rows) if !rows.is_empty() => rows.into_iter().flatten().collect::<Vec<_>>(),
-            // MariaDB keeps it elsewhere.
-            _ => {
-                let rows = server.rows("SHOW GLOBAL STATUS WHERE variable_name LIKE 'Innodb%pages_dirty'").await?;
-                rows.into_iter().filter_map(|row| row.into_iter().nth(1)).collect()
-            }
-        };
-        quiet = if pending.iter().all(|count| count == "0") { quiet + 1 } else { 0 };
-        tokio::time::sleep(Duration::from_millis(10)).await;
+    let (mut still, mut before) = (0, Vec::new());
+    while still < STILL {
+        let now = server.rows(MOVING).await?;
+        let dirty = now.iter().any(|row| {
+            row.first().is_some_and(|name| name.ends_with("pages_dirty")) && row.last().is_some_and(|n| n != "0")
+        });
+        if dirty && at_once {
+            server.run(checkpoint).await?;
+        }
+        still = if !dirty && now == before { still + 1 } else { 0 };
+        before = now;
+        tokio::time::sleep(LOOK).await;
     }
     server.0.quit().await;
     Ok(())
