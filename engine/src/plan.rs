@@ -3,10 +3,10 @@
 //! Contract: everything is checked (names, rules, cycles, overrides) before a `Plan` exists.
 
 use crate::fault::Assumption;
-use crate::mock::SignRequest;
+use crate::mock::{SignRequest, grpc::GrpcAnswer};
 use crate::step::{StepCall, StepResponse};
 use crate::topology::Topology;
-use faultbox_bundle_format::{Blame, Ending};
+use faultbox_bundle_format::{Blame, Ending, Entry, Value};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,6 +87,10 @@ pub trait Driver: Send + Sync {
     fn now_unix_s(&self) -> u64;
     /// Something the spec printed.
     fn print(&self, text: &str);
+    /// What was noted in the cell once nothing that the scenario began is open any more.
+    fn entries(&self) -> Vec<Entry>;
+    /// Ends the faults, then makes attempts until one succeeds; whether one did in this time.
+    fn recover(&self, within: Duration, attempt: &mut dyn FnMut() -> bool) -> bool;
 }
 
 /// What came of a scenario and its expectation.
@@ -115,6 +119,31 @@ pub trait Program: Send + Sync {
     /// # Errors
     /// The failure with its place in the spec.
     fn reset(&self, service: &str, driver: Arc<dyn Driver>) -> Result<(), String>;
+    /// Asks a mock's function (by its number) for its answer to a request.
+    ///
+    /// # Errors
+    /// The failure with its place in the spec.
+    fn answer(&self, function: usize, request: &Value) -> Result<GrpcAnswer, String>;
+}
+
+/// A program without callables.
+#[cfg(test)]
+pub struct NoProgram;
+
+#[cfg(test)]
+impl Program for NoProgram {
+    fn run(&self, cell: usize, _driver: Arc<dyn Driver>) -> ScenarioResult {
+        panic!("there is no cell {cell}");
+    }
+    fn seed(&self, _service: &str, _driver: Arc<dyn Driver>) -> Result<(), String> {
+        Ok(())
+    }
+    fn reset(&self, _service: &str, _driver: Arc<dyn Driver>) -> Result<(), String> {
+        Ok(())
+    }
+    fn answer(&self, function: usize, _request: &Value) -> Result<GrpcAnswer, String> {
+        Err(format!("there is no function {function}"))
+    }
 }
 
 /// What a scenario came to.

@@ -154,8 +154,8 @@ pub struct Healthcheck {
     pub probe: Probe,
     /// How long it may take in all.
     pub timeout: Duration,
-    /// Pause between attempts.
-    pub interval: Duration,
+    /// Pause between attempts; `None` lets them grow from short ones.
+    pub interval: Option<Duration>,
 }
 
 /// What a health check asks.

@@ -4,6 +4,7 @@
 use crate::tape::Tape;
 use faultbox_engine::environment::Environment;
 use faultbox_engine::link::{BoxFuture, Link, Stream};
+use faultbox_engine::mock::MockCell;
 use faultbox_engine::protocol::{Protocol, ProtocolError};
 use faultbox_engine::runner::{CellContext, SetupError};
 use faultbox_engine::topology::ServiceKind;
@@ -35,7 +36,7 @@ impl Environment for RecordedEnvironment {
             let keys = tokio::task::spawn_blocking(move || {
                 for service in &plan.topology.services {
                     if let ServiceKind::Mock(mock) = &service.kind {
-                        mock.responder(key.below(&service.name));
+                        mock.responder(&MockCell::new(&key, &service.name, plan.program.clone()));
                     }
                 }
             });

@@ -12,7 +12,7 @@ use faultbox_bundle_format::canonical::{self, Canonical, Policy};
 use faultbox_bundle_format::generated::Scanner;
 use faultbox_bundle_format::redact::Redactor;
 use faultbox_bundle_format::{Body, Entry, FaultCount, Named, Phase, Verdict};
-use faultbox_engine::mock::{Mock, MockError, SignRequest};
+use faultbox_engine::mock::{self, Mock, MockCell, MockError, ROTATE, SignRequest};
 use faultbox_engine::plan::{Driver, Plan};
 use faultbox_engine::prng::Key;
 use faultbox_engine::runner::{self, CellResult, RunContext};
@@ -20,6 +20,7 @@ use faultbox_engine::step::{StepCall, StepResponse};
 use faultbox_engine::topology::ServiceKind;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// A cell as it was recorded.
 #[derive(Debug, Clone)]
@@ -204,11 +205,11 @@ fn differences(recorded: &Canonical, replayed: &Canonical) -> Vec<((usize, u64),
 
 /// Answers steps with what was recorded.
 struct RecordedDriver {
-    mocks: BTreeMap<String, Arc<dyn Mock>>,
+    mocks: BTreeMap<String, (Arc<dyn Mock>, MockCell)>,
+    entries: Vec<Entry>,
     steps: Mutex<VecDeque<RecordedStep>>,
     divergences: Mutex<Vec<Divergence>>,
     unix_s: u64,
-    run_key: Key,
 }
 
 struct RecordedStep {
@@ -220,7 +221,8 @@ struct RecordedStep {
 impl RecordedDriver {
     fn new(plan: &Plan, entries: &[Entry], unix_ns: u64, run_key: Key) -> Self {
         let mut steps = VecDeque::new();
-        for entry in entries.iter().filter(|entry| entry.phase == Phase::Scenario) {
+        // Attempts to see whether the service has recovered come after the scenario.
+        for entry in entries.iter().filter(|entry| entry.phase != Phase::Start) {
             match &entry.body {
                 Body::StepStarted(started) => steps.push_back(RecordedStep {
                     interface: started.interface.clone(),
@@ -236,7 +238,10 @@ impl RecordedDriver {
             }
         }
         let mocks = plan.topology.services.iter().filter_map(|service| match &service.kind {
-            ServiceKind::Mock(mock) => Some((service.name.clone(), mock.clone())),
+            ServiceKind::Mock(mock) => {
+                let cell = MockCell::new(&run_key, &service.name, plan.program.clone());
+                Some((service.name.clone(), (mock.clone(), cell)))
+            }
             _ => None,
         });
         RecordedDriver {
@@ -244,7 +249,7 @@ impl RecordedDriver {
             steps: Mutex::new(steps),
             divergences: Mutex::default(),
             unix_s: unix_ns / 1_000_000_000,
-            run_key,
+            entries: entries.to_vec(),
         }
     }
 
@@ -263,7 +268,13 @@ impl Driver for RecordedDriver {
         let next = lock(&self.steps).pop_front();
         let wanted = format!("{} {interface}", call.verb);
         match next {
-            Some(step) if step.interface == interface && step.verb == call.verb => step.response,
+            Some(step) if step.interface == interface && step.verb == call.verb => {
+                if let (ROTATE, Some((mock, cell))) = (call.verb.as_str(), self.mocks.get(&call.service)) {
+                    // What it came to stands in the recorded answer.
+                    mock::rotate(&**mock, cell, &call);
+                }
+                step.response
+            }
             other => {
                 lock(&self.divergences).push(Divergence::Stream {
                     stream: "steps".to_owned(),
@@ -279,7 +290,7 @@ impl Driver for RecordedDriver {
 
     fn sign(&self, mock: &str, request: SignRequest) -> Result<String, MockError> {
         match self.mocks.get(mock) {
-            Some(declared) => declared.sign(self.run_key.below(mock), &request),
+            Some((declared, cell)) => declared.sign(cell, &request),
             None => Err(MockError(format!("{mock} is not a mock"))),
         }
     }
@@ -291,4 +302,17 @@ impl Driver for RecordedDriver {
     }
 
     fn print(&self, _text: &str) {}
+
+    fn entries(&self) -> Vec<Entry> {
+        self.entries.clone()
+    }
+
+    fn recover(&self, _within: Duration, attempt: &mut dyn FnMut() -> bool) -> bool {
+        while !lock(&self.steps).is_empty() {
+            if attempt() {
+                return true;
+            }
+        }
+        false
+    }
 }

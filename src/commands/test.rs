@@ -37,7 +37,12 @@ fn try_run(args: &TestArgs) -> Result<u8, u8> {
     let offline = args.list || args.dry_run;
     let mut host = if offline { None } else { Some(Host::probe()?) };
     let addresses = Arc::new(host.as_ref().map_or_else(AddressBook::isolated, Host::addresses));
-    let plan = load(args, &addresses)?;
+    let (seed, source) = match args.seed {
+        Some(seed) => (seed, "cli"),
+        None if offline => (0, "none"),
+        None => (fresh_seed()?, "generated"),
+    };
+    let plan = load(args, &addresses, seed)?;
     let cells = select(&plan, &args.tests)?;
     if args.list {
         cells.iter().for_each(|index| say(&plan.cells[*index].name));
@@ -53,10 +58,6 @@ fn try_run(args: &TestArgs) -> Result<u8, u8> {
     if !args.embedded {
         runtime.block_on(ready_containers(&plan, &mut host))?;
     }
-    let (seed, source) = match args.seed {
-        Some(seed) => (seed, "cli"),
-        None => (fresh_seed()?, "generated"),
-    };
     if args.format == Format::Human {
         say(&format!("Seed: {seed} ({source})\n"));
     }
@@ -68,7 +69,7 @@ fn try_run(args: &TestArgs) -> Result<u8, u8> {
     code
 }
 
-fn load(args: &TestArgs, addresses: &AddressBook) -> Result<Plan, u8> {
+fn load(args: &TestArgs, addresses: &AddressBook, seed: u64) -> Result<Plan, u8> {
     let usage = |why: String| {
         notice(&format!("faultbox: {why}"));
         exit_code::USAGE
@@ -77,6 +78,7 @@ fn load(args: &TestArgs, addresses: &AddressBook) -> Result<Plan, u8> {
         addresses,
         env: run::env_overrides(&args.env).map_err(usage)?,
         binaries: run::path_overrides("binary", &args.binary).map_err(usage)?,
+        seed,
         files: None,
     };
     spec::load(&args.spec, &options).map_err(|errors| {
@@ -139,7 +141,10 @@ fn check_host(plan: &Plan, args: &TestArgs, host: &Host) -> Result<(), u8> {
 
 /// Finds the container engine and the images, and removes what runs that were killed left; names
 /// what is missing before the first cell.
-async fn ready_containers(plan: &Plan, host: &mut Host) -> Result<(), u8> {
+///
+/// # Errors
+/// The exit code, where no engine answers or an image is not to be had.
+pub async fn ready_containers(plan: &Plan, host: &mut Host) -> Result<(), u8> {
     let services = plan.topology.services.iter();
     let wanted: Vec<(&str, &str)> = services
         .filter_map(|service| match &service.kind {

@@ -8,6 +8,7 @@
 
 mod architecture;
 mod chapter;
+mod containers;
 mod mistakes;
 mod mutations;
 mod replays;

@@ -4,11 +4,13 @@
 //! an error names the nearest right name. A method that is in the descriptors (or not) and
 //! has no answer here is answered UNIMPLEMENTED. Health and reflection are the protocol's
 //! own ([`crate::protocol::grpc`]).
-//! Not modelled: answers that depend on the request.
+//! A function as an answer gets the request and gives such an answer; what it gives is checked
+//! when it gives it, and a function that fails is answered INTERNAL with its reason.
+//! Not modelled: functions that keep state between requests (a spec is frozen when it is run).
 
-use super::{Mock, MockError};
+use super::{Mock, MockCell, MockError};
 use crate::link::{Answer, BoxFuture, Conversation, Request, Responder};
-use crate::prng::Key;
+use crate::plan::Program;
 use crate::protocol::grpc::message::{self, Schema};
 use crate::protocol::grpc::{status, value};
 use faultbox_bundle_format::{RuleHit, Value};
@@ -29,13 +31,25 @@ pub enum GrpcAnswer {
     },
     /// The messages of a server stream, in order.
     Responses(Vec<Value>),
+    /// What this function of the spec says (its number in the program).
+    Function(usize),
+}
+
+/// A checked answer.
+#[derive(Debug)]
+enum Declared {
+    /// This one, always.
+    Fixed(Value),
+    /// What a function says.
+    Function(usize),
 }
 
 /// A declared gRPC mock.
 #[derive(Debug)]
 pub struct GrpcMock {
     descriptors: Arc<Vec<u8>>,
-    answers: Arc<BTreeMap<String, Value>>,
+    schema: Arc<Schema>,
+    answers: Arc<BTreeMap<String, Declared>>,
 }
 
 impl GrpcMock {
@@ -54,24 +68,30 @@ impl GrpcMock {
                 return Err(MockError(format!("{path} is answered twice")));
             }
         }
-        Ok(GrpcMock { descriptors: Arc::new(descriptors), answers: Arc::new(answers) })
+        Ok(GrpcMock {
+            descriptors: Arc::new(descriptors),
+            schema: Arc::new(schema),
+            answers: Arc::new(answers),
+        })
     }
 }
 
 /// The answer as a response value of the protocol.
-fn check(schema: &Schema, path: &str, answer: &GrpcAnswer) -> Result<Value, String> {
+fn check(schema: &Schema, path: &str, answer: &GrpcAnswer) -> Result<Declared, String> {
     let method = schema.require(path)?;
-    match answer {
+    let fixed = match answer {
+        GrpcAnswer::Function(number) => return Ok(Declared::Function(*number)),
         GrpcAnswer::Error { code, message } => {
             let code = status::number(code).ok_or_else(|| status::unknown(code))?;
-            Ok(value::error(code, message))
+            value::error(code, message)
         }
-        GrpcAnswer::Response(response) => messages(&method, std::slice::from_ref(response)),
+        GrpcAnswer::Response(response) => messages(&method, std::slice::from_ref(response))?,
         GrpcAnswer::Responses(_) if !method.is_server_streaming() => {
-            Err("answers with one message, not with a stream: write \"response\"".to_owned())
+            return Err("answers with one message, not with a stream: write \"response\"".to_owned());
         }
-        GrpcAnswer::Responses(responses) => messages(&method, responses),
-    }
+        GrpcAnswer::Responses(responses) => messages(&method, responses)?,
+    };
+    Ok(Declared::Fixed(fixed))
 }
 
 fn messages(method: &prost_reflect::MethodDescriptor, responses: &[Value]) -> Result<Value, String> {
@@ -85,8 +105,9 @@ impl Mock for GrpcMock {
         "grpc"
     }
 
-    fn responder(&self, _key: Key) -> Arc<dyn Responder> {
-        Arc::new(Answers(self.answers.clone()))
+    fn responder(&self, cell: &MockCell) -> Arc<dyn Responder> {
+        let (schema, answers) = (self.schema.clone(), self.answers.clone());
+        Arc::new(Answers { schema, answers, program: cell.program.clone() })
     }
 
     fn descriptors(&self) -> Option<Arc<Vec<u8>>> {
@@ -94,20 +115,52 @@ impl Mock for GrpcMock {
     }
 }
 
-struct Answers(Arc<BTreeMap<String, Value>>);
+#[derive(Clone)]
+struct Answers {
+    schema: Arc<Schema>,
+    answers: Arc<BTreeMap<String, Declared>>,
+    program: Arc<dyn Program>,
+}
+
+impl Answers {
+    async fn respond(&self, request: &Request) -> Value {
+        let path = &request.key;
+        match self.answers.get(path) {
+            Some(Declared::Fixed(answer)) => answer.clone(),
+            Some(Declared::Function(number)) => {
+                let (program, number, asked) = (self.program.clone(), *number, asked(&request.body));
+                let called = tokio::task::spawn_blocking(move || program.answer(number, &asked)).await;
+                let answer = called.unwrap_or_else(|panic| Err(panic.to_string()));
+                match answer.and_then(|answer| check(&self.schema, path, &answer)) {
+                    Ok(Declared::Fixed(answer)) => answer,
+                    Ok(Declared::Function(_)) => failed(path, "it answered with a function"),
+                    Err(why) => failed(path, &why),
+                }
+            }
+            None => value::error(status::UNIMPLEMENTED, &format!("the mock has no answer for {path}")),
+        }
+    }
+}
+
+fn failed(path: &str, why: &str) -> Value {
+    value::error(status::INTERNAL, &format!("the mock's function for {path} failed: {why}"))
+}
+
+/// What a function gets: the message, or the list of messages of a client's stream.
+fn asked(request: &Value) -> Value {
+    let message = request.get("message").or_else(|| request.get("messages"));
+    message.map_or(Value::Null, |message| message.bare().clone())
+}
 
 impl Responder for Answers {
     fn converse(&self, _source: &str, _connection: u64) -> Arc<dyn Conversation> {
-        Arc::new(Answers(self.0.clone()))
+        Arc::new(self.clone())
     }
 }
 
 impl Conversation for Answers {
     fn answer<'a>(&'a self, request: &'a Request) -> BoxFuture<'a, (Answer, Option<RuleHit>)> {
-        let answer = self.0.get(&request.key).cloned().unwrap_or_else(|| {
-            value::error(status::UNIMPLEMENTED, &format!("the mock has no answer for {}", request.key))
-        });
-        Box::pin(async move { (Answer::Reply(answer), None) })
+        Box::pin(async move { (Answer::Reply(self.respond(request).await), None) })
     }
 }
 

@@ -4,9 +4,10 @@
 //! equal keys, and (without `expires_in`) equal tokens: all signatures are deterministic.
 //! The discovery document has the declared issuer and URLs at the address at which it was
 //! asked, so that they can be reached.
-//! Not modelled: token endpoints, encrypted tokens, rotation.
+//! A rotation makes the next key of a sequence that the seed determines; it ends with its cell.
+//! Not modelled: token endpoints, encrypted tokens.
 
-use super::{Mock, MockError, SignRequest};
+use super::{Mock, MockCell, MockError, Rotation, SignRequest};
 use crate::link::{Answer, BoxFuture, Conversation, Request, Responder};
 use crate::prng::Key;
 use crate::protocol::http::json;
@@ -52,20 +53,31 @@ impl JwtMock {
         Ok(JwtMock { issuer: issuer.to_owned(), key_id, algorithm })
     }
 
-    /// The JWKS document in a cell with this key, as JSON text.
+    /// The JWKS document as JSON text: the newest key first.
     ///
     /// # Errors
     /// When no key can be made.
-    pub fn jwks(&self, key: Key) -> Result<String, MockError> {
-        let pair = pair(self.algorithm, key)?;
+    pub fn key_set(&self, key: Key, rotation: Rotation) -> Result<String, MockError> {
+        let published = (rotation.oldest..=rotation.newest).rev();
+        let keys = published.map(|number| self.jwk(key, number)).collect::<Result<Vec<_>, _>>()?;
+        Ok(json!({ "keys": keys }).to_string())
+    }
+
+    fn jwk(&self, key: Key, number: u32) -> Result<serde_json::Value, MockError> {
+        let pair = pair(self.algorithm, numbered(key, number))?;
         let mut jwk = serde_json::Map::new();
         for (name, value) in &pair.public {
             jwk.insert((*name).to_owned(), value.as_str().into());
         }
         jwk.insert("use".to_owned(), "sig".into());
         jwk.insert("alg".to_owned(), algorithm_name(self.algorithm).into());
-        jwk.insert("kid".to_owned(), self.key_id.as_str().into());
-        Ok(json!({ "keys": [jwk] }).to_string())
+        jwk.insert("kid".to_owned(), self.id_of(number).into());
+        Ok(jwk.into())
+    }
+
+    /// The id of the n-th key: the declared one, then `ID.1`, `ID.2`, ...
+    fn id_of(&self, number: u32) -> String {
+        if number == 0 { self.key_id.clone() } else { format!("{}.{number}", self.key_id) }
     }
 
     fn discovery(&self, host: &str) -> String {
@@ -85,6 +97,11 @@ impl JwtMock {
     }
 }
 
+/// The key that the n-th pair is made from.
+fn numbered(key: Key, number: u32) -> Key {
+    if number == 0 { key } else { key.below(&format!("rotation {number}")) }
+}
+
 fn algorithm_name(algorithm: Algorithm) -> &'static str {
     match algorithm {
         Algorithm::ES256 => "ES256",
@@ -98,14 +115,30 @@ impl Mock for JwtMock {
         "jwt"
     }
 
-    fn responder(&self, key: Key) -> Arc<dyn Responder> {
+    fn responder(&self, cell: &MockCell) -> Arc<dyn Responder> {
         // The key is made here and not when somebody first asks: RSA takes its time. Why it
         // cannot be made is said to whoever asks.
-        let _ = pair(self.algorithm, key);
-        Arc::new(Issuer { mock: self.clone(), key })
+        let _ = pair(self.algorithm, cell.key);
+        Arc::new(Issuer { mock: self.clone(), cell: cell.clone() })
     }
 
-    fn sign(&self, key: Key, request: &SignRequest) -> Result<String, MockError> {
+    fn jwks(&self, key: Key) -> Option<String> {
+        self.key_set(key, Rotation::default()).ok()
+    }
+
+    fn rotate(&self, cell: &MockCell, keep: bool) -> Result<String, MockError> {
+        let number = cell.rotation().newest + 1;
+        pair(self.algorithm, numbered(cell.key, number))?;
+        let mut rotation = cell.rotation();
+        rotation.newest = number;
+        if !keep {
+            rotation.oldest = number;
+        }
+        Ok(self.id_of(number))
+    }
+
+    fn sign(&self, cell: &MockCell, request: &SignRequest) -> Result<String, MockError> {
+        let number = cell.rotation().newest;
         let serde_json::Value::Object(given) = json::to_json(&request.claims) else {
             return Err(MockError("claims are written as a dict".to_owned()));
         };
@@ -124,7 +157,7 @@ impl Mock for JwtMock {
         let mut header = serde_json::Map::new();
         header.insert("typ".to_owned(), "JWT".into());
         header.insert("alg".to_owned(), algorithm_name(self.algorithm).into());
-        header.insert("kid".to_owned(), self.key_id.as_str().into());
+        header.insert("kid".to_owned(), self.id_of(number).into());
         match json::to_json(&request.headers) {
             serde_json::Value::Object(extra) => header.extend(extra),
             serde_json::Value::Null => {}
@@ -134,7 +167,7 @@ impl Mock for JwtMock {
             URL_SAFE_NO_PAD.encode(serde_json::Value::Object(part).to_string())
         };
         let message = format!("{}.{}", part(header), part(claims));
-        let pair = pair(self.algorithm, key)?;
+        let pair = pair(self.algorithm, numbered(cell.key, number))?;
         let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &pair.private, self.algorithm);
         let signature = signature.map_err(|e| MockError(format!("cannot sign: {e}")))?;
         Ok(format!("{message}.{signature}"))
@@ -240,7 +273,7 @@ impl rsa::rand_core::CryptoRng for Seeded {}
 #[derive(Clone)]
 struct Issuer {
     mock: JwtMock,
-    key: Key,
+    cell: MockCell,
 }
 
 impl Issuer {
@@ -254,9 +287,9 @@ impl Issuer {
                 document(200, self.mock.discovery(host.unwrap_or("localhost")))
             }
             "/.well-known/jwks.json" if reading => {
-                let Issuer { mock, key } = self.clone();
+                let (mock, key, rotation) = (self.mock.clone(), self.cell.key, *self.cell.rotation());
                 // Making an RSA key takes long enough to hold up a worker thread.
-                match tokio::task::spawn_blocking(move || mock.jwks(key)).await {
+                match tokio::task::spawn_blocking(move || mock.key_set(key, rotation)).await {
                     Ok(Ok(jwks)) => document(200, jwks),
                     Ok(Err(problem)) => document(500, json!({ "error": problem.0 }).to_string()),
                     Err(_) => document(500, json!({ "error": "the key could not be made" }).to_string()),
@@ -294,44 +327,62 @@ mod tests {
     use jsonwebtoken::{DecodingKey, Validation};
     use std::time::Duration;
 
-    fn sign(mock: &JwtMock, key: Key, expires_in: Option<Duration>) -> String {
+    fn sign(mock: &JwtMock, cell: &MockCell, expires_in: Option<Duration>) -> String {
         let claims = Value::map([("sub", Value::text("user-1")), ("scope", Value::text("read:orders"))]);
         let request = SignRequest { claims, headers: Value::Null, expires_in, now_unix_s: 2_000_000_000 };
-        mock.sign(key, &request).unwrap()
+        mock.sign(cell, &request).unwrap()
     }
 
-    fn verify(mock: &JwtMock, key: Key, token: &str) -> serde_json::Value {
-        let set: JwkSet = serde_json::from_str(&mock.jwks(key).unwrap()).unwrap();
+    fn verify(mock: &JwtMock, cell: &MockCell, token: &str) -> Option<serde_json::Value> {
+        let set: JwkSet = serde_json::from_str(&mock.key_set(cell.key, *cell.rotation()).unwrap()).unwrap();
         let header = jsonwebtoken::decode_header(token).unwrap();
-        let jwk = set.find(header.kid.as_deref().unwrap()).unwrap();
+        let jwk = set.find(header.kid.as_deref().unwrap())?;
         let mut validation = Validation::new(header.alg);
         validation.set_issuer(&["https://issuer.invalid"]);
         let decoding = DecodingKey::from_jwk(jwk).unwrap();
-        jsonwebtoken::decode::<serde_json::Value>(token, &decoding, &validation).unwrap().claims
+        Some(jsonwebtoken::decode::<serde_json::Value>(token, &decoding, &validation).unwrap().claims)
+    }
+
+    fn cell(seed: u64) -> MockCell {
+        MockCell::new(&Key::of_run(seed), "auth", Arc::new(crate::plan::NoProgram))
     }
 
     #[test]
     fn tokens_verify_against_the_served_keys_and_are_equal_in_every_run() {
-        let key = Key::of_run(7).below("auth");
+        let key = &cell(7);
         for algorithm in ["RS256", "ES256", "EdDSA"] {
             let mock = JwtMock::new("https://issuer.invalid", None, algorithm).unwrap();
             let token = sign(&mock, key, None);
-            let claims = verify(&mock, key, &token);
+            let claims = verify(&mock, key, &token).unwrap();
             assert_eq!(claims["sub"], "user-1");
             assert_eq!(claims["iat"], ISSUED_AT);
             assert_eq!(claims["exp"], EXPIRES_AT);
             assert_eq!(token, sign(&mock, key, None), "{algorithm}");
             let later = sign(&mock, key, Some(Duration::from_secs(60)));
-            assert_eq!(verify(&mock, key, &later)["exp"], 2_000_000_060_i64);
+            assert_eq!(verify(&mock, key, &later).unwrap()["exp"], 2_000_000_060_i64);
         }
     }
 
     #[test]
     fn another_key_signs_otherwise() {
         let mock = JwtMock::new("https://issuer.invalid", Some("k"), "EdDSA").unwrap();
-        let (one, other) = (Key::of_run(1), Key::of_run(2));
-        assert_ne!(mock.jwks(one).unwrap(), mock.jwks(other).unwrap());
-        assert_ne!(sign(&mock, one, None), sign(&mock, other, None));
+        let (one, other) = (cell(1), cell(2));
+        assert_ne!(mock.jwks(one.key).unwrap(), mock.jwks(other.key).unwrap());
+        assert_ne!(sign(&mock, &one, None), sign(&mock, &other, None));
         assert!(JwtMock::new("i", None, "HS256").is_err());
+    }
+
+    #[test]
+    fn a_rotated_issuer_signs_with_the_new_key_and_publishes_what_was_asked() {
+        let mock = JwtMock::new("https://issuer.invalid", Some("k"), "EdDSA").unwrap();
+        let cell = cell(1);
+        let before = sign(&mock, &cell, None);
+        assert_eq!(mock.rotate(&cell, true).unwrap(), "k.1");
+        let between = sign(&mock, &cell, None);
+        assert_eq!(jsonwebtoken::decode_header(&between).unwrap().kid.as_deref(), Some("k.1"));
+        assert!(verify(&mock, &cell, &before).is_some() && verify(&mock, &cell, &between).is_some());
+        assert_eq!(mock.rotate(&cell, false).unwrap(), "k.2");
+        assert!(verify(&mock, &cell, &before).is_none() && verify(&mock, &cell, &between).is_none());
+        assert!(verify(&mock, &cell, &sign(&mock, &cell, None)).is_some());
     }
 }

@@ -1,13 +1,13 @@
 //! The test driver: what a scenario, a seed or a reset can do to the world of its cell.
 
 use super::{CellContext, TEST};
-use crate::mock::{MockError, SignRequest};
-use crate::plan::Driver;
+use crate::mock::{self, Mock, MockError, ROTATE, SignRequest};
+use crate::plan::{Driver, Plan};
 use crate::step::{StepCall, StepResponse};
 use crate::topology::ServiceKind;
-use faultbox_bundle_format::{Assertion, Body, Payload, Signed, StepEnded, StepStarted, Value};
-use std::sync::Arc;
+use faultbox_bundle_format::{Assertion, Body, Entry, Payload, Signed, StepEnded, StepStarted, Value};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
@@ -15,28 +15,45 @@ use tokio::time::Instant;
 /// What is kept back of a cell's time for the end of the cell.
 const KEPT_BACK: Duration = Duration::from_secs(1);
 
+/// The pause between two attempts to see whether a service has recovered.
+const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(100);
+
 /// The driver of one cell. Blocks; never call it on a thread of the runtime.
 pub struct CellDriver {
     cell: Arc<CellContext>,
     handle: Handle,
-    deadline: Instant,
+    deadline: Mutex<Instant>,
     steps: AtomicU32,
 }
 
 impl CellDriver {
     /// A driver whose steps end before `deadline`.
     pub fn new(cell: Arc<CellContext>, deadline: Instant) -> Self {
-        CellDriver { cell, handle: Handle::current(), deadline, steps: AtomicU32::new(0) }
+        CellDriver {
+            cell,
+            handle: Handle::current(),
+            deadline: Mutex::new(deadline),
+            steps: AtomicU32::new(0),
+        }
+    }
+
+    fn deadline(&self) -> MutexGuard<'_, Instant> {
+        self.deadline.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     async fn perform(&self, call: &StepCall) -> StepResponse {
+        if call.verb == ROTATE
+            && let Some(mock) = mock_of(&self.cell.plan, &call.service)
+        {
+            return self.rotate(mock, call).await;
+        }
         let interface = format!("{}.{}", call.service, call.interface);
         let way = self.cell.switchboard.dial_as_test(&self.cell, &interface);
         let (Some((dial, link)), Some(protocol)) = (way, self.cell.protocol(&interface)) else {
             return StepResponse::no_answer(format!("no interface {interface}"));
         };
         let began = Instant::now();
-        let left = self.deadline.saturating_duration_since(began).saturating_sub(KEPT_BACK);
+        let left = self.deadline().saturating_duration_since(began).saturating_sub(KEPT_BACK);
         let timeout = call.timeout.unwrap_or(left).min(left);
         let mut response = match tokio::time::timeout(timeout, protocol.step(dial, link, call)).await {
             Ok(response) => response,
@@ -47,6 +64,16 @@ impl CellDriver {
         };
         response.duration = began.elapsed();
         response
+    }
+
+    async fn rotate(&self, mock: Arc<dyn Mock>, call: &StepCall) -> StepResponse {
+        let Some(cell) = self.cell.mocks.get(&call.service).cloned() else {
+            return StepResponse::no_answer(format!("{} is not a mock", call.service));
+        };
+        let call = call.clone();
+        // Making an RSA key takes long enough to hold up a worker thread.
+        let made = tokio::task::spawn_blocking(move || mock::rotate(&*mock, &cell, &call)).await;
+        made.unwrap_or_else(|panic| StepResponse::no_answer(panic.to_string()))
     }
 }
 
@@ -74,7 +101,9 @@ impl Driver for CellDriver {
 
     fn sign(&self, mock: &str, request: SignRequest) -> Result<String, MockError> {
         let claims = Payload::of(&request.claims);
-        let token = sign(&self.cell.plan, &self.cell.run_key, mock, &request)?;
+        let no_mock = || MockError(format!("{mock} is not a mock"));
+        let declared = mock_of(&self.cell.plan, mock).ok_or_else(no_mock)?;
+        let token = declared.sign(self.cell.mocks.get(mock).ok_or_else(no_mock)?, &request)?;
         let signed = Signed { service: mock.to_owned(), claims };
         self.cell.journal.note(TEST, "steps", None, Body::Signed(signed));
         Ok(token)
@@ -98,20 +127,32 @@ impl Driver for CellDriver {
         };
         self.cell.journal.note(TEST, "print", None, Body::Output(output));
     }
+
+    fn entries(&self) -> Vec<Entry> {
+        self.handle.block_on(self.cell.quiesce());
+        self.cell.memory.entries()
+    }
+
+    fn recover(&self, within: Duration, attempt: &mut dyn FnMut() -> bool) -> bool {
+        self.handle.block_on(self.cell.end_faults());
+        let deadline = (Instant::now() + within).min(*self.deadline() - KEPT_BACK);
+        // A step that is waiting when the time is over has not recovered.
+        *self.deadline() = deadline + KEPT_BACK;
+        loop {
+            if attempt() {
+                return true;
+            }
+            if Instant::now() + BETWEEN_ATTEMPTS >= deadline {
+                return false;
+            }
+            self.handle.block_on(tokio::time::sleep(BETWEEN_ATTEMPTS));
+        }
+    }
 }
 
-/// Signs with a mock's key: the run's key below the mock's name.
-///
-/// # Errors
-/// When there is no such mock, or it cannot sign the claims.
-pub fn sign(
-    plan: &crate::plan::Plan,
-    run_key: &crate::prng::Key,
-    mock: &str,
-    request: &SignRequest,
-) -> Result<String, MockError> {
-    match plan.topology.service(mock).map(|service| &service.kind) {
-        Some(ServiceKind::Mock(declared)) => declared.sign(run_key.below(mock), request),
-        _ => Err(MockError(format!("{mock} is not a mock"))),
+fn mock_of(plan: &Plan, name: &str) -> Option<Arc<dyn Mock>> {
+    match plan.topology.service(name).map(|service| &service.kind) {
+        Some(ServiceKind::Mock(declared)) => Some(declared.clone()),
+        _ => None,
     }
 }

@@ -12,8 +12,11 @@ use tokio::time::Instant;
 
 /// What is asked of a service that declares no health check.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
-/// Pause between attempts where the spec gives none.
-pub const DEFAULT_INTERVAL: Duration = Duration::from_millis(10);
+/// The first pause between attempts where the spec gives none. Each is a quarter longer than the
+/// one before, so that a service is seen ready soon after it is, however long it took.
+const FIRST_PAUSE: Duration = Duration::from_millis(4);
+/// The longest of them: a server that starts for long is not to be worn out by attempts.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// Runs a command where the service is; `Err` says how it failed.
 pub type Exec<'a> = &'a (dyn Fn(Vec<String>) -> BoxFuture<'a, Result<(), String>> + Send + Sync);
@@ -40,13 +43,11 @@ pub async fn wait_ready(
     log: &(dyn Fn() -> Vec<u8> + Send + Sync),
     exec: Exec<'_>,
 ) -> Result<(), SetupError> {
-    let default = Healthcheck {
-        probe: Probe::Protocol { port: None },
-        timeout: DEFAULT_TIMEOUT,
-        interval: DEFAULT_INTERVAL,
-    };
+    let default =
+        Healthcheck { probe: Probe::Protocol { port: None }, timeout: DEFAULT_TIMEOUT, interval: None };
     let check = service.healthcheck.as_ref().unwrap_or(&default);
     let deadline = Instant::now() + check.timeout;
+    let mut pause = check.interval.unwrap_or(FIRST_PAUSE);
     loop {
         let attempt = tokio::time::timeout_at(deadline, once(service, &check.probe, way, log, exec)).await;
         let why = match attempt {
@@ -54,14 +55,15 @@ pub async fn wait_ready(
             Ok(Err(why)) => why,
             Err(_) => "no answer".to_owned(),
         };
-        if Instant::now() + check.interval >= deadline {
+        if Instant::now() + pause >= deadline {
             return Err(SetupError::NotReady {
                 service: service.name.clone(),
                 seconds: check.timeout.as_secs(),
                 why,
             });
         }
-        tokio::time::sleep(check.interval).await;
+        tokio::time::sleep(pause).await;
+        pause = check.interval.unwrap_or((pause * 5 / 4).min(LONGEST_PAUSE));
     }
 }
 

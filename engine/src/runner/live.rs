@@ -118,7 +118,10 @@ impl Live {
     async fn prepare_service(&self, cell: &Arc<CellContext>, service: &Service) -> Result<(), SetupError> {
         match &service.kind {
             ServiceKind::Mock(mock) => {
-                let responder = mock.responder(cell.run_key.below(&service.name));
+                let responder = match cell.mocks.get(&service.name) {
+                    Some(of_cell) => mock.responder(of_cell),
+                    None => return Ok(()),
+                };
                 for interface in &service.interfaces {
                     let name = format!("{}.{}", service.name, interface.name);
                     let options = InterfaceOptions { descriptors: mock.descriptors(), ..Default::default() };

@@ -19,6 +19,7 @@ use crate::event_sink::{EventSink, MemorySink, Tee};
 use crate::fault::{ActiveFaults, Assumption};
 use crate::journal::{Journal, Sequence};
 use crate::link::OpenExchanges;
+use crate::mock::MockCell;
 use crate::oracle::Oracle;
 use crate::plan::{Judgement, Plan, RequireFire};
 use crate::prng::Key;
@@ -31,6 +32,7 @@ use faultbox_bundle_format::{
     Blame, Body, CellStarted, Ending, Entry, FaultCount, Named, Output, Phase, ServiceExited, ServiceStarted,
     Verdict,
 };
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -97,6 +99,9 @@ pub struct CellContext {
     pub open: Arc<OpenExchanges>,
     /// The connections.
     pub switchboard: Switchboard,
+    /// The mocks by name.
+    pub mocks: BTreeMap<String, MockCell>,
+    memory: Arc<MemorySink>,
 }
 
 /// Why a cell could not begin. Every message says whose failure it is.
@@ -244,11 +249,17 @@ impl CellContext {
         let run_journal = Arc::new(Journal::new(run.sink.clone(), run.clock, run.sequence.clone(), 0, ""));
         let sut = plan.topology.sut().map(|s| s.name.clone()).unwrap_or_default();
         let faults = ActiveFaults::new(journal.clone(), run.oracle.clone(), &sut);
+        let run_key = Key::of_run(run.seed);
+        let mocks = plan.topology.services.iter().filter(|s| matches!(s.kind, ServiceKind::Mock(_)));
+        let mocks =
+            mocks.map(|s| (s.name.clone(), MockCell::new(&run_key, &s.name, plan.program.clone()))).collect();
         Arc::new(CellContext {
             index,
             plan: plan.clone(),
             run: run.clone(),
-            run_key: Key::of_run(run.seed),
+            run_key,
+            mocks,
+            memory: memory.clone(),
             journal,
             run_journal,
             faults,
@@ -278,6 +289,18 @@ impl CellContext {
     /// The failure with its place in the spec.
     pub async fn call_reset(self: &Arc<Self>, service: &str) -> Result<(), String> {
         self.call(service, |cell, service, driver| cell.plan.program.reset(service, driver)).await
+    }
+
+    /// Waits until nothing that the scenario began is open, for a while at most.
+    async fn quiesce(&self) {
+        let _ = tokio::time::timeout(QUIESCE, self.open.idle()).await;
+    }
+
+    /// Ends the faults once the scenario has quiesced; what begins later is tail.
+    async fn end_faults(&self) {
+        self.quiesce().await;
+        self.faults.deactivate();
+        self.journal.enter(Phase::Tail);
     }
 
     async fn call(self: &Arc<Self>, service: &str, what: Callable) -> Result<(), String> {
@@ -521,8 +544,7 @@ async fn scenario(cell: &Arc<CellContext>, locals: &[Local]) -> (Judgement, u64)
         }
     };
     let scenario_ns = cell.journal.clock().now_ns() - began_ns;
-    let _ = tokio::time::timeout(QUIESCE, cell.open.idle()).await;
-    cell.faults.deactivate();
+    cell.end_faults().await;
     if let Some(trouble) = locals.iter().find_map(|local| local.running.trouble()) {
         let reason = format!("the syscall supervisor failed: {trouble}");
         return (Judgement { ending: Ending::Error, reason, blame: Blame::Faultbox }, scenario_ns);

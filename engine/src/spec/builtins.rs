@@ -123,8 +123,8 @@ static BUILTINS: &[Def] = &[
     many("expect_status", &[], expect::expect_status),
     many("expect_all", &[], expect::expect_all),
     many("expect_any", &[], expect::expect_any),
-    def("expect_retries", &[keyword("max")], expect::unsupported),
-    def("expect_recovery", &[keyword("within")], expect::unsupported),
+    def("expect_retries", &[optional("max")], expect::expect_retries),
+    def("expect_recovery", &[optional("within")], expect::expect_recovery),
     def("known_failure", &[required("expectation"), required("reason")], expect::known_failure),
     def("assert_true", &[required("cond"), optional("msg")], steps::assert_true),
     def("assert_eq", &[required("a"), required("b"), optional("msg")], steps::assert_eq),
@@ -136,8 +136,10 @@ static BUILTINS: &[Def] = &[
 ];
 
 /// Methods of a token issuer.
-pub static ISSUER_METHODS: &[Def] =
-    &[def("sign", &[keyword("claims"), keyword("headers"), keyword("expires_in")], steps::sign)];
+pub static ISSUER_METHODS: &[Def] = &[
+    def("sign", &[keyword("claims"), keyword("headers"), keyword("expires_in")], steps::sign),
+    def("rotate", &[keyword("keep")], steps::rotate),
+];
 
 /// Methods of a response's headers.
 pub static HEADERS_METHODS: &[Def] = &[

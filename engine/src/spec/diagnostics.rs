@@ -467,9 +467,6 @@ fn in_our_words(message: &str) -> (String, Option<String>) {
         let article = if kind.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
         let name = name.trim_end_matches('`');
         let hint = match (kind, name) {
-            ("mock", "jwks" | "rotate") => {
-                return (format!("`{name}` of a mock is not supported yet"), None);
-            }
             ("module", "server") => {
                 Some("load(\"@faultbox/mocks/grpc.star\", \"grpc\") brings it".to_owned())
             }

@@ -1,8 +1,8 @@
 //! Expectations: what a cell's scenario must come to.
 //!
-//! Contract: judged from the response alone, by its own protocol's idea of success. Reasons
-//! hold no measured times, so that a replay of a violated cell gives the same reason. What
-//! cannot be judged from the response is refused when the spec is loaded.
+//! Contract: judged from the response by its own protocol's idea of success; retries are judged
+//! from the cell's journal, and recovery from the scenario's next runs, after the faults. Reasons
+//! hold no measured times or counts, so that a replay of a violated cell gives the same reason.
 
 use super::call::{Call, described, is_callable};
 use super::convert;
@@ -11,6 +11,9 @@ use super::dialect::{Result, Value};
 use super::steps::summary;
 use super::values::{ExpectationValue, ResponseValue};
 use crate::step::StepResponse;
+use faultbox_bundle_format::canonical::scanner_of;
+use faultbox_bundle_format::{Body, Class, Entry, Exchange, Outcome, Phase};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +28,10 @@ pub enum Expectation {
     Hang,
     /// One of these statuses.
     Status(Vec<i64>),
+    /// No request was asked again more often than this after it failed.
+    Retries(u64),
+    /// Without the faults the scenario succeeds again in this time.
+    Recovery(Duration),
     /// All of them.
     All(Vec<Arc<Expectation>>),
     /// At least one of them.
@@ -35,8 +42,21 @@ pub enum Expectation {
     Callable(usize, String),
 }
 
-/// Runs a callable of the spec: its number and name; `Ok(None)` means as expected.
-type Ask<'a, E> = dyn FnMut(usize, &str) -> Result<Option<String>, E> + 'a;
+/// What a judgement needs besides the response.
+pub trait World {
+    /// Why something could not be judged.
+    type Error;
+    /// Runs a callable of the spec, by number and name; `Ok(None)` means as expected.
+    ///
+    /// # Errors
+    /// When it could not be run, or gave no answer.
+    fn call(&mut self, number: usize, name: &str) -> Result<Option<String>, Self::Error>;
+    /// The request that the service under test asked again most often after it failed, in words,
+    /// and how often.
+    fn most_retried(&mut self) -> Option<(String, u64)>;
+    /// Ends the faults and runs the scenario until it succeeds; whether it did in this time.
+    fn recovers(&mut self, within: Duration) -> bool;
+}
 
 impl Expectation {
     /// In the language's words.
@@ -48,6 +68,10 @@ impl Expectation {
             Expectation::ErrorWithin(limit) => format!("expect_error_within(ms={})", limit.as_millis()),
             Expectation::Hang => "expect_hang()".to_owned(),
             Expectation::Status(codes) => format!("expect_status({})", numbers(codes)),
+            Expectation::Retries(max) => format!("expect_retries(max={max})"),
+            Expectation::Recovery(within) => {
+                format!("expect_recovery(within=\"{}\")", convert::duration_words(*within))
+            }
             Expectation::All(items) => format!("expect_all({})", list(items)),
             Expectation::Any(items) => format!("expect_any({})", list(items)),
             Expectation::Known(inner, reason) => format!("known_failure({}, \"{reason}\")", inner.words()),
@@ -55,16 +79,16 @@ impl Expectation {
         }
     }
 
-    /// Judges a response. `ask` runs a callable: `Ok(None)` means as expected.
+    /// Judges a response: `Ok(None)` means as expected, else the reason.
     ///
     /// # Errors
-    /// What `ask` could not do.
-    pub fn judge<E>(
+    /// What `world` could not do.
+    pub fn judge<W: World>(
         &self,
         protocol: &str,
         response: &StepResponse,
-        ask: &mut Ask<'_, E>,
-    ) -> Result<Option<String>, E> {
+        world: &mut W,
+    ) -> Result<Option<String>, W::Error> {
         Ok(match self {
             Expectation::Success => success(protocol, response),
             Expectation::ErrorWithin(limit) => error_within(protocol, response, *limit),
@@ -77,9 +101,19 @@ impl Expectation {
                 let got = summary(protocol, response);
                 (!right).then(|| format!("expect_status: {got} (want {})", numbers(codes)))
             }
+            Expectation::Retries(max) => {
+                let most = world.most_retried().filter(|(_, retries)| retries > max);
+                most.map(|(what, _)| format!("expect_retries: {what} was asked again more than {max} times"))
+            }
+            Expectation::Recovery(within) => {
+                let recovered = world.recovers(*within);
+                let within = convert::duration_words(*within);
+                (!recovered)
+                    .then(|| format!("expect_recovery: no success within {within} of the faults' end"))
+            }
             Expectation::All(items) => {
                 for item in items {
-                    if let Some(reason) = item.judge(protocol, response, ask)? {
+                    if let Some(reason) = item.judge(protocol, response, world)? {
                         return Ok(Some(reason));
                     }
                 }
@@ -88,15 +122,15 @@ impl Expectation {
             Expectation::Any(items) => {
                 let mut reasons = Vec::new();
                 for item in items {
-                    match item.judge(protocol, response, ask)? {
+                    match item.judge(protocol, response, world)? {
                         None => return Ok(None),
                         Some(reason) => reasons.push(reason),
                     }
                 }
                 Some(format!("expect_any: {}", reasons.join("; ")))
             }
-            Expectation::Known(inner, _) => inner.judge(protocol, response, ask)?,
-            Expectation::Callable(number, name) => ask(*number, name)?,
+            Expectation::Known(inner, _) => inner.judge(protocol, response, world)?,
+            Expectation::Callable(number, name) => world.call(*number, name)?,
         })
     }
 }
@@ -111,7 +145,8 @@ fn answered(protocol: &str, response: &StepResponse) -> bool {
     !response.timed_out && (status || response.ok || !matches!(protocol, "http" | "grpc"))
 }
 
-fn success(protocol: &str, response: &StepResponse) -> Option<String> {
+/// Why a response is no success by its protocol's idea of one; `None` when it is.
+pub fn success(protocol: &str, response: &StepResponse) -> Option<String> {
     let (good, want) = match protocol {
         "http" => (response.status > 0 && response.status < 500, "< 500"),
         "grpc" => (response.ok, "OK"),
@@ -218,10 +253,51 @@ pub fn known_failure<'v>(call: &mut Call<'_, 'v, '_, '_>) -> Result<Value<'v>> {
     made(call, Expectation::Known(inner, reason))
 }
 
-/// Expectations that need more than the response.
-pub fn unsupported<'v>(call: &mut Call<'_, 'v, '_, '_>) -> Result<Value<'v>> {
-    let hint = "it cannot be judged from the response alone; a callable expectation can look at the response";
-    Err(Problem::unsupported(format!("{}()", call.def.name)).hint(hint).into())
+/// `expect_retries(max=)`.
+pub fn expect_retries<'v>(call: &mut Call<'_, 'v, '_, '_>) -> Result<Value<'v>> {
+    call.needed("max")?;
+    let max = call.integer("max")?.and_then(|max| u64::try_from(max).ok());
+    let max = max.ok_or_else(|| call.problem("max", "`max` is a number of retries, 0 or more"))?;
+    made(call, Expectation::Retries(max))
+}
+
+/// `expect_recovery(within=)`.
+pub fn expect_recovery<'v>(call: &mut Call<'_, 'v, '_, '_>) -> Result<Value<'v>> {
+    call.needed("within")?;
+    let within = call.duration("within")?.unwrap_or_default();
+    if within.is_zero() {
+        return Err(call.problem("within", "a recovery takes some time").hint("within = \"5s\"").into());
+    }
+    made(call, Expectation::Recovery(within))
+}
+
+/// The request of `sut` that was asked again most often after it failed (a rule acted on it, or
+/// no answer came), in words, and how often. Handshakes, heartbeats and attempts to connect are
+/// no requests.
+pub fn most_retried(entries: &[Entry], sut: &str) -> Option<(String, u64)> {
+    let scanner = scanner_of(entries, 0);
+    let mut asked: BTreeMap<(&str, &str, Vec<u8>), (bool, u64, &Exchange)> = BTreeMap::new();
+    let exchanges = entries.iter().filter(|entry| entry.phase == Phase::Scenario);
+    let mut exchanges: Vec<&Exchange> = exchanges
+        .filter_map(|entry| match &entry.body {
+            Body::Exchange(exchange) => Some(exchange),
+            _ => None,
+        })
+        .filter(|exchange| exchange.source == sut && exchange.class == Class::Work)
+        .collect();
+    exchanges.sort_by_key(|exchange| exchange.began_seq);
+    for exchange in exchanges {
+        let Some(request) = exchange.request.value() else { continue };
+        let shape = scanner.template(&request.stable()).encode();
+        let failed =
+            exchange.rule.is_some() || !matches!(exchange.outcome, Outcome::Answered | Outcome::OneWay);
+        let key = (exchange.interface.as_str(), exchange.key.as_str(), shape);
+        let (failed_before, retries, _) = asked.entry(key).or_insert((false, 0, exchange));
+        *retries += u64::from(*failed_before);
+        *failed_before = failed;
+    }
+    let most = asked.values().max_by_key(|(_, retries, _)| *retries)?;
+    Some((format!("{} on {}", most.2.operation, most.2.interface), most.1))
 }
 
 /// An expectation out of what stands in its place: one of ours, or a callable.
@@ -263,9 +339,35 @@ mod tests {
     }
 
     fn judge(expectation: &Expectation, protocol: &str, response: &StepResponse) -> Option<String> {
-        let mut nobody = |_: usize, _: &str| -> Result<Option<String>, Infallible> { Ok(None) };
-        let Ok(reason) = expectation.judge(protocol, response, &mut nobody);
+        let Ok(reason) = expectation.judge(protocol, response, &mut Told(2));
         reason
+    }
+
+    /// A world in which a request was asked again so often, and that recovers in five seconds.
+    struct Told(u64);
+
+    impl World for Told {
+        type Error = Infallible;
+        fn call(&mut self, _number: usize, _name: &str) -> Result<Option<String>, Infallible> {
+            Ok(None)
+        }
+        fn most_retried(&mut self) -> Option<(String, u64)> {
+            Some(("INSERT on db.main".to_owned(), self.0))
+        }
+        fn recovers(&mut self, within: Duration) -> bool {
+            within >= Duration::from_secs(5)
+        }
+    }
+
+    #[test]
+    fn retries_and_recovery_are_judged_from_the_world() {
+        let good = response(200);
+        assert_eq!(judge(&Expectation::Retries(2), "http", &good), None);
+        let reason = judge(&Expectation::Retries(1), "http", &good).unwrap();
+        assert_eq!(reason, "expect_retries: INSERT on db.main was asked again more than 1 times");
+        assert_eq!(judge(&Expectation::Recovery(Duration::from_secs(5)), "http", &good), None);
+        let reason = judge(&Expectation::Recovery(Duration::from_secs(2)), "http", &good).unwrap();
+        assert_eq!(reason, "expect_recovery: no success within 2s of the faults' end");
     }
 
     #[test]

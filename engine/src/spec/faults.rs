@@ -453,7 +453,7 @@ impl RuleSpec {
             match parameter.then(|| field_name(protocol, name, value)).flatten() {
                 Some(field) => fields.push((field.to_owned(), value.clone())),
                 None if protocol.matchers().contains(&name.as_str()) => {
-                    matchers.push(matcher(name, value).map_err(here)?);
+                    matchers.push(matcher(protocol, name, value).map_err(here)?);
                 }
                 None => return Err(here(foreign(protocol, self, name))),
             }
@@ -558,16 +558,13 @@ fn foreign(protocol: &dyn Protocol, rule: &RuleSpec, name: &str) -> Problem {
     problem.nearest(name, right)
 }
 
-fn matcher(field: &str, value: &Plain) -> Result<Matcher, Problem> {
+fn matcher(protocol: &dyn Protocol, field: &str, value: &Plain) -> Result<Matcher, Problem> {
     let Some(text) = value.as_text() else {
         return Err(Problem::new(format!("`{field}` is a string, `*` standing for anything")).at(field));
     };
     let case_sensitive =
         !matches!(field, "method" | "host" | "header" | "query" | "table" | "command" | "api" | "metadata");
-    let glob = match field {
-        "query" => text.split_whitespace().collect::<Vec<_>>().join(" "),
-        _ => text.to_owned(),
-    };
+    let glob = protocol.normalised(field, text);
     Ok(Matcher { field: field.to_owned(), pattern: Pattern { glob, case_sensitive } })
 }
 

@@ -19,6 +19,7 @@ use super::state::{CellDraft, Context, Draft, Load, Shared, Stage};
 use crate::addresses::AddressBook;
 use crate::fault::Assumption;
 use crate::plan::{Cell, Plan, RequireFire};
+use crate::prng::Key;
 use crate::topology::{ServiceKind, Topology};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -33,6 +34,8 @@ pub struct LoadOptions<'a> {
     pub env: Vec<(String, String, String)>,
     /// Executables that replace the spec's: service, path.
     pub binaries: Vec<(String, PathBuf)>,
+    /// The run's seed: an issuer's keys (`.jwks`) follow from it.
+    pub seed: u64,
     /// Where files come from; `None` is the disk below the spec's folder.
     pub files: Option<&'a dyn FileSource>,
 }
@@ -73,6 +76,7 @@ fn load_here(path: &Path, options: &LoadOptions<'_>) -> Result<Plan, SpecErrors>
             root: root.clone(),
             env: options.env.clone(),
             binaries: options.binaries.clone(),
+            run_key: Key::of_run(options.seed),
             draft: RefCell::new(Draft::default()),
         }),
     };
@@ -289,9 +293,9 @@ impl Finish<'_> {
             });
             cells.push(cell);
         }
-        let program = self.program(scenarios)?;
-        let topology =
-            Topology { services: self.draft.services.into_iter().map(|draft| draft.service).collect() };
+        let services = self.draft.services.iter().map(|draft| draft.service.clone()).collect();
+        let topology = Topology { services };
+        let program = self.program(scenarios, &topology)?;
         Ok(Plan {
             topology,
             cells,
@@ -316,7 +320,7 @@ impl Finish<'_> {
         }
     }
 
-    fn program(&self, cells: Vec<ProgramCell>) -> Result<SpecProgram, SpecErrors> {
+    fn program(&self, cells: Vec<ProgramCell>, topology: &Topology) -> Result<SpecProgram, SpecErrors> {
         let mut callables = Vec::new();
         for (module, variable) in &self.draft.callables {
             let module = self.modules.get(*module).map(|(_, module)| module);
@@ -331,7 +335,8 @@ impl Finish<'_> {
             services.filter_map(|draft| Some((draft.service.name.clone(), pick(draft)?))).collect()
         };
         let shared = self.shared.clone();
-        Ok(SpecProgram { cells, callables, seeds: of(|d| d.seed), resets: of(|d| d.reset), shared })
+        let sut = topology.sut().map(|service| service.name.clone()).unwrap_or_default();
+        Ok(SpecProgram { cells, callables, seeds: of(|d| d.seed), resets: of(|d| d.reset), sut, shared })
     }
 
     /// Unknown names and cycles in `depends_on`.

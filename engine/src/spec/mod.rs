@@ -46,7 +46,12 @@ pub fn fuzz_one(bytes: &[u8]) {
     let mut files = MemoryFiles::default();
     files.insert("fuzz.star", bytes.to_vec());
     let addresses = crate::addresses::AddressBook::isolated();
-    let options =
-        LoadOptions { addresses: &addresses, env: Vec::new(), binaries: Vec::new(), files: Some(&files) };
+    let options = LoadOptions {
+        addresses: &addresses,
+        env: Vec::new(),
+        binaries: Vec::new(),
+        seed: 1,
+        files: Some(&files),
+    };
     let _ = load(std::path::Path::new("fuzz.star"), &options);
 }

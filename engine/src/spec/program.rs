@@ -4,18 +4,23 @@
 //! nothing under an expectation, or something that its expectation does not judge.
 
 use super::call::described;
+use super::convert;
 use super::diagnostics::{Kind, problem};
 use super::dialect::{Error, ErrorKind, Evaluator, Module, OwnedFrozenValue, Value, limit};
-use super::expect::Expectation;
+use super::expect::{self, Expectation, World};
+use super::services;
 use super::state::{Context, Run, Shared, Stage};
 use super::steps;
 use super::values::ResponseValue;
+use crate::mock::grpc::GrpcAnswer;
+use crate::mock::{MockError, SignRequest};
 use crate::plan::{Driver, Judgement, Program, ScenarioResult};
-use crate::step::StepResponse;
-use faultbox_bundle_format::{Blame, Ending};
+use crate::step::{StepCall, StepResponse};
+use faultbox_bundle_format::{Blame, Ending, Entry, Value as Plain};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A cell's callables.
 pub struct ProgramCell {
@@ -37,6 +42,8 @@ pub struct SpecProgram {
     pub seeds: BTreeMap<String, usize>,
     /// `reset` by service.
     pub resets: BTreeMap<String, usize>,
+    /// The service under test.
+    pub sut: String,
     /// Texts and files.
     pub shared: Arc<Shared>,
 }
@@ -133,7 +140,7 @@ impl SpecProgram {
         let judged = match result {
             Err(error) => self.ended_by(&error),
             Ok(value) => {
-                let judged = self.judge_value(expectation, value, eval);
+                let judged = self.judge_value(expectation, value, cell, eval, run);
                 let held = judged.ending == Ending::Passed;
                 if held || judged.ending == Ending::Violated {
                     let message = if held { expectation.words() } else { judged.reason.clone() };
@@ -159,7 +166,9 @@ impl SpecProgram {
         &self,
         expectation: &Expectation,
         value: Value<'v>,
+        cell: &ProgramCell,
         eval: &mut Evaluator<'v, '_, '_>,
+        run: &Run,
     ) -> Judgement {
         if value.is_none() {
             let said =
@@ -181,21 +190,8 @@ impl SpecProgram {
                 return judgement(Ending::Error, said, Blame::Spec);
             }
         };
-        let judged = expectation.judge(protocol, response, &mut |callable, name| {
-            let answer = self.call(eval, callable, &[value]).map_err(|error| self.ended_by(&error))?;
-            match (answer.is_none(), answer.unpack_bool()) {
-                (true, _) | (_, Some(true)) => Ok(None),
-                (_, Some(false)) if name == "lambda" => {
-                    Ok(Some("expectation: the lambda returned False".to_owned()))
-                }
-                (_, Some(false)) => Ok(Some(format!("expectation: {name} returned False"))),
-                _ => {
-                    let said =
-                        format!("expectation {name} returned {}, not True or False", described(answer));
-                    Err(judgement(Ending::Error, said, Blame::Spec))
-                }
-            }
-        });
+        let mut world = CellWorld { program: self, scenario: cell.scenario, value, eval, run };
+        let judged = expectation.judge(protocol, response, &mut world);
         match judged {
             Ok(None) => passed(),
             Ok(Some(reason)) => judgement(Ending::Violated, reason, Blame::ServiceUnderTest),
@@ -210,6 +206,71 @@ impl SpecProgram {
             Err(error) => Err(self.ended_by(&error).reason),
         });
         ended.unwrap_or_else(|| Err("it could not be run".to_owned()))
+    }
+}
+
+/// A cell whose scenario gave `value`.
+struct CellWorld<'w, 'v, 'a, 'e> {
+    program: &'w SpecProgram,
+    scenario: usize,
+    value: Value<'v>,
+    eval: &'w mut Evaluator<'v, 'a, 'e>,
+    run: &'w Run,
+}
+
+impl World for CellWorld<'_, '_, '_, '_> {
+    type Error = Judgement;
+
+    fn call(&mut self, number: usize, name: &str) -> Result<Option<String>, Judgement> {
+        let answer = self.program.call(self.eval, number, &[self.value]);
+        let answer = answer.map_err(|error| self.program.ended_by(&error))?;
+        match (answer.is_none(), answer.unpack_bool()) {
+            (true, _) | (_, Some(true)) => Ok(None),
+            (_, Some(false)) if name == "lambda" => {
+                Ok(Some("expectation: the lambda returned False".to_owned()))
+            }
+            (_, Some(false)) => Ok(Some(format!("expectation: {name} returned False"))),
+            _ => {
+                let said = format!("expectation {name} returned {}, not True or False", described(answer));
+                Err(judgement(Ending::Error, said, Blame::Spec))
+            }
+        }
+    }
+
+    fn most_retried(&mut self) -> Option<(String, u64)> {
+        expect::most_retried(&self.run.driver.entries(), &self.program.sut)
+    }
+
+    fn recovers(&mut self, within: Duration) -> bool {
+        let driver = self.run.driver.clone();
+        driver.recover(within, &mut || {
+            let Ok(value) = self.program.call(self.eval, self.scenario, &[]) else { return false };
+            let response = ResponseValue::from_value(value);
+            response.is_some_and(|r| expect::success(r.protocol, &r.response).is_none())
+        })
+    }
+}
+
+/// The world of a mock's function: none.
+struct NoWorld;
+
+impl Driver for NoWorld {
+    fn step(&self, _call: StepCall) -> StepResponse {
+        StepResponse::no_answer("a mock's function makes no steps")
+    }
+    fn sign(&self, _mock: &str, _request: SignRequest) -> Result<String, MockError> {
+        Err(MockError("a mock's function signs nothing".to_owned()))
+    }
+    fn assertion(&self, _held: bool, _message: &str, _location: &str) {}
+    fn now_unix_s(&self) -> u64 {
+        0
+    }
+    fn print(&self, _text: &str) {}
+    fn entries(&self) -> Vec<Entry> {
+        Vec::new()
+    }
+    fn recover(&self, _within: Duration, _attempt: &mut dyn FnMut() -> bool) -> bool {
+        false
     }
 }
 
@@ -229,5 +290,15 @@ impl Program for SpecProgram {
 
     fn reset(&self, service: &str, driver: Arc<dyn Driver>) -> Result<(), String> {
         self.callable(self.resets.get(service), driver)
+    }
+
+    fn answer(&self, function: usize, request: &Plain) -> Result<GrpcAnswer, String> {
+        let answered = self.with(Arc::new(NoWorld), true, |eval, _| {
+            let request = convert::from_plain(eval.heap(), request);
+            let answer =
+                self.call(eval, function, &[request]).map_err(|error| self.ended_by(&error).reason)?;
+            services::answer(answer, None).map_err(|problem| problem.message)
+        });
+        answered.unwrap_or_else(|| Err("it could not be run".to_owned()))
     }
 }

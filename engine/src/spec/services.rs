@@ -24,8 +24,6 @@ use std::time::Duration;
 
 /// How long a health check may take in all, unless it says so.
 const HEALTHCHECK_TIMEOUT: Duration = Duration::from_secs(60);
-/// Pause between the attempts of a health check, unless it says so.
-const HEALTHCHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// Attributes of services, which interfaces cannot be called.
 const RESERVED: &[&str] = &["name", "service"];
 
@@ -333,7 +331,7 @@ fn check<'v>(call: &Call<'_, 'v, '_, '_>, probe: Probe) -> Result<Value<'v>> {
         name: call.def.name,
         probe,
         timeout: call.duration("timeout")?.unwrap_or(HEALTHCHECK_TIMEOUT),
-        interval: call.duration("interval")?.unwrap_or(HEALTHCHECK_INTERVAL),
+        interval: call.duration("interval")?,
     };
     Ok(call.eval.heap().alloc(value))
 }
@@ -446,7 +444,7 @@ fn mock_service<'v>(
     call: &mut Call<'_, 'v, '_, '_>,
     kind: &'static str,
     protocol: &str,
-    make: impl FnOnce(&Call<'_, 'v, '_, '_>, &Load) -> Result<Arc<dyn Mock>, Problem>,
+    make: impl FnOnce(&mut Call<'_, 'v, '_, '_>, &Load) -> Result<Arc<dyn Mock>, Problem>,
 ) -> Result<Value<'v>> {
     let context = call.context()?;
     let load = context.load(&format!("{kind}.server()"))?;
@@ -463,9 +461,10 @@ fn mock_service<'v>(
     }
     let mock = make(call, load)?;
     let info = declare(call, context, load, &name, vec![interface])?;
+    let key = load.run_key.below(&name);
     let service = Service {
         name,
-        kind: ServiceKind::Mock(mock),
+        kind: ServiceKind::Mock(mock.clone()),
         interfaces: topology_interfaces(&info),
         env: Vec::new(),
         args: Vec::new(),
@@ -481,7 +480,7 @@ fn mock_service<'v>(
         location: context.line(&span),
     };
     load.draft.borrow_mut().services.push(ServiceDraft { service, span, seed: None, reset: None });
-    Ok(call.eval.heap().alloc(MockValue { service: info, kind }))
+    Ok(call.eval.heap().alloc(MockValue { service: info, mock, key }))
 }
 
 /// `jwt.server(name=, interface=, issuer=, key_id=, algorithm=)`.
@@ -515,7 +514,7 @@ pub fn grpc_server<'v>(call: &mut Call<'_, 'v, '_, '_>) -> Result<Value<'v>> {
         );
         let mut answers = Vec::new();
         for (method, value) in call.named_dict("services")? {
-            let answer = answer(value).map_err(|problem| {
+            let answer = answer(value, Some(call)).map_err(|problem| {
                 let about = call.problem("services", format!("{method}: {}", problem.message));
                 Problem { hint: problem.hint, ..about }
             })?;
@@ -531,13 +530,22 @@ pub fn grpc_server<'v>(call: &mut Call<'_, 'v, '_, '_>) -> Result<Value<'v>> {
     })
 }
 
-/// What a method of a gRPC mock answers.
-fn answer(value: Value<'_>) -> Result<GrpcAnswer, Problem> {
+/// What a method of a gRPC mock answers. Where a mock is declared (`call`) a function may stand
+/// for the answer.
+///
+/// # Errors
+/// When it is no answer.
+pub fn answer<'v>(value: Value<'v>, call: Option<&mut Call<'_, 'v, '_, '_>>) -> Result<GrpcAnswer, Problem> {
     if let Some(rule) = RuleValue::from_value(value) {
         return status_answer(&rule.0);
     }
-    if is_callable(value) {
-        return Err(Problem::unsupported("a function as an answer"));
+    if let (true, Some(call)) = (is_callable(value), call) {
+        if value.parameters_spec().is_some_and(|spec| !spec.can_fill_with_args(1, &[])) {
+            return Err(Problem::new("a mock's function takes one argument, the request"));
+        }
+        let context = call.context().map_err(|_| Problem::new("a mock outside a spec"))?;
+        let number = context.load("a mock")?.draft.borrow_mut().keep(call.eval, value);
+        return Ok(GrpcAnswer::Function(number));
     }
     let hint = "{\"response\": {...}}, {\"responses\": [...]} or {\"error\": grpc.unavailable(\"...\")}";
     let Some(dict) = DictRef::from_value(value) else {

@@ -8,6 +8,7 @@ use super::faults::{AssumptionDraft, Side};
 use super::files::FileSource;
 use crate::addresses::AddressBook;
 use crate::plan::{Driver, LoadedFile, RequireFire};
+use crate::prng::Key;
 use crate::topology::Service;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -77,6 +78,8 @@ pub struct Load {
     pub env: Vec<(String, String, String)>,
     /// Executables from the command line: service, path.
     pub binaries: Vec<(String, PathBuf)>,
+    /// The run's key.
+    pub run_key: Key,
     /// What the spec comes to so far.
     pub draft: RefCell<Draft>,
 }

@@ -9,7 +9,7 @@ use super::diagnostics::{Argument, Kind, Problem};
 use super::dialect::{Evaluator, FileSpan, Result, Value};
 use super::state::{Context, Run};
 use super::values::{InterfaceValue, Receiver, ResponseValue, header};
-use crate::mock::SignRequest;
+use crate::mock::{ROTATE, SignRequest};
 use crate::protocol::grpc::status;
 use crate::protocol::{Protocol, Verb};
 use crate::step::{StepCall, StepResponse};
@@ -218,6 +218,32 @@ pub fn sign<'v>(call: &mut Call<'_, 'v, '_, '_>) -> Result<Value<'v>> {
         Err(error) => {
             Err(Problem { kind: Kind::Faultbox, ..Problem::new(format!("{}.sign(): {error}", service.name)) }
                 .into())
+        }
+    }
+}
+
+/// `issuer.rotate(keep=)`: the id of the new key.
+pub fn rotate<'v>(call: &mut Call<'_, 'v, '_, '_>) -> Result<Value<'v>> {
+    let Some(Receiver::Mock(service)) = call.receiver else {
+        return Err(Problem::new("rotate() belongs to an issuer").into());
+    };
+    let words = format!("{}.rotate()", service.name);
+    let keep = call.truth("keep")?.unwrap_or(true);
+    let context = call.context()?;
+    let run = context.run(&words)?;
+    let response = run.driver.step(StepCall {
+        service: service.name.clone(),
+        interface: service.interfaces.first().map(|i| i.name.clone()).unwrap_or_default(),
+        verb: ROTATE.to_owned(),
+        arguments: vec![("keep".to_owned(), Plain::Bool(keep))],
+        timeout: None,
+        location: context.line(&call.span()),
+    });
+    match response.data.as_text() {
+        Some(id) if response.ok => Ok(call.eval.heap().alloc(id)),
+        _ => {
+            let why = response.error.unwrap_or_default();
+            Err(Problem { kind: Kind::Faultbox, ..Problem::new(format!("{words}: {why}")) }.into())
         }
     }
 }

@@ -2,10 +2,11 @@
 
 use super::*;
 use crate::addresses::AddressBook;
+use crate::mock::grpc::GrpcAnswer;
 use crate::mock::{MockError, SignRequest};
 use crate::plan::{Driver, Judgement, Plan};
 use crate::step::{StepCall, StepResponse};
-use faultbox_bundle_format::{Blame, Ending, Value};
+use faultbox_bundle_format::{Blame, Body, Class, Ending, Entry, Exchange, Outcome, Payload, Phase, Value};
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -17,7 +18,8 @@ fn repository(path: &str) -> std::path::PathBuf {
 
 fn load_chapter() -> Plan {
     let addresses = AddressBook::isolated();
-    let options = LoadOptions { addresses: &addresses, env: Vec::new(), binaries: Vec::new(), files: None };
+    let options =
+        LoadOptions { addresses: &addresses, env: Vec::new(), binaries: Vec::new(), seed: 1, files: None };
     load(&repository("specs/orders/faultbox.star"), &options).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
@@ -42,8 +44,13 @@ fn load_text(text: &str) -> Result<Plan, SpecErrors> {
     let mut files = MemoryFiles::default();
     files.insert("a.star", text.as_bytes().to_vec());
     let addresses = AddressBook::isolated();
-    let options =
-        LoadOptions { addresses: &addresses, env: Vec::new(), binaries: Vec::new(), files: Some(&files) };
+    let options = LoadOptions {
+        addresses: &addresses,
+        env: Vec::new(),
+        binaries: Vec::new(),
+        seed: 1,
+        files: Some(&files),
+    };
     load(Path::new("a.star"), &options)
 }
 
@@ -97,6 +104,12 @@ impl Driver for Scripted {
     }
     fn print(&self, text: &str) {
         self.printed.lock().unwrap().push(text.to_owned());
+    }
+    fn entries(&self) -> Vec<Entry> {
+        Vec::new()
+    }
+    fn recover(&self, _within: Duration, attempt: &mut dyn FnMut() -> bool) -> bool {
+        (0..3).any(|_| attempt())
     }
 }
 
@@ -276,8 +289,13 @@ fn seeds_fail_with_the_servers_message_and_read_what_was_loaded() {
     files.insert("a.star", spec.as_bytes().to_vec());
     files.insert("sub/schema.sql", b"CREATE TABLE t (id INT)".to_vec());
     let addresses = AddressBook::isolated();
-    let options =
-        LoadOptions { addresses: &addresses, env: Vec::new(), binaries: Vec::new(), files: Some(&files) };
+    let options = LoadOptions {
+        addresses: &addresses,
+        env: Vec::new(),
+        binaries: Vec::new(),
+        seed: 1,
+        files: Some(&files),
+    };
     let plan = load(Path::new("a.star"), &options).unwrap();
     assert_eq!(
         plan.files.iter().map(|f| (f.path.as_str(), f.role)).collect::<Vec<_>>(),
@@ -338,7 +356,8 @@ fn modules_are_evaluated_once_and_relative_to_each_other() {
     );
     let addresses = AddressBook::isolated();
     let over = vec![("api".to_owned(), "MODE".to_owned(), "x".to_owned())];
-    let options = LoadOptions { addresses: &addresses, env: over, binaries: Vec::new(), files: Some(&files) };
+    let options =
+        LoadOptions { addresses: &addresses, env: over, binaries: Vec::new(), seed: 1, files: Some(&files) };
     let plan = load(Path::new("/specs/a.star"), &options).unwrap_or_else(|errors| panic!("{errors}"));
     assert_eq!(plan.topology.services.len(), 1);
     assert_eq!(plan.topology.services[0].env, [("MODE".to_owned(), "x".to_owned())]);
@@ -350,7 +369,7 @@ fn modules_are_evaluated_once_and_relative_to_each_other() {
     assert_eq!(judged(&plan, http(200)).0, Ending::Passed);
     let wrong = vec![("apo".to_owned(), "MODE".to_owned(), "x".to_owned())];
     let binaries = vec![("nobody".to_owned(), "/x".into())];
-    let options = LoadOptions { addresses: &addresses, env: wrong, binaries, files: Some(&files) };
+    let options = LoadOptions { addresses: &addresses, env: wrong, binaries, seed: 1, files: Some(&files) };
     let errors = load(Path::new("/specs/a.star"), &options).err().unwrap().to_string();
     assert_eq!(
         errors,
@@ -465,4 +484,105 @@ proptest::proptest! {
     fn no_text_makes_the_front_end_panic(text in "[a-z(),= \\n\\[\\]{}\"'.:*#0-9]{0,80}") {
         fuzz_one(text.as_bytes());
     }
+}
+
+#[test]
+fn recovery_runs_the_scenario_again() {
+    let plan = matrix(ASK, "expect_all(expect_status(503), expect_recovery(within = \"2s\"))");
+    let answers = |last| vec![http(503), http(500), http(503), http(last)];
+    let (judgement, driver) = run(&plan, "matrix_ask_down", answers(200));
+    assert_eq!((judgement.ending, judgement.reason.as_str()), (Ending::Passed, ""));
+    assert_eq!(driver.calls.lock().unwrap().len(), 4);
+    let (judgement, _) = run(&plan, "matrix_ask_down", answers(503));
+    assert_eq!(judgement.reason, "expect_recovery: no success within 2s of the faults' end");
+}
+
+#[test]
+fn only_what_failed_counts_as_asked_again() {
+    let ask = |seq: u64, source: &str, sql: &str, outcome| {
+        let exchange = Exchange {
+            protocol: "mysql".into(),
+            source: source.into(),
+            interface: "db.main".into(),
+            connection: seq,
+            operation: "SELECT".into(),
+            key: "select".into(),
+            class: Class::Work,
+            mutating: false,
+            repeatable: true,
+            request: Payload::of(&Value::text(sql)),
+            outcome,
+            response: None,
+            rule: None,
+            began_ns: 0,
+            ended_ns: 0,
+            began_seq: seq,
+        };
+        Entry {
+            seq,
+            cell: 1,
+            phase: Phase::Scenario,
+            at_ns: 0,
+            actor: source.into(),
+            stream: "s".into(),
+            ordinal: seq,
+            cause: None,
+            body: Body::Exchange(exchange),
+        }
+    };
+    let (good, bad) = (Outcome::Answered, Outcome::Failed);
+    let entries = [
+        ask(1, "api", "a", bad),
+        ask(2, "api", "a", bad),
+        ask(3, "api", "a", good),
+        ask(4, "api", "a", good),
+        ask(5, "api", "b", bad),
+        ask(6, "test", "b", bad),
+    ];
+    let most = |entries: &[Entry]| super::expect::most_retried(entries, "api");
+    assert_eq!(most(&entries), Some(("SELECT on db.main".to_owned(), 2)));
+    assert_eq!(most(&entries[2..]), Some(("SELECT on db.main".to_owned(), 0)));
+    assert_eq!(most(&entries[5..]), None);
+}
+
+#[test]
+fn an_issuer_has_its_keys_and_changes_them() {
+    let plan = plan_of(
+        "load(\"@faultbox/mocks/jwt.star\", \"jwt\")\n\
+         auth = jwt.server(name = \"auth\", algorithm = \"EdDSA\", interface = interface(\"main\", \"http\", 8090), issuer = \"https://x.invalid\")\n\
+         def test_a():\n    assert_eq(auth.jwks[\"keys\"][0][\"kid\"], \"faultbox-1\")\n    assert_eq(auth.rotate(keep = False), \"k.1\")\n",
+    );
+    let rotated = StepResponse { ok: true, data: Value::text("k.1"), ..StepResponse::default() };
+    let (judgement, driver) = run(&plan, "test_a", vec![rotated]);
+    assert_eq!(judgement.reason, "");
+    let calls = driver.calls.lock().unwrap();
+    assert_eq!((calls[0].service.as_str(), calls[0].verb.as_str()), ("auth", crate::mock::ROTATE));
+    assert_eq!(calls[0].argument("keep"), Some(&Value::Bool(false)));
+}
+
+#[test]
+fn a_mocks_function_answers_by_what_it_was_asked() {
+    let mut files = MemoryFiles::default();
+    let text = "load(\"@faultbox/mocks/grpc.star\", \"grpc\")\n\
+        def city(asked):\n    if asked[\"id\"] == 1:\n        return {\"response\": {\"name\": \"Almaty\"}}\n    \
+        if asked[\"id\"] == 2:\n        return 7\n    return grpc.not_found(\"no city %d\" % asked[\"id\"])\n\
+        geo = grpc.server(name = \"geo\", interface = interface(\"main\", \"grpc\", 9001), descriptors = \"geo.pb\",\n    \
+        services = {\"/geo.Cities/GetCity\": city})\n";
+    files.insert("a.star", text.as_bytes().to_vec());
+    files.insert("geo.pb", crate::protocol::grpc::testing::descriptors());
+    let addresses = AddressBook::isolated();
+    let options = LoadOptions {
+        addresses: &addresses,
+        env: Vec::new(),
+        binaries: Vec::new(),
+        seed: 1,
+        files: Some(&files),
+    };
+    let plan = load(Path::new("a.star"), &options).unwrap_or_else(|errors| panic!("{errors}"));
+    let ask = |id| plan.program.answer(0, &Value::map([("id", Value::Int(id))]));
+    let name = Value::map([("name", Value::text("Almaty"))]);
+    assert_eq!(ask(1), Ok(GrpcAnswer::Response(name)));
+    assert_eq!(ask(2), Err("an answer is a dict, not 7".to_owned()));
+    let missing = GrpcAnswer::Error { code: "NOT_FOUND".into(), message: "no city 3".into() };
+    assert_eq!(ask(3), Ok(missing));
 }

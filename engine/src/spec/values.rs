@@ -11,6 +11,8 @@ use super::dialect::*;
 use super::expect::Expectation;
 use super::faults::{DenySpec, RuleSpec};
 use super::steps;
+use crate::mock::Mock;
+use crate::prng::Key;
 use crate::protocol::{Protocol, Verb};
 use crate::step::StepResponse;
 use crate::topology::Probe;
@@ -344,8 +346,18 @@ pub struct MockValue {
     /// Its service.
     #[allocative(skip)]
     pub service: Arc<ServiceInfo>,
-    /// What it is: `jwt`, `grpc`.
-    pub kind: &'static str,
+    /// The mock.
+    #[allocative(skip)]
+    pub mock: Arc<dyn Mock>,
+    /// The run's key below its name.
+    #[allocative(skip)]
+    pub key: Key,
+}
+
+impl MockValue {
+    fn issues(&self) -> bool {
+        self.mock.kind() == "jwt"
+    }
 }
 
 impl Thing for MockValue {
@@ -353,7 +365,11 @@ impl Thing for MockValue {
         match name {
             "service" => Some(heap.alloc(ServiceValue(self.service.clone()))),
             "name" => Some(heap.alloc(self.service.name.as_str())),
-            _ if self.kind == "jwt" => {
+            "jwks" if self.issues() => {
+                let keys = serde_json::from_str(&self.mock.jwks(self.key)?).ok()?;
+                Some(convert::from_plain(heap, &convert::from_json(&keys)))
+            }
+            _ if self.issues() => {
                 let def = builtins::ISSUER_METHODS.iter().find(|def| def.name == name)?;
                 Some(heap.alloc(MethodValue { receiver: Receiver::Mock(self.service.clone()), def }))
             }
@@ -361,11 +377,12 @@ impl Thing for MockValue {
         }
     }
     fn attributes(&self) -> Vec<String> {
-        let methods = if self.kind == "jwt" { builtins::ISSUER_METHODS } else { &[] };
-        ["service", "name"].into_iter().chain(methods.iter().map(|def| def.name)).map(str::to_owned).collect()
+        let methods = if self.issues() { builtins::ISSUER_METHODS } else { &[] };
+        let own = ["service", "name"].into_iter().chain(self.issues().then_some("jwks"));
+        own.chain(methods.iter().map(|def| def.name)).map(str::to_owned).collect()
     }
     fn words(&self) -> String {
-        format!("{}.server(\"{}\")", self.kind, self.service.name)
+        format!("{}.server(\"{}\")", self.mock.kind(), self.service.name)
     }
 }
 
@@ -423,8 +440,8 @@ pub struct HealthcheckValue {
     pub probe: Probe,
     /// How long it may take in all.
     pub timeout: Duration,
-    /// Pause between attempts.
-    pub interval: Duration,
+    /// Pause between attempts; `None` lets them grow from short ones.
+    pub interval: Option<Duration>,
 }
 
 impl Thing for HealthcheckValue {

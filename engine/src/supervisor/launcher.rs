@@ -228,7 +228,7 @@ fn execute_filtered(image: Image, handoff: Channel) -> ! {
         sys::exit_now(127);
     }
     let installed = prctl::set_no_new_privs()
-        .and_then(|()| sys::install_filter(&filter::program(&image.trap)))
+        .and_then(|()| sys::install_filter(&filter::program(&image.trap)?))
         .map(|(listener, _)| Arc::new(listener))
         .step(|| "install the syscall filter".to_owned());
     // Kept here so that no `close` is made under the filter.

@@ -92,7 +92,7 @@ fn try_seccomp(probed: &mut Probed) -> StepResult<()> {
 fn be_trapped(channel: &Channel) -> Option<i32> {
     let connect = super::calls::call("connect")?.number;
     let installed =
-        prctl::set_no_new_privs().and_then(|()| sys::install_filter(&filter::program(&[connect])));
+        prctl::set_no_new_privs().and_then(|()| sys::install_filter(&filter::program(&[connect])?));
     let (listener, killable) = match installed {
         Ok(installed) => installed,
         Err(errno) => {

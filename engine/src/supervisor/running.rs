@@ -214,7 +214,8 @@ pub async fn adopt(
     };
     let traps = Traps::of(&adopt.families, false).map_err(LaunchError::UnknownFamily)?;
     let numbers = traps.numbers();
-    let filter = if numbers.is_empty() { Vec::new() } else { filter::program(&numbers) };
+    let filter = if numbers.is_empty() { Ok(Vec::new()) } else { filter::program(&numbers) };
+    let filter = filter.map_err(|errno| broken("write the filter", &errno))?;
     let control = Channel::over(shim);
     let orders = orders(&adopt.listen, &filter);
     control.send_text(&orders).map_err(|errno| broken("tell the shim what to do", &errno))?;
@@ -575,7 +576,7 @@ mod tests {
     #[test]
     fn a_shim_understands_its_orders() {
         let listen: Vec<SocketAddr> = vec!["127.0.0.1:3306".parse().unwrap(), "[::1]:80".parse().unwrap()];
-        let filter = filter::program(&[1, 18, 296]);
+        let filter = filter::program(&[1, 18, 296]).unwrap();
         assert_eq!(wire::FOLDER, super::super::SHIM_FOLDER);
         let understood = wire::Orders::parse(&orders(&listen, &filter)).unwrap();
         assert_eq!(understood.listen, listen);

@@ -17,6 +17,15 @@ pub(super) struct Instruction {
     pub operand: u32,
 }
 
+impl Instruction {
+    /// From the eight bytes of a `struct sock_filter`.
+    pub(super) fn of(bytes: &[u8]) -> Option<Self> {
+        let &[c0, c1, if_true, if_false, k0, k1, k2, k3] = bytes else { return None };
+        let (code, operand) = (u16::from_ne_bytes([c0, c1]), u32::from_ne_bytes([k0, k1, k2, k3]));
+        Some(Instruction { code, if_true, if_false, operand })
+    }
+}
+
 /// A trapped call that waits for an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Notification {

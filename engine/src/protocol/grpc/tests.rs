@@ -2,8 +2,8 @@ use super::testing::descriptors;
 use super::{PROTOCOL, status};
 use crate::fault::rule::{Effect, Fields};
 use crate::link::{BoxFuture, Dial, InterfaceOptions, Responder, Stream};
-use crate::mock::Mock;
 use crate::mock::grpc::{GrpcAnswer, GrpcMock};
+use crate::mock::{Mock, MockCell};
 use crate::prng::Key;
 use crate::protocol::Protocol;
 use crate::protocol::testing::{Proxied, Served, Tcp, World, recorded};
@@ -337,6 +337,10 @@ async fn cancellation_reaches_the_server_and_streams_flow_both_ways() {
     .await;
 }
 
+fn cell() -> MockCell {
+    MockCell::new(&Key::of_run(1), "peer", Arc::new(crate::plan::NoProgram))
+}
+
 fn mock() -> (GrpcMock, World) {
     let answer =
         Value::map([("id", Value::Int(169)), ("name", Value::text("Almaty")), ("blob", Value::text("AP8="))]);
@@ -366,7 +370,7 @@ async fn step(dial: &Arc<dyn Dial>, world: &World, method: &str, message: Value)
 async fn a_mock_answers_tonic_and_steps() {
     guard(async {
         let (mock, world) = mock();
-        let dial = served(&world, mock.responder(Key::of_run(1)));
+        let dial = served(&world, mock.responder(&cell()));
         let mut client = client(dial.clone()).await;
         let answer = get(&mut client, 1).await.unwrap().into_inner();
         assert_eq!(

@@ -364,13 +364,14 @@ async fn a_client_that_leaves_is_noted_and_a_large_body_streams() {
 
 #[tokio::test]
 async fn a_token_verifies_against_the_issuer_that_is_served() {
-    use crate::mock::{Mock, SignRequest, jwt::JwtMock};
+    use crate::mock::{Mock, MockCell, SignRequest, jwt::JwtMock};
     guard(async {
-        let key = crate::prng::Key::of_run(1).below("auth");
+        let key = crate::prng::Key::of_run(1);
+        let cell = MockCell::new(&key, "auth", Arc::new(crate::plan::NoProgram));
         let mock = JwtMock::new("https://issuer.invalid", None, "ES256").unwrap();
         let world = world();
         let behind = self::world();
-        let upstream = served(&behind, mock.responder(key));
+        let upstream = served(&behind, mock.responder(&cell));
         let dial: Arc<dyn Dial> =
             Arc::new(Proxied { protocol: &PROTOCOL, link: world.link.clone(), upstream });
         let discovery = step(&dial, &world, "get", "/.well-known/openid-configuration").await;
@@ -381,7 +382,7 @@ async fn a_token_verifies_against_the_issuer_that_is_served() {
         let set: jsonwebtoken::jwk::JwkSet = serde_json::from_slice(&jwks.body).unwrap();
         let claims = Value::map([("sub", Value::text("user-1"))]);
         let request = SignRequest { claims, headers: Value::Null, expires_in: None, now_unix_s: 0 };
-        let token = mock.sign(key, &request).unwrap();
+        let token = mock.sign(&cell, &request).unwrap();
         let header = jsonwebtoken::decode_header(&token).unwrap();
         let jwk = set.find(header.kid.as_deref().unwrap()).unwrap();
         let decoding = jsonwebtoken::DecodingKey::from_jwk(jwk).unwrap();

@@ -214,8 +214,15 @@ pub fn fingerprint(sql: &str) -> Fingerprint {
     }
 }
 
-/// A pattern of a rule in the form of a fingerprint; `*` stays what it is.
-pub fn normal_pattern(glob: &str) -> String {
+/// A pattern of a rule in a form in which statements are matched; `*` stays what it is. One
+/// that names a literal means that literal, and is matched against statements as they came.
+pub fn pattern(glob: &str) -> String {
+    let holes = |text: &str| text.matches('?').count();
+    let normal = normal_pattern(glob);
+    if holes(&normal) > holes(glob) { collapsed(glob) } else { normal }
+}
+
+fn normal_pattern(glob: &str) -> String {
     // An asterisk that stands alone is the wildcard, and may be glued to a word.
     glob.split('*')
         .map(|part| {
@@ -508,7 +515,8 @@ mod tests {
     #[test]
     fn patterns_take_the_same_form() {
         assert_eq!(normal_pattern("INSERT  INTO `orders`*"), "insert into orders*");
-        assert_eq!(normal_pattern("*from orders where id = 5"), "*from orders where id = ?");
+        assert_eq!(pattern("*FROM orders where id=5"), "*from orders where id=5");
+        assert_eq!(pattern("*FROM orders where id=?"), "*from orders where id = ?");
         assert_eq!(normal_pattern("UPDATE * SET"), "update * set");
     }
 

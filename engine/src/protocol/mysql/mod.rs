@@ -67,7 +67,7 @@ impl Protocol for Mysql {
     }
 
     fn normalised(&self, field: &str, glob: &str) -> String {
-        if field == "query" { fingerprint::normal_pattern(glob) } else { glob.to_owned() }
+        if field == "query" { fingerprint::pattern(glob) } else { glob.to_owned() }
     }
 
     fn check_rule(&self, rule: &Rule) -> Result<(), RuleProblem> {
