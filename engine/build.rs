@@ -12,9 +12,14 @@ fn main() {
     let mut rustc = Command::new(var("RUSTC"));
     rustc.args(["--edition", "2024", "--crate-name", "faultbox_shim", "--crate-type", "bin", "shim/main.rs"]);
     rustc.args(["--target", &target, "-o"]).arg(&out);
-    for option in
-        ["target-feature=+crt-static", "opt-level=s", "panic=abort", "strip=symbols", "lto=fat", "codegen-units=1"]
-    {
+    for option in [
+        "target-feature=+crt-static",
+        "opt-level=s",
+        "panic=abort",
+        "strip=symbols",
+        "lto=fat",
+        "codegen-units=1",
+    ] {
         rustc.args(["-C", option]);
     }
     if let Some(linker) = std::env::var_os("RUSTC_LINKER") {

@@ -105,7 +105,9 @@ fn image() -> StepResult<(String, sys::Image)> {
         vec![program]
     } else {
         let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
-        std::env::split_paths(&path).map(|folder| Path::new(&folder).join(&program).into_os_string()).collect()
+        std::env::split_paths(&path)
+            .map(|folder| Path::new(&folder).join(&program).into_os_string())
+            .collect()
     };
     let c = |text: OsString| {
         CString::new(text.into_vec())

@@ -193,7 +193,8 @@ pub fn receive_with(from: BorrowedFd<'_>) -> io::Result<Option<(String, Option<O
     buffer.truncate(len);
     let came = message.control_len > 0 && (control.level, control.kind) == (SOL_SOCKET, SCM_RIGHTS);
     // SAFETY: the kernel made this descriptor for this message just now.
-    let with = (came && control.len == CONTROL_HEAD + 4).then(|| unsafe { OwnedFd::from_raw_fd(control.fds[0]) });
+    let with =
+        (came && control.len == CONTROL_HEAD + 4).then(|| unsafe { OwnedFd::from_raw_fd(control.fds[0]) });
     Ok(Some((String::from_utf8_lossy(&buffer).into_owned(), with)))
 }
 
@@ -261,8 +262,10 @@ pub fn install_filter(program: &[(u16, u8, u8, u32)]) -> io::Result<OwnedFd> {
     const SPEC_ALLOW: c_long = 1 << 2;
     const NEW_LISTENER: c_long = 1 << 3;
     const WAIT_KILLABLE_RECV: c_long = 1 << 5;
-    let filter: Vec<Filter> =
-        program.iter().map(|(code, yes, no, operand)| Filter { code: *code, yes: *yes, no: *no, operand: *operand }).collect();
+    let filter: Vec<Filter> = program
+        .iter()
+        .map(|(code, yes, no, operand)| Filter { code: *code, yes: *yes, no: *no, operand: *operand })
+        .collect();
     let len = u16::try_from(filter.len()).map_err(|_| io::Error::from_raw_os_error(EINVAL))?;
     let program = Program { len, filter: filter.as_ptr() };
     // SAFETY: integers only.

@@ -32,6 +32,12 @@ pub trait Environment: Send + Sync {
         link: Arc<Link>,
     ) -> BoxFuture<'static, Result<(), ProtocolError>>;
 
+    /// What went wrong with the supervision of what the environment runs: then the cell says
+    /// nothing about the service under test.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+
     /// The scenario is over and the local executables have ended.
     fn settle<'a>(&'a self, cell: &'a Arc<CellContext>) -> BoxFuture<'a, ()>;
 }

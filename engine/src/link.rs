@@ -33,6 +33,9 @@ pub trait Dial: Send + Sync {
     fn dial(&self) -> BoxFuture<'_, std::io::Result<Stream>>;
 }
 
+/// The operation and key of a connection that could not be made.
+pub const UNREACHABLE: &str = "connect to the server";
+
 /// A decoded request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
@@ -194,6 +197,22 @@ impl Link {
     pub fn state<T: Send + Sync + 'static>(&self, make: impl Fn() -> T) -> Arc<T> {
         let kept = self.state.get_or_init(|| Arc::new(make())).clone();
         kept.downcast().unwrap_or_else(|_| Arc::new(make()))
+    }
+
+    /// Notes that who is asked could not be connected to: a server that is down. It is part of
+    /// the set-up of a session, neither digested nor compared, but a replay keeps it down as well.
+    pub fn unreachable(self: &Arc<Self>, why: &str) {
+        let request = Request {
+            operation: UNREACHABLE.to_owned(),
+            key: UNREACHABLE.to_owned(),
+            fields: Vec::new(),
+            class: Class::Control,
+            works: false,
+            mutating: false,
+            repeatable: true,
+            body: Value::Null,
+        };
+        self.ask(0, request).failed(why);
     }
 
     /// The journal of the cell.

@@ -108,8 +108,14 @@ fn check_host(plan: &Plan, args: &TestArgs, host: &Host) -> Result<(), u8> {
     for service in &plan.topology.services {
         match &service.kind {
             ServiceKind::Image(image) if args.embedded => match stand_in_for(image) {
-                Some(kind) => notice(&format!("notice: {}: the embedded {kind} stand-in runs instead of {image}", service.name)),
-                None => lacking.push(format!("{}: there is no stand-in for {image} (there are mysql, redis and kafka)", service.name)),
+                Some(kind) => notice(&format!(
+                    "notice: {}: the embedded {kind} stand-in runs instead of {image}",
+                    service.name
+                )),
+                None => lacking.push(format!(
+                    "{}: there is no stand-in for {image} (there are mysql, redis and kafka)",
+                    service.name
+                )),
             },
             // What containers need is looked at next.
             ServiceKind::Image(_) => {}

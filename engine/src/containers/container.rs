@@ -205,7 +205,8 @@ async fn run(
     let begun = engine.docker.start_container(id, None).await;
     begun.map_err(ContainerError::engine(format!("start the container of {service}")))?;
     let mut over = end.clone();
-    let refused = |why: String| ContainerError::Engine { what: format!("start {service} under the shim"), why };
+    let refused =
+        |why: String| ContainerError::Engine { what: format!("start {service} under the shim"), why };
     let shim = tokio::select! {
         shim = door.answer() => shim.map_err(ContainerError::io("the shim's socket"))?,
         // The guard must not live on into the branch.
@@ -214,11 +215,8 @@ async fn run(
         }
         () = tokio::time::sleep(HANDOFF) => return Err(refused("the shim did not connect".to_owned())),
     };
-    let adopt = Adopt {
-        service: service.clone(),
-        listen: start.listen.clone(),
-        families: start.families.clone(),
-    };
+    let adopt =
+        Adopt { service: service.clone(), listen: start.listen.clone(), families: start.families.clone() };
     let mut over = end;
     let end: BoxFuture<'static, Exit> = Box::pin(async move {
         let exit = over.wait_for(Option::is_some).await;
@@ -304,10 +302,8 @@ fn definition(start: &StartContainer<'_>, owner: &str) -> Result<ContainerCreate
     command.extend(if service.args.is_empty() { start.image.command.clone() } else { service.args.clone() });
     let bindings = |(interface, host_port): &(String, u16)| {
         let declared = service.interfaces.iter().find(|i| i.name == *interface)?;
-        let binding = PortBinding {
-            host_ip: Some("127.0.0.1".to_owned()),
-            host_port: Some(host_port.to_string()),
-        };
+        let binding =
+            PortBinding { host_ip: Some("127.0.0.1".to_owned()), host_port: Some(host_port.to_string()) };
         Some((format!("{}/tcp", declared.port), Some(vec![binding])))
     };
     let network = if service.ports.is_empty() { "none" } else { "bridge" };
@@ -347,7 +343,13 @@ fn fingerprint(start: &StartContainer<'_>) -> String {
     let service = start.service;
     let parts = format!(
         "{} {:?} {:?} {:?} {:?} {:?} {:?}",
-        start.image.id, service.env, service.args, service.volumes, service.ports, start.families, start.listen
+        start.image.id,
+        service.env,
+        service.args,
+        service.volumes,
+        service.ports,
+        start.families,
+        start.listen
     );
     blake3::hash(parts.as_bytes()).to_hex().chars().take(16).collect()
 }
@@ -414,7 +416,10 @@ mod tests {
         let host = body.host_config.unwrap();
         assert_eq!(host.network_mode.as_deref(), Some("bridge"));
         let bound = host.port_bindings.unwrap().remove("3306/tcp").unwrap().unwrap().remove(0);
-        assert_eq!((bound.host_ip.as_deref(), bound.host_port.as_deref()), (Some("127.0.0.1"), Some("13306")));
+        assert_eq!(
+            (bound.host_ip.as_deref(), bound.host_port.as_deref()),
+            (Some("127.0.0.1"), Some("13306"))
+        );
     }
 
     #[test]

@@ -126,7 +126,9 @@ impl Engine {
     pub async fn local_image(&self, name: &str) -> Result<Option<ImageFacts>, ContainerError> {
         let inspected = match self.docker.inspect_image(name).await {
             Ok(inspected) => inspected,
-            Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => return Ok(None),
+            Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => {
+                return Ok(None);
+            }
             Err(error) => return Err(ContainerError::engine(format!("look at the image {name}"))(error)),
         };
         let config = inspected.config.unwrap_or_default();
@@ -176,10 +178,7 @@ impl Engine {
         self.remove_where(|_, _| true).await
     }
 
-    async fn remove_where(
-        &self,
-        which: impl Fn(&str, bool) -> bool,
-    ) -> Result<Vec<Removed>, ContainerError> {
+    async fn remove_where(&self, which: impl Fn(&str, bool) -> bool) -> Result<Vec<Removed>, ContainerError> {
         let filters = [("label".to_owned(), vec![LABEL.to_owned()])].into_iter().collect();
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
         let listed = self.docker.list_containers(Some(options)).await;
@@ -337,7 +336,9 @@ mod tests {
         assert!(abandoned(&format!("{boot} {space} {pid} 1"), &ours, true));
         assert!(abandoned(&format!("{boot} {space} 4194303 {start}"), &ours, true));
         // Not to be seen from here: only what has ended goes.
-        for elsewhere in [format!("x {space} {pid} {start}"), format!("{boot} x {pid} {start}"), String::new()] {
+        for elsewhere in
+            [format!("x {space} {pid} {start}"), format!("{boot} x {pid} {start}"), String::new()]
+        {
             assert!(!abandoned(&elsewhere, &ours, true));
             assert!(abandoned(&elsewhere, &ours, false));
         }
@@ -354,7 +355,8 @@ mod tests {
         let said = std::sync::Mutex::new(Vec::new());
         let note = |text: &str| said.lock().unwrap().push(text.to_owned());
         let failed = bollard::errors::Error::DockerStreamError { error: "manifest\nunknown".to_owned() };
-        let steps = vec![Ok(layer("a", 1_000_000, 4_000_000)), Ok(layer("b", 500_000, 1_000_000)), Err(failed)];
+        let steps =
+            vec![Ok(layer("a", 1_000_000, 4_000_000)), Ok(layer("b", 500_000, 1_000_000)), Err(failed)];
         let ended = pulled(futures_util::stream::iter(steps), "redis:7", &note).await;
         assert_eq!(ended, Err("manifest unknown".to_owned()));
         let said = said.lock().unwrap();

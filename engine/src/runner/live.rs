@@ -101,7 +101,9 @@ impl Live {
         if let Some(engine) = &self.run.engine {
             // Those that an interruption left half started.
             if let Err(error) = engine.remove_own().await {
-                self.notice(format!("containers of this run are left: {error}; `faultbox clean` removes them"));
+                self.notice(format!(
+                    "containers of this run are left: {error}; `faultbox clean` removes them"
+                ));
             }
         }
     }
@@ -352,21 +354,23 @@ impl Live {
     }
 
     /// What becomes of a service at the end of a cell: kept, or ended.
-    async fn retire(&self, name: &str, service: Option<&Service>, hosted: Hosted) -> Option<Hosted> {
+    async fn retire(&self, cell: &CellContext, name: &str, hosted: Hosted) -> Option<Hosted> {
         if hosted.has_ended() {
             let fault = hosted.policy.last_failure();
             // Its end may be told a moment after its way in has closed.
             let exit = tokio::time::timeout(super::GRACE, hosted.running().exited()).await;
-            let exit = super::exit_words(exit.unwrap_or(Exit::Unknown));
+            let exit = exit.unwrap_or(Exit::Unknown);
+            super::note_exited(cell, name, exit, false);
+            let exit = super::exit_words(exit);
             self.notice(match fault {
-                Some(fault) => format!("{name}: ended ({exit}) after an injected {fault}; it starts anew"),
-                None => format!("{name}: ended by itself ({exit}); it starts anew"),
+                Some(fault) => format!("{name}: aborted ({exit}) after an injected {fault}; it starts anew"),
+                None => format!("{name}: ended unasked ({exit}); it starts anew"),
             });
             hosted.end().await;
             let _ = std::fs::remove_dir_all(self.run.dir.join(name));
             return None;
         }
-        let kept = service.is_none_or(|service| service.reuse);
+        let kept = cell.plan.topology.service(name).is_none_or(|service| service.reuse);
         if kept || matches!(hosted.process, Process::StandIn(..)) {
             return Some(hosted);
         }
@@ -384,7 +388,9 @@ impl Environment for Live {
         Box::pin(async move {
             // Containers take their time: those that wait for nothing come up side by side.
             let apart = |service: &&Service| {
-                !self.run.embedded && matches!(service.kind, ServiceKind::Image(_)) && service.depends_on.is_empty()
+                !self.run.embedded
+                    && matches!(service.kind, ServiceKind::Image(_))
+                    && service.depends_on.is_empty()
             };
             let order = cell.plan.topology.start_order();
             let (apart, rest): (Vec<&Service>, Vec<&Service>) = order.into_iter().partition(apart);
@@ -407,9 +413,11 @@ impl Environment for Live {
                 let own_disk = part.syscalls.iter().any(|rule| !rule.inbound);
                 let Some(service) = cell.plan.topology.service(target).filter(|_| own_disk) else { continue };
                 let ways: BTreeMap<u16, Arc<dyn Dial>> = match lock(&self.hosted).get(target) {
-                    Some(Hosted { process: Process::Container(container, _), .. }) => {
-                        service.interfaces.iter().map(|i| (i.port, container.running().dial(i.port))).collect()
-                    }
+                    Some(Hosted { process: Process::Container(container, _), .. }) => service
+                        .interfaces
+                        .iter()
+                        .map(|i| (i.port, container.running().dial(i.port)))
+                        .collect(),
                     _ => continue,
                 };
                 let way = |port: u16| ways.get(&port).cloned().unwrap_or_else(|| Arc::new(NoWay) as _);
@@ -428,20 +436,45 @@ impl Environment for Live {
         link: Arc<Link>,
     ) -> BoxFuture<'static, Result<(), ProtocolError>> {
         match lock(&self.ways).get(&link.interface).cloned() {
-            Some(way) => protocol.proxy(client, way, link),
+            Some(way) => {
+                let way = Told { way, link: link.clone() };
+                protocol.proxy(client, Arc::new(way), link)
+            }
             None => Box::pin(std::future::ready(Err(ProtocolError::Cut))),
         }
+    }
+
+    fn trouble(&self) -> Option<String> {
+        let hosted = lock(&self.hosted);
+        hosted.iter().find_map(|(name, hosted)| Some(format!("{name}: {}", hosted.running().trouble()?)))
     }
 
     fn settle<'a>(&'a self, cell: &'a Arc<CellContext>) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             let hosted = std::mem::take(&mut *lock(&self.hosted));
             for (name, hosted) in hosted {
-                let service = cell.plan.topology.service(&name);
-                if let Some(hosted) = self.retire(&name, service, hosted).await {
+                if let Some(hosted) = self.retire(cell, &name, hosted).await {
                     lock(&self.hosted).insert(name, hosted);
                 }
             }
+        })
+    }
+}
+
+/// A way whose failures are told to the link.
+struct Told {
+    way: Arc<dyn Dial>,
+    link: Arc<Link>,
+}
+
+impl Dial for Told {
+    fn dial(&self) -> BoxFuture<'_, io::Result<Stream>> {
+        Box::pin(async move {
+            let dialled = self.way.dial().await;
+            if let Err(error) = &dialled {
+                self.link.unreachable(&error.to_string());
+            }
+            dialled
         })
     }
 }

@@ -342,7 +342,11 @@ pub async fn run_cell(
     let (judgement, scenario_ns) = match prepared {
         Ok(()) => {
             environment.steady(&cell).await;
-            scenario(&cell, &locals).await
+            let (judgement, scenario_ns) = scenario(&cell, &locals).await;
+            match environment.trouble() {
+                Some(trouble) => (unsupervised(&trouble), scenario_ns),
+                None => (judgement, scenario_ns),
+            }
         }
         Err(error) => (setup_failure(&error), 0),
     };
@@ -546,13 +550,17 @@ async fn scenario(cell: &Arc<CellContext>, locals: &[Local]) -> (Judgement, u64)
     let scenario_ns = cell.journal.clock().now_ns() - began_ns;
     cell.end_faults().await;
     if let Some(trouble) = locals.iter().find_map(|local| local.running.trouble()) {
-        let reason = format!("the syscall supervisor failed: {trouble}");
-        return (Judgement { ending: Ending::Error, reason, blame: Blame::Faultbox }, scenario_ns);
+        return (unsupervised(&trouble), scenario_ns);
     }
     match locals.iter().find(|local| local.running.exit().is_some()) {
         Some(local) => (crash(&local.service), scenario_ns),
         None => (judgement, scenario_ns),
     }
+}
+
+fn unsupervised(trouble: &str) -> Judgement {
+    let reason = format!("the syscall supervisor failed: {trouble}");
+    Judgement { ending: Ending::Error, reason, blame: Blame::Faultbox }
 }
 
 fn crash(service: &str) -> Judgement {
@@ -571,15 +579,19 @@ async fn stop(cell: &Arc<CellContext>, locals: Vec<Local>) -> bool {
         crashed |= unasked;
         let exit = local.running.stop(GRACE).await;
         local.output.drained().await;
-        let (code, signal) = match exit {
-            Exit::Code(code) => (Some(code), None),
-            Exit::Signal(signal) => (None, Some(signal)),
-            Exit::Unknown => (None, None),
-        };
-        let exited = ServiceExited { service: local.service.clone(), code, signal, asked: !unasked };
-        cell.journal.note(&local.service, "lifecycle", None, Body::ServiceExited(exited));
+        note_exited(cell, &local.service, exit, !unasked);
     }
     crashed
+}
+
+fn note_exited(cell: &CellContext, service: &str, exit: Exit, asked: bool) {
+    let (code, signal) = match exit {
+        Exit::Code(code) => (Some(code), None),
+        Exit::Signal(signal) => (None, Some(signal)),
+        Exit::Unknown => (None, None),
+    };
+    let exited = ServiceExited { service: service.to_owned(), code, signal, asked };
+    cell.journal.note(service, "lifecycle", None, Body::ServiceExited(exited));
 }
 
 fn exit_words(exit: Exit) -> String {

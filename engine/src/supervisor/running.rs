@@ -583,7 +583,8 @@ mod tests {
         let numbers: Vec<_> = filter.iter().map(|i| (i.code, i.if_true, i.if_false, i.operand)).collect();
         assert_eq!(understood.filter, numbers);
         assert_eq!(wire::Orders::parse(&orders(&[], &[])), Some(wire::Orders::default()));
-        for text in ["", "orders 2\n", "orders 1\nfilter 1 2 3\n", "orders 1\nlisten here\n", "orders 1\nx\n"] {
+        for text in ["", "orders 2\n", "orders 1\nfilter 1 2 3\n", "orders 1\nlisten here\n", "orders 1\nx\n"]
+        {
             assert_eq!(wire::Orders::parse(text), None, "{text}");
         }
     }

@@ -41,6 +41,13 @@ pub(super) fn resolve(call: &Call, notification: &Notification) -> SyscallTarget
     }
 }
 
+/// Whether this process may look at the thread: its descriptors and memory. (Another user's, or
+/// one with more privileges, it may not.) A thread that is gone is not forbidden.
+pub(super) fn is_forbidden(tid: u32) -> bool {
+    let looked = fs::read_link(format!("/proc/{tid}/cwd"));
+    looked.is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+}
+
 /// What descriptor `fd` of the thread is.
 fn descriptor(tid: u32, fd: i32) -> SyscallTarget {
     let link = format!("/proc/{tid}/fd/{fd}");

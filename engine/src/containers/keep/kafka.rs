@@ -92,8 +92,7 @@ impl Broker {
         });
         let members: Vec<_> = members.collect();
         if !members.is_empty() {
-            let request =
-                LeaveGroupRequest::default().with_group_id(group.clone()).with_members(members);
+            let request = LeaveGroupRequest::default().with_group_id(group.clone()).with_members(members);
             ask!(self, LeaveGroup, 3, request)?;
         }
         Ok(())

@@ -67,13 +67,19 @@ impl Server {
         let stream = dial.dial().await.map_err(|error| error.to_string())?;
         let client = Client::connect(stream, options).await.map_err(|error| error.to_string())?;
         let mut server = Server(client);
-        server.run("SET SESSION sql_mode = 'NO_AUTO_VALUE_ON_ZERO', foreign_key_checks = 0, unique_checks = 0").await?;
+        server
+            .run("SET SESSION sql_mode = 'NO_AUTO_VALUE_ON_ZERO', foreign_key_checks = 0, unique_checks = 0")
+            .await?;
         Ok(server)
     }
 
     async fn run(&mut self, sql: &str) -> Result<Value, String> {
         let short = || sql.chars().take(120).collect::<String>();
-        self.0.run(sql, &[]).await.map(|answer| data(&answer)).map_err(|error| format!("{error}; in {}", short()))
+        self.0
+            .run(sql, &[])
+            .await
+            .map(|answer| data(&answer))
+            .map_err(|error| format!("{error}; in {}", short()))
     }
 
     /// Rows, each cell as text.
@@ -154,7 +160,8 @@ impl State {
         let mut state = State::default();
         for name in server.databases().await? {
             let shown = server.rows(&format!("SHOW CREATE DATABASE {}", quoted(&name))).await?;
-            let definition = shown.into_iter().next().and_then(|row| row.into_iter().nth(1)).unwrap_or_default();
+            let definition =
+                shown.into_iter().next().and_then(|row| row.into_iter().nth(1)).unwrap_or_default();
             state.databases.push((name, definition));
         }
         server.run(&format!("DROP DATABASE IF EXISTS `{SHADOW}`")).await?;
@@ -223,7 +230,8 @@ pub async fn settle(dial: Arc<dyn Dial>, options: &InterfaceOptions) -> Result<(
     while still < STILL {
         let now = server.rows(MOVING).await?;
         let dirty = now.iter().any(|row| {
-            row.first().is_some_and(|name| name.ends_with("pages_dirty")) && row.last().is_some_and(|n| n != "0")
+            row.first().is_some_and(|name| name.ends_with("pages_dirty"))
+                && row.last().is_some_and(|n| n != "0")
         });
         if dirty && at_once {
             server.run(checkpoint).await?;

@@ -44,7 +44,8 @@ impl State {
         options: &InterfaceOptions,
     ) -> Result<Result<State, String>, String> {
         let info = ask(&dial, options, words(&["INFO", "keyspace"])).await?;
-        let info = info.as_bytes().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default();
+        let info =
+            info.as_bytes().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default();
         if info.lines().any(|line| line.starts_with("db") && !line.starts_with("db0:")) {
             return Ok(Err("it has keys in other databases than 0".to_owned()));
         }
@@ -77,7 +78,8 @@ impl State {
 pub async fn settle(dial: Arc<dyn Dial>, options: &InterfaceOptions) -> Result<(), String> {
     loop {
         let info = ask(&dial, options, words(&["INFO", "persistence"])).await?;
-        let info = info.as_bytes().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default();
+        let info =
+            info.as_bytes().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).unwrap_or_default();
         let busy = ["rdb_bgsave_in_progress:1", "aof_rewrite_in_progress:1"];
         if !info.lines().any(|line| busy.contains(&line.trim())) {
             return Ok(());
