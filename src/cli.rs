@@ -44,6 +44,8 @@ pub enum Command {
         #[arg(long, value_name = "PATH")]
         output: Option<PathBuf>,
     },
+    /// Remove every container that Faultbox has made, and say what it was
+    Clean,
     /// Run a local executable for the engine.
     #[command(name = "__launch", hide = true)]
     Launch,

@@ -19,7 +19,8 @@ impl RunDir {
         sweep(&temp);
         let dir = temp.join(format!("{PREFIX}{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&dir);
-        std::fs::create_dir(&dir)?;
+        // What containers are to reach is opened further below; the way there is ours alone.
+        std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700).create(&dir)?;
         Ok(RunDir(dir))
     }
 

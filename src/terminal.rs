@@ -34,6 +34,14 @@ impl Progress {
         }
     }
 
+    /// Shows what is being waited for.
+    pub fn tell(&self, text: &str) {
+        if self.live {
+            let mut err = std::io::stderr().lock();
+            let _ = write!(err, "\r\x1b[K{text}").and_then(|()| err.flush());
+        }
+    }
+
     /// Takes the line away.
     pub fn clear(&self) {
         if self.live {

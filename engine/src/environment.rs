@@ -18,6 +18,11 @@ pub trait Environment: Send + Sync {
     /// Brings up, resets and seeds what the cell needs besides the local executables.
     fn prepare<'a>(&'a self, cell: &'a Arc<CellContext>) -> BoxFuture<'a, Result<(), SetupError>>;
 
+    /// The cell's faults become active next: what is pending on disks may be written out first.
+    fn steady<'a>(&'a self, _cell: &'a Arc<CellContext>) -> BoxFuture<'a, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
     /// Carries one connection of `link.source` to `link.interface` to its end.
     fn carry(
         &self,
@@ -26,6 +31,12 @@ pub trait Environment: Send + Sync {
         client: Stream,
         link: Arc<Link>,
     ) -> BoxFuture<'static, Result<(), ProtocolError>>;
+
+    /// What went wrong with the supervision of what the environment runs: then the cell says
+    /// nothing about the service under test.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
 
     /// The scenario is over and the local executables have ended.
     fn settle<'a>(&'a self, cell: &'a Arc<CellContext>) -> BoxFuture<'a, ()>;

@@ -33,6 +33,9 @@ pub trait Dial: Send + Sync {
     fn dial(&self) -> BoxFuture<'_, std::io::Result<Stream>>;
 }
 
+/// The operation and key of a connection that could not be made.
+pub const UNREACHABLE: &str = "connect to the server";
+
 /// A decoded request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
@@ -77,6 +80,12 @@ pub enum Answer {
 pub trait Conversation: Send + Sync {
     /// Answers one request, after whatever pause belongs to the answer.
     fn answer<'a>(&'a self, request: &'a Request) -> BoxFuture<'a, (Answer, Option<RuleHit>)>;
+
+    /// Whether [`Answer::Cut`] without a rule means that who was asked failed (as a server that
+    /// died did), rather than that this conversation wants the connection cut.
+    fn cuts_are_failures(&self) -> bool {
+        false
+    }
 }
 
 /// Starts conversations.
@@ -190,6 +199,22 @@ impl Link {
         kept.downcast().unwrap_or_else(|_| Arc::new(make()))
     }
 
+    /// Notes that who is asked could not be connected to: a server that is down. It is part of
+    /// the set-up of a session, neither digested nor compared, but a replay keeps it down as well.
+    pub fn unreachable(self: &Arc<Self>, why: &str) {
+        let request = Request {
+            operation: UNREACHABLE.to_owned(),
+            key: UNREACHABLE.to_owned(),
+            fields: Vec::new(),
+            class: Class::Control,
+            works: false,
+            mutating: false,
+            repeatable: true,
+            body: Value::Null,
+        };
+        self.ask(0, request).failed(why);
+    }
+
     /// The journal of the cell.
     pub fn journal(&self) -> &Arc<Journal> {
         &self.journal
@@ -246,6 +271,9 @@ impl Link {
         let (answer, class) = settle(answer);
         match &answer {
             Answer::Reply(response) => pending.answered_as(class, response),
+            Answer::Cut if pending.hit.is_none() && with.cuts_are_failures() => {
+                pending.failed("the server closed the connection");
+            }
             Answer::Cut => pending.dropped(),
             Answer::Nothing => pending.one_way(),
             Answer::Unknown => pending.failed("not known here"),

@@ -91,7 +91,7 @@ pub struct Service {
     pub reset: Reset,
     /// Whether it is kept between cells.
     pub reuse: bool,
-    /// Volumes, `source:target`.
+    /// Volumes, `source:target` or `source:target:ro`, the source absolute.
     pub volumes: Vec<String>,
     /// Pinned host ports, `interface -> port`.
     pub ports: Vec<(String, u16)>,

@@ -2,6 +2,7 @@
 //! from the tape by its protocol's own server side.
 
 use crate::tape::Tape;
+use faultbox_bundle_format::Phase;
 use faultbox_engine::environment::Environment;
 use faultbox_engine::link::{BoxFuture, Link, Stream};
 use faultbox_engine::mock::MockCell;
@@ -53,6 +54,9 @@ impl Environment for RecordedEnvironment {
         client: Stream,
         link: Arc<Link>,
     ) -> BoxFuture<'static, Result<(), ProtocolError>> {
+        if cell.journal.phase() == Phase::Scenario && self.tape.is_down(&link.source, &link.interface) {
+            return Box::pin(std::future::ready(Err(ProtocolError::Cut)));
+        }
         let responder = self.tape.responder(&link.interface, cell.journal.clone());
         protocol.serve(client, link, responder)
     }

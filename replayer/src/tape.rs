@@ -14,7 +14,7 @@ use faultbox_bundle_format::generated::{self, Scanner};
 use faultbox_bundle_format::redact::Redactor;
 use faultbox_bundle_format::{Body, Class, Exchange, Outcome, Phase, RuleHit, Value};
 use faultbox_engine::journal::Journal;
-use faultbox_engine::link::{Answer, BoxFuture, Conversation, Request, Responder};
+use faultbox_engine::link::{Answer, BoxFuture, Conversation, Request, Responder, UNREACHABLE};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -100,6 +100,36 @@ impl Tape {
     /// How many requests beyond the recorded number got a repeated answer.
     pub fn repeats(&self) -> u64 {
         self.lock().repeats
+    }
+
+    /// Whether a new connection finds the server down, as it was at this point of the recording:
+    /// after what has been asked so far, and before what has not. A server that came back does
+    /// so after as many attempts as then.
+    pub fn is_down(&self, source: &str, interface: &str) -> bool {
+        let mut state = self.lock();
+        let (mut last, mut next, mut failed) = (0, u64::MAX, Vec::new());
+        for (index, recorded) in state.recorded.iter().enumerate() {
+            let exchange = &recorded.exchange;
+            if recorded.phase != Phase::Scenario
+                || (&*exchange.source, &*exchange.interface) != (source, interface)
+            {
+                continue;
+            }
+            match (exchange.class, recorded.used) {
+                _ if exchange.key == UNREACHABLE => failed.push((index, exchange.began_seq, recorded.used)),
+                (Class::Work, true) => last = last.max(exchange.began_seq),
+                (Class::Work, false) => next = next.min(exchange.began_seq),
+                _ => {}
+            }
+        }
+        failed.retain(|(_, began, _)| (last..next).contains(began));
+        match failed.iter().find(|(_, _, used)| !used) {
+            Some((index, ..)) => {
+                state.recorded[*index].used = true;
+                true
+            }
+            None => next == u64::MAX && !failed.is_empty(),
+        }
     }
 
     /// A responder over this tape for the cell with this journal.
@@ -285,6 +315,10 @@ struct TapeConversation {
 }
 
 impl Conversation for TapeConversation {
+    fn cuts_are_failures(&self) -> bool {
+        true
+    }
+
     fn answer<'a>(&'a self, request: &'a Request) -> BoxFuture<'a, (Answer, Option<RuleHit>)> {
         Box::pin(async move {
             let phase = self.journal.phase();

@@ -1,5 +1,6 @@
 //! One file a command. Each returns the exit code.
 
+pub mod clean;
 pub mod inspect;
 pub mod recover;
 pub mod replay;

@@ -41,7 +41,7 @@ fn try_run(args: &ReplayArgs) -> Result<u8, u8> {
         notice(&format!("faultbox: the bundle was recorded with --seed {}", source.started.seed));
         return Err(exit_code::USAGE);
     }
-    let host = if args.depth == Depth::Judge { None } else { Some(Host::probe()?) };
+    let mut host = if args.depth == Depth::Judge { None } else { Some(Host::probe()?) };
     let addresses = Arc::new(host.as_ref().map_or_else(AddressBook::isolated, Host::addresses));
     let dir = host::RunDir::create().map_err(|error| {
         notice(&format!("faultbox: the temporary folder cannot be used: {error}"));
@@ -50,6 +50,11 @@ fn try_run(args: &ReplayArgs) -> Result<u8, u8> {
     let plan = Arc::new(source.plan(args, &addresses, dir.path())?);
     let cells = source.cells(&plan, &args.tests)?;
     let runtime = run::runtime()?;
+    // What ran in containers runs in containers again.
+    let embedded = source.started.command.iter().any(|word| word == "--embedded");
+    if let (Some(host), Depth::Rerun, false) = (&mut host, args.depth, embedded) {
+        runtime.block_on(super::test::ready_containers(&plan, host))?;
+    }
     let policy = if args.strict { Policy::Strict } else { Policy::Default };
     let mut replays = Vec::new();
     for index in cells {
@@ -99,7 +104,7 @@ fn context(
             sink,
             oracle.clone(),
             dir,
-            true,
+            host.engine.is_none(),
             addresses.clone(),
         ),
         oracle,

@@ -5,6 +5,7 @@ use crate::{exit_code, host};
 use faultbox_bundle_format::redact::Redactor;
 use faultbox_engine::addresses::AddressBook;
 use faultbox_engine::clock::RunClock;
+use faultbox_engine::containers::{Engine, ImageFacts};
 use faultbox_engine::event_sink::EventSink;
 use faultbox_engine::oracle::Oracle;
 use faultbox_engine::plan::Plan;
@@ -52,6 +53,10 @@ pub struct Host {
     pub facts: HostFacts,
     /// What follows for services.
     pub isolation: Isolation,
+    /// The container engine, where one is used.
+    pub engine: Option<Arc<Engine>>,
+    /// The images that are used.
+    pub images: Vec<ImageFacts>,
 }
 
 impl Host {
@@ -73,7 +78,7 @@ impl Host {
             ));
         }
         let isolation = if facts.namespaces.is_ok() { Isolation::Namespace } else { Isolation::Shared };
-        Ok(Host { launcher, facts, isolation })
+        Ok(Host { launcher, facts, isolation, engine: None, images: Vec::new() })
     }
 
     /// Addresses that fit the isolation.
@@ -106,6 +111,7 @@ impl Host {
             launcher: self.launcher.clone(),
             dir: dir.path().to_owned(),
             embedded,
+            engine: self.engine.clone(),
             addresses,
             interrupted: host::interruption(),
         })

@@ -9,6 +9,7 @@ use faultbox_bundle_format::{
     Body, Ending, Header, Named, Payload, RunEnded, RunStarted, StoredFile, Verdict,
 };
 use faultbox_engine::addresses::AddressBook;
+use faultbox_engine::containers::{ContainerError, Engine};
 use faultbox_engine::event_sink::{EventSink, NullSink};
 use faultbox_engine::journal::Journal;
 use faultbox_engine::oracle::SeededOracle;
@@ -34,7 +35,7 @@ pub fn run(args: TestArgs) -> u8 {
 
 fn try_run(args: &TestArgs) -> Result<u8, u8> {
     let offline = args.list || args.dry_run;
-    let host = if offline { None } else { Some(Host::probe()?) };
+    let mut host = if offline { None } else { Some(Host::probe()?) };
     let addresses = Arc::new(host.as_ref().map_or_else(AddressBook::isolated, Host::addresses));
     let (seed, source) = match args.seed {
         Some(seed) => (seed, "cli"),
@@ -59,13 +60,21 @@ fn try_run(args: &TestArgs) -> Result<u8, u8> {
         say(spec::describe(&plan, &cells).trim_end());
         return Ok(exit_code::OK);
     }
-    let host = host.ok_or(exit_code::HOST)?;
+    let mut host = host.take().ok_or(exit_code::HOST)?;
     check_host(&plan, args, &host)?;
+    let runtime = run::runtime()?;
+    if !args.embedded {
+        runtime.block_on(ready_containers(&plan, &mut host))?;
+    }
     if args.format == Format::Human {
         say(&format!("Seed: {seed} ({source})\n"));
     }
     plan.warnings.iter().for_each(|warning| notice(&format!("warning: {warning}")));
-    Session { args, host: &host, plan: Arc::new(plan), cells, seed, source, addresses }.run()
+    let session = Session { args, host: &host, plan: Arc::new(plan), cells, seed, source, addresses };
+    let code = session.run(&runtime);
+    // Tasks that still hold connections end with the runtime.
+    runtime.shutdown_background();
+    code
 }
 
 fn load(args: &TestArgs, addresses: &AddressBook, seed: u64) -> Result<Plan, u8> {
@@ -109,13 +118,17 @@ fn check_host(plan: &Plan, args: &TestArgs, host: &Host) -> Result<(), u8> {
     for service in &plan.topology.services {
         match &service.kind {
             ServiceKind::Image(image) if args.embedded => match stand_in_for(image) {
-                Some(kind) => notice(&format!("notice: {}: the embedded {kind} stand-in runs instead of {image}", service.name)),
-                None => lacking.push(format!("{}: there is no stand-in for {image} (there are mysql, redis and kafka)", service.name)),
+                Some(kind) => notice(&format!(
+                    "notice: {}: the embedded {kind} stand-in runs instead of {image}",
+                    service.name
+                )),
+                None => lacking.push(format!(
+                    "{}: there is no stand-in for {image} (there are mysql, redis and kafka)",
+                    service.name
+                )),
             },
-            ServiceKind::Image(image) => lacking.push(format!(
-                "{}: {image} needs a container engine, which this version cannot drive; --embedded runs stand-ins",
-                service.name
-            )),
+            // What containers need is looked at next.
+            ServiceKind::Image(_) => {}
             ServiceKind::Build(_) | ServiceKind::Remote(_) => {
                 lacking.push(format!("{}: build= and remote= are not in this version", service.name));
             }
@@ -146,6 +159,60 @@ fn check_host(plan: &Plan, args: &TestArgs, host: &Host) -> Result<(), u8> {
     Err(exit_code::HOST)
 }
 
+/// Finds the container engine and the images, and removes what runs that were killed left; names
+/// what is missing before the first cell.
+///
+/// # Errors
+/// The exit code, where no engine answers or an image is not to be had.
+pub async fn ready_containers(plan: &Plan, host: &mut Host) -> Result<(), u8> {
+    let services = plan.topology.services.iter();
+    let wanted: Vec<(&str, &str)> = services
+        .filter_map(|service| match &service.kind {
+            ServiceKind::Image(image) => Some((service.name.as_str(), image.as_str())),
+            _ => None,
+        })
+        .collect();
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let lacks = |lines: Vec<String>| {
+        lines.iter().for_each(|line| notice(&format!("faultbox: {line}")));
+        exit_code::HOST
+    };
+    let engine = Engine::connect().await.map_err(|error| {
+        let line = |(service, image): &(&str, &str)| format!("{service}: {image} needs a container engine");
+        lacks(wanted.iter().map(line).chain([error.to_string()]).collect())
+    })?;
+    let swept = engine.sweep().await.map_err(|error| lacks(vec![error.to_string()]))?;
+    for removed in swept {
+        notice(&format!(
+            "notice: removed {} ({}, {}), left by a run that was killed",
+            removed.name, removed.service, removed.image
+        ));
+    }
+    let progress = Progress::new();
+    let mut lacking = Vec::new();
+    for (service, image) in wanted {
+        match engine.image(image, &|text| progress.tell(text)).await {
+            Ok(facts) => {
+                progress.clear();
+                if let Some(really) = &facts.really {
+                    notice(&format!("notice: {service}: {image} on this machine is really {really}"));
+                }
+                host.images.push(facts);
+            }
+            Err(error @ ContainerError::Pull { .. }) => lacking.push(format!("{service}: {error}")),
+            Err(error) => return Err(lacks(vec![error.to_string()])),
+        }
+    }
+    progress.clear();
+    if !lacking.is_empty() {
+        return Err(lacks(lacking));
+    }
+    host.engine = Some(engine);
+    Ok(())
+}
+
 /// Whether this is a file that may be executed.
 pub fn is_executable(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
@@ -163,7 +230,7 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    fn run(&self) -> Result<u8, u8> {
+    fn run(&self, runtime: &tokio::runtime::Runtime) -> Result<u8, u8> {
         let dir = host::RunDir::create().map_err(|error| {
             notice(&format!("faultbox: the temporary folder cannot be used: {error}"));
             exit_code::HOST
@@ -178,7 +245,6 @@ impl Session<'_> {
             Some(recorder) => recorder.clone(),
             None => Arc::new(NullSink),
         };
-        let runtime = run::runtime()?;
         let (results, interrupted) = runtime.block_on(async {
             let oracle = Arc::new(SeededOracle::new(self.seed));
             let (embedded, addresses) = (self.args.embedded, self.addresses.clone());
@@ -193,8 +259,6 @@ impl Session<'_> {
         };
         let code = self.report(&results, bundle.as_deref(), interrupted);
         let code = lost.unwrap_or(code);
-        // Tasks that still hold connections end with the runtime.
-        runtime.shutdown_background();
         Ok(code)
     }
 
@@ -237,6 +301,7 @@ impl Session<'_> {
             if self.args.format == Format::Human {
                 say(&terminal::result(&result.name, &result.verdict, self.seed));
             }
+            live.take_notices().iter().for_each(|text| notice(&format!("notice: {text}")));
             let setup_failed = result.setup_failed;
             results.push(result);
             if setup_failed {
@@ -249,6 +314,7 @@ impl Session<'_> {
             }
         }
         live.stop().await;
+        live.take_notices().iter().for_each(|text| notice(&format!("notice: {text}")));
         self.note_binaries(&journal, &results);
         let passed = results.iter().filter(|r| r.verdict.ending == Ending::Passed).count();
         let interrupted = context.interrupted.is_cancelled();
@@ -292,6 +358,11 @@ impl Session<'_> {
             ("architecture", std::env::consts::ARCH.to_owned()),
         ] {
             journal.note("faultbox", "run", None, Body::HostFact(Named { name: name.to_owned(), value }));
+        }
+        let engine = self.host.engine.iter().map(|engine| ("container engine".to_owned(), engine.describe()));
+        let images = self.host.images.iter().map(|image| (format!("image {}", image.name), image.describe()));
+        for (name, value) in engine.chain(images) {
+            journal.note("faultbox", "run", None, Body::HostFact(Named { name, value }));
         }
     }
 

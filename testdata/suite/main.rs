@@ -8,6 +8,7 @@
 
 mod architecture;
 mod chapter;
+mod containers;
 mod go;
 mod mistakes;
 mod mutations;

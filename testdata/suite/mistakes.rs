@@ -48,9 +48,13 @@ fn the_list_has_27_cells() {
 
 #[test]
 fn without_a_container_engine_the_images_are_named() {
-    let output = run(&["test", &chapter(), "--seed", "1", "--no-bundle"]);
+    let output = std::process::Command::new(super::faultbox())
+        .args(["test", &chapter(), "--seed", "1", "--no-bundle"])
+        .env("DOCKER_HOST", "unix:///nonexistent/engine.sock")
+        .output()
+        .unwrap();
     assert_eq!(code(&output), 4);
-    for part in ["mysql:8.0.32", "apache/kafka:3.7.0", "--embedded"] {
+    for part in ["mysql:8.0.32", "apache/kafka:3.7.0", "--embedded", "unix:///nonexistent/engine.sock"] {
         assert!(stderr(&output).contains(part), "no {part:?} in:\n{}", stderr(&output));
     }
 }

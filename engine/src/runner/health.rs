@@ -1,7 +1,7 @@
 //! Health checks: whether a service that was started is ready. They bypass the proxies.
 
 use super::SetupError;
-use crate::link::{Dial, InterfaceOptions, Link};
+use crate::link::{BoxFuture, Dial, InterfaceOptions, Link};
 use crate::protocol::{self, Protocol};
 use crate::step::StepCall;
 use crate::topology::{Healthcheck, Interface, Probe, Service};
@@ -18,6 +18,21 @@ const FIRST_PAUSE: Duration = Duration::from_millis(4);
 /// The longest of them: a server that starts for long is not to be worn out by attempts.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
+/// Runs a command where the service is; `Err` says how it failed.
+pub type Exec<'a> = &'a (dyn Fn(Vec<String>) -> BoxFuture<'a, Result<(), String>> + Send + Sync);
+
+/// Runs a command on this host.
+pub fn exec_here(command: Vec<String>) -> BoxFuture<'static, Result<(), String>> {
+    Box::pin(async move {
+        let Some((program, args)) = command.split_first() else { return Err("an empty command".to_owned()) };
+        match tokio::process::Command::new(program).args(args).status().await {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(format!("{program}: {status}")),
+            Err(error) => Err(format!("{program}: {error}")),
+        }
+    })
+}
+
 /// Waits until the service is ready.
 ///
 /// # Errors
@@ -26,6 +41,7 @@ pub async fn wait_ready(
     service: &Service,
     way: &(dyn Fn(u16) -> Arc<dyn Dial> + Send + Sync),
     log: &(dyn Fn() -> Vec<u8> + Send + Sync),
+    exec: Exec<'_>,
 ) -> Result<(), SetupError> {
     let default =
         Healthcheck { probe: Probe::Protocol { port: None }, timeout: DEFAULT_TIMEOUT, interval: None };
@@ -33,7 +49,7 @@ pub async fn wait_ready(
     let deadline = Instant::now() + check.timeout;
     let mut pause = check.interval.unwrap_or(FIRST_PAUSE);
     loop {
-        let attempt = tokio::time::timeout_at(deadline, once(service, &check.probe, way, log)).await;
+        let attempt = tokio::time::timeout_at(deadline, once(service, &check.probe, way, log, exec)).await;
         let why = match attempt {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(why)) => why,
@@ -52,6 +68,7 @@ async fn once(
     probe: &Probe,
     way: &(dyn Fn(u16) -> Arc<dyn Dial> + Send + Sync),
     log: &(dyn Fn() -> Vec<u8> + Send + Sync),
+    exec: Exec<'_>,
 ) -> Result<(), String> {
     match probe {
         Probe::Tcp { port } => speak(service, Some(*port), way).await,
@@ -72,17 +89,7 @@ async fn once(
                 _ => Ok(()),
             }
         }
-        Probe::Exec(command) => {
-            let Some((program, args)) = command.split_first() else {
-                return Err("an empty command".to_owned());
-            };
-            let status = tokio::process::Command::new(program).args(args).status().await;
-            match status {
-                Ok(status) if status.success() => Ok(()),
-                Ok(status) => Err(format!("{program}: {status}")),
-                Err(error) => Err(format!("{program}: {error}")),
-            }
-        }
+        Probe::Exec(command) => exec(command.clone()).await,
         Probe::Log(pattern) => {
             let pattern = regex::Regex::new(pattern).map_err(|error| error.to_string())?;
             let text = log();

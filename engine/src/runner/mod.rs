@@ -71,6 +71,8 @@ pub struct RunContext {
     pub dir: PathBuf,
     /// Whether stand-ins take the place of images.
     pub embedded: bool,
+    /// The container engine, where the run has one.
+    pub engine: Option<Arc<crate::containers::Engine>>,
     /// Held listeners, where services share the host's loopback.
     pub addresses: Arc<crate::addresses::AddressBook>,
     /// Cancelled when the user interrupts the run.
@@ -152,7 +154,7 @@ pub enum SetupError {
     },
     /// There is nothing here that could run the image.
     #[error(
-        "{service}: {image} needs a container engine, which this version cannot drive; `--embedded` runs stand-ins for mysql, redis and kafka images"
+        "{service}: {image} needs a container engine; `--embedded` runs stand-ins for mysql, redis and kafka images"
     )]
     NoEngine {
         /// The service.
@@ -391,7 +393,14 @@ pub async fn run_cell(
     };
     let setup_failed = prepared.is_err();
     let (judgement, scenario_ns) = match prepared {
-        Ok(()) => scenario(&cell, &locals).await,
+        Ok(()) => {
+            environment.steady(&cell).await;
+            let (judgement, scenario_ns) = scenario(&cell, &locals).await;
+            match environment.trouble() {
+                Some(trouble) => (unsupervised(&trouble), scenario_ns),
+                None => (judgement, scenario_ns),
+            }
+        }
         Err(error) => (setup_failure(&cell, &error), 0),
     };
     cell.journal.enter(Phase::Tail);
@@ -496,15 +505,7 @@ async fn start_local(
         cell.plan.cells.iter().filter_map(|c| c.assumption.as_deref()).collect();
     let dir = cell.run.dir.join(format!("{}-{}", cell.index, service.name));
     std::fs::create_dir_all(&dir).map_err(|error| failed(error.to_string()))?;
-    let asked: Vec<(String, std::net::SocketAddr)> = topology
-        .services
-        .iter()
-        .filter(|other| topology.asks(&service.name, &other.name))
-        .flat_map(|other| {
-            other.interfaces.iter().map(|i| (format!("{}.{}", other.name, i.name), i.addr.clone()))
-        })
-        .filter_map(|(name, addr)| Some((name, addr.parse().ok()?)))
-        .collect();
+    let asked = upstreams(topology, service);
     let isolated = cell.run.isolation == Isolation::Namespace;
     let policy = policy::CellPolicy::new(&service.name, dir.clone());
     policy.enter(cell);
@@ -555,7 +556,9 @@ async fn start_local(
     }
     let (way, log) = (|port| running.dial(port), || output.tail());
     let ready = tokio::select! {
-        ready = health::wait_ready(service, &way, &log) => ready.map_err(|error| (error, output.tail())),
+        ready = health::wait_ready(service, &way, &log, &|command| health::exec_here(command)) => {
+            ready.map_err(|error| (error, output.tail()))
+        }
         exit = running.exited() => {
             let tail = output.whole_tail().await;
             let taken = taken_port(&tail, &asked, isolated).map(|why| format!(": {why}")).unwrap_or_default();
@@ -566,6 +569,15 @@ async fn start_local(
     ready.map_err(|(error, tail)| error.with_log(&tail))?;
     cell.journal.note(&service.name, "lifecycle", None, Body::ServiceReady(service.name.clone()));
     Ok(())
+}
+
+/// The interfaces that a service asks, and their addresses.
+fn upstreams(topology: &crate::topology::Topology, service: &Service) -> Vec<(String, std::net::SocketAddr)> {
+    let asked = topology.services.iter().filter(|other| topology.asks(&service.name, &other.name));
+    let addresses = asked.flat_map(|other| {
+        other.interfaces.iter().map(|i| (format!("{}.{}", other.name, i.name), i.addr.clone()))
+    });
+    addresses.filter_map(|(name, addr)| Some((name, addr.parse().ok()?))).collect()
 }
 
 /// The listeners that stand for interfaces where services share the host's loopback.
@@ -627,13 +639,17 @@ async fn scenario(cell: &Arc<CellContext>, locals: &[Local]) -> (Judgement, u64)
     let scenario_ns = cell.journal.clock().now_ns() - began_ns;
     cell.end_faults().await;
     if let Some(trouble) = locals.iter().find_map(|local| local.running.trouble()) {
-        let reason = format!("the syscall supervisor failed: {trouble}");
-        return (Judgement { ending: Ending::Error, reason, blame: Blame::Faultbox }, scenario_ns);
+        return (unsupervised(&trouble), scenario_ns);
     }
     match locals.iter().find(|local| local.running.exit().is_some()) {
         Some(local) => (crash(cell, &local.service, local.running.exit()), scenario_ns),
         None => (judgement, scenario_ns),
     }
+}
+
+fn unsupervised(trouble: &str) -> Judgement {
+    let reason = format!("the syscall supervisor failed: {trouble}");
+    Judgement { ending: Ending::Error, reason, blame: Blame::Faultbox }
 }
 
 fn crash(cell: &CellContext, service: &str, exit: Option<Exit>) -> Judgement {
@@ -654,15 +670,19 @@ async fn stop(cell: &Arc<CellContext>, locals: Vec<Local>) -> Option<(String, Ex
         crashed = ended.map(|exit| (local.service.clone(), exit)).or(crashed);
         let exit = local.running.stop(GRACE).await;
         local.output.drained().await;
-        let (code, signal) = match exit {
-            Exit::Code(code) => (Some(code), None),
-            Exit::Signal(signal) => (None, Some(signal)),
-            Exit::Unknown => (None, None),
-        };
-        let exited = ServiceExited { service: local.service.clone(), code, signal, asked: !unasked };
-        cell.journal.note(&local.service, "lifecycle", None, Body::ServiceExited(exited));
+        note_exited(cell, &local.service, exit, !unasked);
     }
     crashed
+}
+
+fn note_exited(cell: &CellContext, service: &str, exit: Exit, asked: bool) {
+    let (code, signal) = match exit {
+        Exit::Code(code) => (Some(code), None),
+        Exit::Signal(signal) => (None, Some(signal)),
+        Exit::Unknown => (None, None),
+    };
+    let exited = ServiceExited { service: service.to_owned(), code, signal, asked };
+    cell.journal.note(service, "lifecycle", None, Body::ServiceExited(exited));
 }
 
 fn exit_words(exit: Exit) -> String {

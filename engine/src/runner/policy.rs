@@ -19,6 +19,7 @@ pub struct CellPolicy {
     /// Paths are named relative to this folder.
     root: PathBuf,
     cell: Mutex<Weak<CellContext>>,
+    last: Mutex<Option<String>>,
 }
 
 impl CellPolicy {
@@ -26,11 +27,17 @@ impl CellPolicy {
     pub fn new(service: &str, root: PathBuf) -> Arc<Self> {
         // The supervisor reports canonical paths.
         let root = root.canonicalize().unwrap_or(root);
-        Arc::new(CellPolicy { service: service.to_owned(), root, cell: Mutex::default() })
+        Arc::new(CellPolicy { service: service.to_owned(), root, ..CellPolicy::default() })
+    }
+
+    /// The last failure that was injected since the cell was entered: `EIO on /data/log`.
+    pub fn last_failure(&self) -> Option<String> {
+        lock(&self.last).clone()
     }
 
     /// From now on this cell's rules count.
     pub fn enter(&self, cell: &Arc<CellContext>) {
+        *lock(&self.last) = None;
         *lock(&self.cell) = Arc::downgrade(cell);
     }
 }
@@ -79,6 +86,7 @@ impl SyscallPolicy for CellPolicy {
         let Some((action, hit)) = acting else { return SyscallDecision::Continue };
         let (words, decision) = match action {
             SyscallAction::Deny(errno) => {
+                *lock(&self.last) = Some(format!("{} on {target}", crate::supervisor::errno_name(errno)));
                 (format!("deny {}", crate::supervisor::errno_name(errno)), SyscallDecision::Errno(errno))
             }
             SyscallAction::Delay(pause) => {

@@ -72,7 +72,7 @@ pub fn service<'v>(call: &mut Call<'_, 'v, '_, '_>) -> Result<Value<'v>> {
         has_seed: false,
         reset: Reset::Default,
         reuse: call.truth("reuse")?.unwrap_or(false),
-        volumes: call.texts("volumes")?,
+        volumes: volumes(call, load)?,
         ports: ports(call, &info)?,
         cwd: call.text("cwd")?.map(|cwd| absolute(load, &file_of(call), &cwd)),
         seccomp: call.truth("seccomp")?.unwrap_or(true),
@@ -266,6 +266,17 @@ fn depends_on(call: &Call<'_, '_, '_, '_>) -> Result<Vec<String>, Problem> {
         names.push(name);
     }
     Ok(names)
+}
+
+/// `source:target`, the source absolute.
+fn volumes(call: &Call<'_, '_, '_, '_>, load: &Load) -> Result<Vec<String>, Problem> {
+    let volume = |written: String| match written.split_once(':') {
+        Some((source, target)) if !source.is_empty() && target.starts_with('/') => {
+            Ok(format!("{}:{target}", absolute(load, &file_of(call), source).display()))
+        }
+        _ => Err(call.problem("volumes", format!("`volumes` wants \"source:/target\", not {written:?}"))),
+    };
+    call.texts("volumes")?.into_iter().map(volume).collect()
 }
 
 fn ports(call: &Call<'_, '_, '_, '_>, info: &ServiceInfo) -> Result<Vec<(String, u16)>, Problem> {

@@ -118,10 +118,19 @@ impl Channel {
     /// Sends one message.
     pub(super) fn send<T: Serialize>(&self, message: &T, with: &[BorrowedFd<'_>]) -> nix::Result<()> {
         let bytes = serde_json::to_vec(message).map_err(|_| Errno::EINVAL)?;
+        self.send_bytes(&bytes, with)
+    }
+
+    /// Sends one message that is text (to a shim, which knows no JSON).
+    pub(super) fn send_text(&self, text: &str) -> nix::Result<()> {
+        self.send_bytes(text.as_bytes(), &[])
+    }
+
+    fn send_bytes(&self, bytes: &[u8], with: &[BorrowedFd<'_>]) -> nix::Result<()> {
         let raw: Vec<RawFd> = with.iter().map(AsRawFd::as_raw_fd).collect();
         let rights = [ControlMessage::ScmRights(&raw)];
         let control = if raw.is_empty() { &[][..] } else { &rights[..] };
-        let parts = [IoSlice::new(&bytes)];
+        let parts = [IoSlice::new(bytes)];
         loop {
             match sendmsg::<()>(self.0.as_raw_fd(), &parts, control, MsgFlags::MSG_NOSIGNAL, None) {
                 Ok(_) => return Ok(()),
@@ -158,5 +167,38 @@ impl Channel {
 impl AsFd for Channel {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::wire;
+    use super::{Command, Report};
+
+    fn json<T: serde::Serialize>(message: &T) -> String {
+        serde_json::to_string(message).unwrap()
+    }
+
+    #[test]
+    fn the_shim_speaks_as_a_helper_does() {
+        let report = |text: &str| format!("{:?}", serde_json::from_str::<Report>(text).unwrap());
+        assert_eq!(report(wire::LISTENERS), "Listeners");
+        assert_eq!(report(wire::FILTER), "Filter");
+        assert_eq!(report(wire::STARTED), "Started(0)");
+        assert_eq!(report(wire::SOCKET), "Socket(Ok(()))");
+        assert_eq!(report(&wire::no_socket(24)), "Socket(Err(24))");
+        let failed = wire::failed("execute \"a\\b\"\n\u{1}", 2);
+        assert_eq!(report(&failed), "Failed { step: \"execute \\\"a\\\\b\\\"  \", errno: 2 }");
+    }
+
+    #[test]
+    fn the_shim_understands_commands() {
+        let parsed = |command: &Command| wire::Command::parse(&json(command));
+        assert_eq!(parsed(&Command::Go), Some(wire::Command::Go));
+        assert_eq!(parsed(&Command::End), Some(wire::Command::End));
+        assert_eq!(parsed(&Command::Socket { v6: true }), Some(wire::Command::Socket { v6: true }));
+        assert_eq!(parsed(&Command::Socket { v6: false }), Some(wire::Command::Socket { v6: false }));
+        assert_eq!(parsed(&Command::Signal(15)), Some(wire::Command::Signal(15)));
+        assert_eq!(parsed(&Command::Launch), None);
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! Contract: a pure function from the trapped numbers to instructions, which libseccomp writes.
 //! Calls of another architecture pass. `io_uring_setup` answers ENOSYS: its operations would go
-//! past the filter, and programs fall back. The kernel finds out by itself which calls always
-//! pass and does not run the program for them.
+//! past the filter, and programs fall back; so does `io_setup` where reads or writes at a place
+//! are trapped. The kernel finds out by itself which calls always pass and does not run the
+//! program for them.
 //! Not done by libseccomp: the loading ([`super::sys::install_filter`]). Its 2.5 knows neither
 //! `WAIT_KILLABLE_RECV` nor how to hand the program to another process.
 
@@ -34,8 +35,13 @@ fn rules(trap: &[u32]) -> Result<ScmpFilterContext, SeccompError> {
     let mut filter = ScmpFilterContext::new(ScmpAction::Allow)?;
     filter.set_act_badarch(ScmpAction::Allow)?;
     let calls = trap.iter().map(|number| (ScmpAction::Notify, number.cast_signed()));
-    let refused = (ScmpAction::Errno(libc::ENOSYS), libc::SYS_io_uring_setup as i32);
-    for (action, number) in calls.chain([refused]) {
+    let mut refused = vec![libc::SYS_io_uring_setup as i32];
+    // Databases write their pages by this one; without it they use the calls that are trapped.
+    if [libc::SYS_pwrite64, libc::SYS_pread64].iter().any(|number| trap.contains(&(*number as u32))) {
+        refused.push(libc::SYS_io_setup as i32);
+    }
+    let refused = refused.into_iter().map(|number| (ScmpAction::Errno(libc::ENOSYS), number));
+    for (action, number) in calls.chain(refused) {
         filter.add_rule(action, ScmpSyscall::from(number))?;
     }
     Ok(filter)
@@ -90,7 +96,7 @@ mod tests {
         for number in 0..600 {
             let wanted = if trap.contains(&number) {
                 libc::SECCOMP_RET_USER_NOTIF
-            } else if number == libc::SYS_io_uring_setup as u32 {
+            } else if [libc::SYS_io_uring_setup, libc::SYS_io_setup].contains(&i64::from(number)) {
                 libc::SECCOMP_RET_ERRNO | 38
             } else {
                 libc::SECCOMP_RET_ALLOW

@@ -7,6 +7,9 @@
 //! answers them by a [`SyscallPolicy`] about the target that `target` resolved; `host` tells
 //! what this machine permits. All `unsafe` is in `sys`.
 //!
+//! A container's service has no launcher: the shim (`engine/shim`) is its first program, and
+//! [`adopt`] takes it on from there.
+//!
 //! Contract:
 //! - A service never outlives whoever launched it: the helper kills every descendant (it is
 //!   their subreaper, whatever sessions and groups they made) as soon as its control socket
@@ -35,16 +38,25 @@ mod remap;
 mod running;
 mod sys;
 mod target;
+#[cfg(test)]
+#[path = "../../shim/wire.rs"]
+mod wire;
 
 pub use calls::{errno_by_name, errno_name, families, family_calls};
 pub use host::{HostFacts, probe_host};
 pub use launcher::launcher_main;
 pub use policy::{Quiet, SyscallCall, SyscallDecision, SyscallPolicy, SyscallTarget};
-pub use running::{Exit, LaunchError, Output, OutputStream, Running, launch};
+pub use running::{Adopt, Exit, LaunchError, Output, OutputStream, Running, adopt, launch};
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+
+/// The shim: a static program, the first of every container.
+pub const SHIM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/shim"));
+
+/// Where the shim and its control socket (`shim`, `control`) are mounted in every container.
+pub const SHIM_FOLDER: &str = "/.faultbox";
 
 /// Whether a service has a network of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

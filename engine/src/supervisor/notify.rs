@@ -145,6 +145,14 @@ impl Supervisor {
         if !self.policy.wants(trapped.call.name, &trapped.families) {
             return Some(SyscallDecision::Continue);
         }
+        if target::is_forbidden(notification.tid) {
+            // Whatever the rules say, nobody could tell what the call is about.
+            self.note(format!(
+                "the syscalls of '{}' cannot be looked at: its process is another user's; run as root",
+                self.service
+            ));
+            return Some(SyscallDecision::Continue);
+        }
         let target = target::resolve(trapped.call, notification);
         if !self.notifier.valid(notification.id) {
             return None;

@@ -2,20 +2,22 @@
 //!
 //! Contract: one thread (the *attendant*) reads what the helper reports; everything else asks
 //! the helper through the control socket. When that socket ends, nothing of the service is left
-//! (or the helper was killed, and then the attendant kills the service's group).
+//! (or the helper was killed, and then the attendant kills the service's group). The helper of a
+//! container's service is the shim's; then ids and ends of processes are the container's
+//! owner's business ([`adopt`]).
 
 use super::channel::{Channel, Command, Config, Report};
 use super::notify::{Supervisor, Traps};
 use super::remap::Remap;
 use super::sys::Notifier;
-use super::{Isolation, Launch, SyscallPolicy};
+use super::{Isolation, Launch, SyscallPolicy, filter};
 use crate::link::{BoxFuture, Dial, Stream};
 use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -159,17 +161,7 @@ pub async fn launch(launch: Launch, policy: Arc<dyn SyscallPolicy>) -> Result<Ru
         .spawn()
         .map_err(|error| broken(&format!("start {}", launch.launcher.display()), &error))?;
     let pipes = (child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from));
-    let attended = Attended(Arc::new(Shared {
-        control,
-        isolation: launch.isolation,
-        remap: Arc::new(remap),
-        trouble: Arc::default(),
-        waiting: Mutex::default(),
-        exit: watch::channel(None).0,
-        empty: watch::channel(false).0,
-        gone: watch::channel(false).0,
-        calm: watch::channel(false).0,
-    }));
+    let attended = Attended(Arc::new(Shared::new(control, launch.isolation, remap)));
     let (tell, started) = oneshot::channel();
     let attendant = Attendant {
         shared: attended.0.clone(),
@@ -184,11 +176,91 @@ pub async fn launch(launch: Launch, policy: Arc<dyn SyscallPolicy>) -> Result<Ru
     let name = format!("helper of {service}");
     std::thread::Builder::new()
         .name(name)
-        .spawn(move || attendant.run(child))
+        .spawn(move || attendant.run(Some(child)))
         .map_err(|error| broken("start its attendant", &error))?;
-    let mut output = collect(pipes).map_err(|error| broken("read its output", &error))?;
+    let output = collect(pipes).map_err(|error| broken("read its output", &error))?;
     // A launcher that is gone already answers nothing: `started` says so.
     let _ = attended.0.control.send(&Command::Launch, &[config.as_fd()]);
+    begun(service, attended, started, output).await
+}
+
+/// What a container's shim is told.
+#[derive(Debug, Clone)]
+pub struct Adopt {
+    /// The service's name, for the policy and for messages.
+    pub service: String,
+    /// Addresses on which listeners are made inside its network, for its upstreams.
+    pub listen: Vec<SocketAddr>,
+    /// Syscall families (or single syscalls) to trap; empty means no filter.
+    pub families: BTreeSet<String>,
+}
+
+/// Takes on a service whose first program is a shim that has connected: tells it what to do, and
+/// returns once the image's own code runs. `end` is how the container ended, when it has.
+///
+/// # Errors
+/// When the handoff fails; whoever made the container removes it.
+pub async fn adopt(
+    adopt: Adopt,
+    shim: OwnedFd,
+    policy: Arc<dyn SyscallPolicy>,
+    output: mpsc::UnboundedReceiver<Output>,
+    end: BoxFuture<'static, Exit>,
+) -> Result<Running, LaunchError> {
+    let service = adopt.service.clone();
+    let broken = |what: &str, why: &dyn std::fmt::Display| LaunchError::Launcher {
+        service: service.clone(),
+        message: format!("{what}: {why}"),
+    };
+    let traps = Traps::of(&adopt.families, false).map_err(LaunchError::UnknownFamily)?;
+    let numbers = traps.numbers();
+    let filter = if numbers.is_empty() { Ok(Vec::new()) } else { filter::program(&numbers) };
+    let filter = filter.map_err(|errno| broken("write the filter", &errno))?;
+    let control = Channel::over(shim);
+    let orders = orders(&adopt.listen, &filter);
+    control.send_text(&orders).map_err(|errno| broken("tell the shim what to do", &errno))?;
+    let attended = Attended(Arc::new(Shared::new(control, Isolation::Namespace, Remap::default())));
+    let (tell, started) = oneshot::channel();
+    let attendant = Attendant {
+        shared: attended.0.clone(),
+        service: service.clone(),
+        policy,
+        traps: Arc::new(traps),
+        runtime: tokio::runtime::Handle::current(),
+        started: Some(tell),
+        listeners: Vec::new(),
+        pid: None,
+    };
+    std::thread::Builder::new()
+        .name(format!("shim of {service}"))
+        .spawn(move || attendant.run(None))
+        .map_err(|error| broken("start its attendant", &error))?;
+    let shared = attended.0.clone();
+    tokio::spawn(async move {
+        let exit = end.await;
+        shared.exit.send_replace(Some(exit));
+    });
+    begun(service, attended, started, output).await
+}
+
+/// The shim's first message.
+fn orders(listen: &[SocketAddr], filter: &[super::sys::Instruction]) -> String {
+    let mut text = String::from("orders 1\n");
+    for address in listen {
+        text.push_str(&format!("listen {address}\n"));
+    }
+    for i in filter {
+        text.push_str(&format!("filter {} {} {} {}\n", i.code, i.if_true, i.if_false, i.operand));
+    }
+    text
+}
+
+async fn begun(
+    service: String,
+    attended: Attended,
+    started: oneshot::Receiver<Result<Started, LaunchError>>,
+    mut output: mpsc::UnboundedReceiver<Output>,
+) -> Result<Running, LaunchError> {
     match started.await {
         Ok(Ok(started)) => Ok(Running {
             pid: started.pid.cast_unsigned(),
@@ -209,7 +281,7 @@ pub async fn launch(launch: Launch, policy: Arc<dyn SyscallPolicy>) -> Result<Ru
             }
             let said = String::from_utf8_lossy(&said).trim().to_owned();
             let why = if said.is_empty() { "it ended without a word".to_owned() } else { said };
-            Err(broken("it did not launch", &why))
+            Err(LaunchError::Launcher { service, message: format!("it did not launch: {why}") })
         }
     }
 }
@@ -263,20 +335,23 @@ struct Attendant {
 }
 
 impl Attendant {
-    fn run(mut self, mut child: Child) {
+    fn run(mut self, child: Option<Child>) {
         while let Ok(Some((report, descriptors))) = self.shared.control.receive::<Report>() {
             self.attend(report, descriptors);
         }
-        if self.shared.exit.borrow().is_none() {
-            if let Some(pid) = self.pid {
-                // The helper did not live to see the service's end, so it was killed. The kernel
-                // has killed the service with it; this is for the rest of its group.
-                let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
+        // A container's processes are not ours: their ids mean something else here.
+        if let Some(mut child) = child {
+            if self.shared.exit.borrow().is_none() {
+                if let Some(pid) = self.pid.filter(|pid| *pid > 1) {
+                    // The helper did not live to see the service's end, so it was killed. The
+                    // kernel has killed the service with it; this is for the rest of its group.
+                    let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
+                }
+                self.shared.exit.send_replace(Some(Exit::Unknown));
             }
-            self.shared.exit.send_replace(Some(Exit::Unknown));
+            // A helper whose socket has ended is ending.
+            let _ = child.wait();
         }
-        // A helper whose socket has ended is ending.
-        let _ = child.wait();
         self.shared.empty.send_replace(true);
         self.shared.gone.send_replace(true);
         // After `gone`: who asks from now on sees that there will be no answer.
@@ -383,6 +458,16 @@ impl Running {
         self.attended.0.trouble.lock().unwrap_or_else(|p| p.into_inner()).clone()
     }
 
+    /// Whether the way in is closed: the service and its helper have ended, or are about to.
+    pub fn is_gone(&self) -> bool {
+        *self.attended.0.gone.borrow()
+    }
+
+    /// Nobody is held up by a fault any more: what stops the service from outside comes next.
+    pub(crate) fn calm(&self) {
+        self.attended.0.calm.send_replace(true);
+    }
+
     /// Sends a signal to every process of the service.
     pub fn signal(&self, signal: i32) {
         // Without a helper there is no process to send it to.
@@ -411,6 +496,20 @@ impl Running {
 }
 
 impl Shared {
+    fn new(control: Channel, isolation: Isolation, remap: Remap) -> Self {
+        Shared {
+            control,
+            isolation,
+            remap: Arc::new(remap),
+            trouble: Arc::default(),
+            waiting: Mutex::default(),
+            exit: watch::channel(None).0,
+            empty: watch::channel(false).0,
+            gone: watch::channel(false).0,
+            calm: watch::channel(false).0,
+        }
+    }
+
     /// A socket made inside the service's network.
     async fn socket(&self, v6: bool) -> io::Result<OwnedFd> {
         let (send, receive) = oneshot::channel();
@@ -466,5 +565,27 @@ impl Dial for PortDial {
             stream.set_nodelay(true)?;
             Ok(Box::new(stream) as Stream)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::wire;
+    use super::*;
+
+    #[test]
+    fn a_shim_understands_its_orders() {
+        let listen: Vec<SocketAddr> = vec!["127.0.0.1:3306".parse().unwrap(), "[::1]:80".parse().unwrap()];
+        let filter = filter::program(&[1, 18, 296]).unwrap();
+        assert_eq!(wire::FOLDER, super::super::SHIM_FOLDER);
+        let understood = wire::Orders::parse(&orders(&listen, &filter)).unwrap();
+        assert_eq!(understood.listen, listen);
+        let numbers: Vec<_> = filter.iter().map(|i| (i.code, i.if_true, i.if_false, i.operand)).collect();
+        assert_eq!(understood.filter, numbers);
+        assert_eq!(wire::Orders::parse(&orders(&[], &[])), Some(wire::Orders::default()));
+        for text in ["", "orders 2\n", "orders 1\nfilter 1 2 3\n", "orders 1\nlisten here\n", "orders 1\nx\n"]
+        {
+            assert_eq!(wire::Orders::parse(text), None, "{text}");
+        }
     }
 }

@@ -16,6 +16,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::IoSliceMut;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -38,6 +39,13 @@ pub(super) fn resolve(call: &Call, notification: &Notification) -> SyscallTarget
         Shape::Send(at, len) => address(tid, arg(at), arg(len)),
         Shape::Nothing => SyscallTarget::None,
     }
+}
+
+/// Whether this process may look at the thread: its descriptors and memory. (Another user's, or
+/// one with more privileges, it may not.) A thread that is gone is not forbidden.
+pub(super) fn is_forbidden(tid: u32) -> bool {
+    let looked = fs::read_link(format!("/proc/{tid}/cwd"));
+    looked.is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
 /// What descriptor `fd` of the thread is.
@@ -80,7 +88,11 @@ fn path(tid: u32, dir: i32, at: u64, follow: bool) -> SyscallTarget {
         fs::read_link(format!("/proc/{tid}/fd/{dir}"))
     };
     let Ok(base) = base else { return SyscallTarget::None };
-    let joined = in_its_own_root(tid, own_proc(tid, &base.join(name)));
+    let joined = own_proc(tid, &base.join(name));
+    if elsewhere(tid) {
+        return in_its_own_mounts(tid, &joined, follow);
+    }
+    let joined = in_its_own_root(tid, joined);
     let path = canonical(&joined, follow);
     let regular = fs::metadata(&path).map_or(true, |meta| meta.is_file());
     SyscallTarget::File { path, regular }
@@ -90,6 +102,32 @@ fn path(tid: u32, dir: i32, at: u64, follow: bool) -> SyscallTarget {
 fn own_proc(tid: u32, path: &Path) -> PathBuf {
     let rest = path.strip_prefix("/proc/self").or_else(|_| path.strip_prefix("/proc/thread-self"));
     rest.map_or_else(|_| path.to_owned(), |rest| PathBuf::from(format!("/proc/{tid}")).join(rest))
+}
+
+/// Whether the thread has other mounts than we: it is in a container.
+fn elsewhere(tid: u32) -> bool {
+    let ours = fs::read_link("/proc/self/ns/mnt");
+    matches!((ours, fs::read_link(format!("/proc/{tid}/ns/mnt"))), (Ok(ours), Ok(its)) if ours != its)
+}
+
+/// The path as the thread's own mounts name it, without symbolic links and dots.
+fn in_its_own_mounts(tid: u32, path: &Path, follow: bool) -> SyscallTarget {
+    use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+    let Ok(root) = File::open(format!("/proc/{tid}/root")) else { return SyscallTarget::None };
+    let resolve = |path: &Path, follow: bool| {
+        let link = if follow { OFlag::empty() } else { OFlag::O_NOFOLLOW };
+        let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC | link);
+        let file = File::from(openat2(&root, path, how.resolve(ResolveFlag::RESOLVE_IN_ROOT)).ok()?);
+        let name = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
+        Some((name, file.metadata().ok()?.is_file()))
+    };
+    if let Some((path, regular)) = resolve(path, follow) {
+        return SyscallTarget::File { path, regular };
+    }
+    // What does not exist keeps its name in its folder.
+    let (parent, name) = (path.parent().unwrap_or(path), path.file_name().unwrap_or_default());
+    let parent = resolve(parent, true).map_or_else(|| parent.to_owned(), |(parent, _)| parent);
+    SyscallTarget::File { path: parent.join(name), regular: true }
 }
 
 /// As seen from outside where the thread has changed its root.

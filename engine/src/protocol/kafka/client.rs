@@ -44,18 +44,19 @@ impl Failure {
     }
 }
 
-struct Connection {
+/// A connection that asks one thing at a time.
+pub(crate) struct Connection {
     stream: Stream,
     framer: Framer,
     correlation: i32,
 }
 
 impl Connection {
-    fn new(stream: Stream) -> Self {
+    pub(crate) fn new(stream: Stream) -> Self {
         Connection { stream, framer: Framer::default(), correlation: 0 }
     }
 
-    async fn ask(
+    pub(crate) async fn ask(
         &mut self,
         api: ApiKey,
         version: i16,

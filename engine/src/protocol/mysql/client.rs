@@ -254,7 +254,7 @@ fn execute(statement: u32, params: &[Value]) -> Vec<u8> {
 }
 
 /// A result as steps show it: rows as a list of maps, or the counts.
-fn data(answer: &Value) -> Value {
+pub(crate) fn data(answer: &Value) -> Value {
     let last = answer.get("results").and_then(Value::as_list).and_then(<[_]>::last).unwrap_or(answer);
     if let Some(set) = last.get("resultset") {
         let columns = set.get("columns").and_then(Value::as_list).unwrap_or_default();
