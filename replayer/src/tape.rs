@@ -334,3 +334,98 @@ impl Conversation for TapeConversation {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use faultbox_bundle_format::{Blame, Ending, Entry, Payload, Verdict};
+
+    fn verdict() -> Verdict {
+        Verdict {
+            ending: Ending::Passed,
+            reason: String::new(),
+            blame: Blame::None,
+            fired: Vec::new(),
+            unreached: false,
+            scenario_ns: 0,
+            cell_ns: 0,
+            digest: [0; 32],
+        }
+    }
+
+    fn entry(seq: u64, body: Body) -> Entry {
+        let phase = Phase::Scenario;
+        let (actor, stream) = ("api".to_owned(), format!("s{seq}"));
+        Entry { seq, at_ns: seq, cell: 1, phase, actor, stream, ordinal: 0, cause: None, body }
+    }
+
+    /// What the service asked, one after the other; `None` stands for a server that was down.
+    fn tape(asked: &[Option<&str>]) -> Arc<Tape> {
+        let exchange = |(seq, key): (usize, &Option<&str>)| {
+            let exchange = Exchange {
+                protocol: "mysql".to_owned(),
+                source: "api".to_owned(),
+                interface: "db.main".to_owned(),
+                connection: 1,
+                operation: key.unwrap_or(UNREACHABLE).to_owned(),
+                key: key.unwrap_or(UNREACHABLE).to_owned(),
+                class: if key.is_some() { Class::Work } else { Class::Control },
+                mutating: false,
+                repeatable: false,
+                request: Payload::of(&Value::Null),
+                outcome: Outcome::Failed,
+                response: None,
+                rule: None,
+                began_ns: 0,
+                ended_ns: 0,
+                began_seq: seq as u64 + 1,
+            };
+            entry(seq as u64 + 1, Body::Exchange(exchange))
+        };
+        let mut entries: Vec<Entry> = asked.iter().enumerate().map(exchange).collect();
+        entries.push(entry(99, Body::Verdict(verdict())));
+        let redactor = Redactor::new(&[0; 16], Vec::new());
+        let live = scanner_of(&entries, 0);
+        Tape::new(&Recording::new(entries, 0, 1, redactor).unwrap(), live)
+    }
+
+    fn ask(tape: &Tape, key: &str) {
+        let request = Request {
+            operation: key.to_owned(),
+            key: key.to_owned(),
+            fields: Vec::new(),
+            class: Class::Work,
+            works: true,
+            mutating: false,
+            repeatable: false,
+            body: Value::Null,
+        };
+        assert!(
+            matches!(tape.take("api", "db.main", &request, Phase::Scenario), Found::Exchange(_)),
+            "{key}"
+        );
+    }
+
+    #[test]
+    fn a_server_that_went_down_stays_down() {
+        let tape = tape(&[Some("insert"), Some("commit"), None, None]);
+        assert!(!tape.is_down("api", "db.main"));
+        ask(&tape, "insert");
+        assert!(!tape.is_down("api", "db.main"));
+        ask(&tape, "commit");
+        assert!(!tape.is_down("api", "cache.main"), "another server");
+        for attempt in 0..5 {
+            assert!(tape.is_down("api", "db.main"), "attempt {attempt}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_came_back_does_so_after_as_many_attempts() {
+        let tape = tape(&[Some("insert"), None, None, Some("select")]);
+        ask(&tape, "insert");
+        let attempts: Vec<bool> = (0..4).map(|_| tape.is_down("api", "db.main")).collect();
+        assert_eq!(attempts, [true, true, false, false]);
+        ask(&tape, "select");
+        assert!(!tape.is_down("api", "db.main"));
+    }
+}

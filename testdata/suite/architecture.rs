@@ -57,14 +57,15 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 #[test]
 fn unsafe_stands_in_one_place_and_every_block_says_why() {
     let mut files = Vec::new();
-    for folder in ["bundle-format/src", "engine/src", "recorder/src", "replayer/src", "src"] {
+    for folder in ["bundle-format/src", "engine/src", "engine/shim", "recorder/src", "replayer/src", "src"] {
         sources(&repository(folder), &mut files);
     }
     assert!(files.len() > 50, "found only {} files", files.len());
     for file in files {
         let text = std::fs::read_to_string(&file).unwrap();
         let blocks = text.matches("unsafe {").count() + text.matches("unsafe fn").count();
-        if file.ends_with("supervisor/sys.rs") {
+        // The shim has no crates, so it has a file of its own for this.
+        if file.ends_with("supervisor/sys.rs") || file.ends_with("shim/sys.rs") {
             assert!(
                 text.matches("SAFETY:").count() >= text.matches("unsafe {").count(),
                 "{}",

@@ -28,9 +28,21 @@ fn ready(images: &[&str]) -> bool {
     built
 }
 
-/// Containers of ours that belong to this process's children, running or not.
+/// Ids of the processes that made the containers that there are, with their containers.
+fn owned() -> Vec<(String, String)> {
+    let format = "{{.Label \"faultbox.owner\"}} {{.Names}}";
+    let listed = docker(&["ps", "--all", "--filter", "label=faultbox", "--format", format]);
+    let owner = |line: String| {
+        let words: Vec<&str> = line.split(' ').collect();
+        Some(((*words.get(2)?).to_owned(), (*words.last()?).to_owned()))
+    };
+    lines(&listed).into_iter().filter_map(owner).collect()
+}
+
+/// Containers of runs that have ended.
 fn left() -> Vec<String> {
-    lines(&docker(&["ps", "--all", "--quiet", "--filter", "label=faultbox"]))
+    let dead = |pid: &str| !std::path::Path::new("/proc").join(pid).exists();
+    owned().into_iter().filter(|(pid, _)| dead(pid)).map(|(_, name)| name).collect()
 }
 
 fn spec(name: &str) -> String {
@@ -163,9 +175,7 @@ fn lasting() -> std::process::Child {
         .unwrap();
     let pid = child.id().to_string();
     for _ in 0..100_000 {
-        let owners =
-            docker(&["ps", "--filter", "label=faultbox", "--format", "{{.Label \"faultbox.owner\"}}"]);
-        if lines(&owners).iter().any(|owner| owner.split(' ').any(|word| word == pid)) {
+        if owned().iter().any(|(owner, _)| *owner == pid) {
             return child;
         }
     }
@@ -196,7 +206,8 @@ fn an_interrupted_run_leaves_nothing_and_a_killed_one_is_cleaned_up() {
     assert_eq!(code(&output), 0);
     let said = lines(&output).join("\n");
     assert!(said.contains("removed faultbox-") && said.contains("redis:7-alpine"), "{said}");
-    assert_eq!(left(), Vec::<String>::new());
+    let pid = cleaned.id().to_string();
+    assert!(!owned().iter().any(|(owner, _)| *owner == pid), "{:?}", owned());
     let theirs = lines(&docker(&["ps", "--all", "--quiet", "--filter", &format!("name={name}")]));
     docker(&["rm", &name]);
     assert_eq!(theirs.len(), 1, "a container without our label was removed");

@@ -22,7 +22,10 @@ use crate::topology::{Reset, Service, ServiceKind};
 use faultbox_bundle_format::{Body, Named, ServiceStarted};
 use std::collections::BTreeMap;
 use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Images for which there is a stand-in, by the last part of their name.
 const STAND_INS: &[(&str, &str)] = &[
@@ -464,7 +467,8 @@ impl Environment for Live {
     }
 }
 
-/// A way whose failures are told to the link.
+/// A way whose failures are told to the link: no connection, or one that the server ended before
+/// anybody had said anything (a server that is dying still has its port).
 struct Told {
     way: Arc<dyn Dial>,
     link: Arc<Link>,
@@ -473,12 +477,72 @@ struct Told {
 impl Dial for Told {
     fn dial(&self) -> BoxFuture<'_, io::Result<Stream>> {
         Box::pin(async move {
-            let dialled = self.way.dial().await;
-            if let Err(error) = &dialled {
-                self.link.unreachable(&error.to_string());
+            match self.way.dial().await {
+                Ok(inner) => Ok(Box::new(ToldStream { inner, silent: Some(self.link.clone()) }) as Stream),
+                Err(error) => {
+                    self.link.unreachable(&error.to_string());
+                    Err(error)
+                }
             }
-            dialled
         })
+    }
+}
+
+struct ToldStream {
+    inner: Stream,
+    /// The link, until something was said.
+    silent: Option<Arc<Link>>,
+}
+
+impl AsyncRead for ToldStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let room = buffer.remaining();
+        let read = Pin::new(&mut self.inner).poll_read(context, buffer);
+        if let Poll::Ready(result) = &read {
+            let ended = result.is_err() || (room > 0 && buffer.remaining() == room);
+            if let Some(link) = self.silent.take().filter(|_| ended) {
+                link.unreachable("the server closed the connection");
+            }
+        }
+        read
+    }
+}
+
+impl AsyncWrite for ToldStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.silent = None;
+        Pin::new(&mut self.inner).poll_write(context, data)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.silent = None;
+        Pin::new(&mut self.inner).poll_write_vectored(context, data)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Our side ends first: whatever the server does then is no failure.
+        self.silent = None;
+        Pin::new(&mut self.inner).poll_shutdown(context)
     }
 }
 
