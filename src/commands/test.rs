@@ -134,7 +134,8 @@ fn check_host(plan: &Plan, args: &TestArgs, host: &Host) -> Result<(), u8> {
             }
             ServiceKind::Binary { path, written } if !is_executable(path) => {
                 let (name, place) = (&service.name, path.display());
-                let given = args.binary.iter().any(|flag| flag.split_once('=').is_some_and(|(to, _)| to == name));
+                let given =
+                    args.binary.iter().any(|flag| flag.split_once('=').is_some_and(|(to, _)| to == name));
                 lacking.push(match given {
                     true => format!("{name}: {place}, given by --binary, is not an executable file"),
                     false => format!(

@@ -167,7 +167,7 @@ fn a_program_that_is_not_in_the_image_is_an_error_with_its_reason() {
 
 /// Starts a run that lasts, and returns when its container is there.
 fn lasting() -> std::process::Child {
-    let child = Command::new(faultbox())
+    let mut child = Command::new(faultbox())
         .args(["test", &spec("lasting.star"), "--seed", "1", "--no-bundle"])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -179,7 +179,9 @@ fn lasting() -> std::process::Child {
             return child;
         }
     }
-    panic!("the run made no container");
+    // Else it would outlive the test.
+    let _ = child.kill();
+    panic!("the run made no container: {:?}", child.wait());
 }
 
 #[test]

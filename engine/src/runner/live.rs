@@ -349,8 +349,9 @@ impl Live {
             declared_ports: vec![interface.port],
             families: policy::families(&cell.plan.topology, &assumptions, service),
         };
-        let mut running =
-            supervisor::launch(launch, policy.clone()).await.map_err(|error| SetupError::of_launch(&service.name, &error))?;
+        let mut running = supervisor::launch(launch, policy.clone())
+            .await
+            .map_err(|error| SetupError::of_launch(&service.name, &error))?;
         self.note_started(cell, service, format!("stand-in {kind}"), &running);
         let mut output = super::OutputLog::follow(&service.name, running.output(), cell.run_journal.clone());
         self.make_ready(cell, service, &running, &mut output, &|command| health::exec_here(command)).await?;

@@ -276,7 +276,9 @@ pub fn expect_recovery<'v>(call: &mut Call<'_, 'v, '_, '_>) -> Result<Value<'v>>
 /// no requests.
 pub fn most_retried(entries: &[Entry], suts: &BTreeSet<String>) -> Option<(String, u64)> {
     let scanner = scanner_of(entries, 0);
-    let mut asked: BTreeMap<(&str, &str, &str, Vec<u8>), (bool, u64, &Exchange)> = BTreeMap::new();
+    // Who asked whom for what; whether the last try failed, how often it was asked again, the first.
+    type Asked<'a> = (&'a str, &'a str, &'a str, Vec<u8>);
+    let mut asked: BTreeMap<Asked<'_>, (bool, u64, &Exchange)> = BTreeMap::new();
     let exchanges = entries.iter().filter(|entry| entry.phase == Phase::Scenario);
     let mut exchanges: Vec<&Exchange> = exchanges
         .filter_map(|entry| match &entry.body {

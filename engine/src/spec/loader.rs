@@ -70,7 +70,7 @@ fn load_here(path: &Path, options: &LoadOptions<'_>) -> Result<Plan, SpecErrors>
         .map_or_else(|| Arc::new(DiskFiles::new(&root)) as Arc<dyn FileSource>, FileSource::shared);
     let context = Context {
         shared: Arc::new(Shared::default()),
-        stage: Stage::Load(Load {
+        stage: Stage::Load(Box::new(Load {
             files,
             addresses: options.addresses.clone(),
             root: root.clone(),
@@ -78,7 +78,7 @@ fn load_here(path: &Path, options: &LoadOptions<'_>) -> Result<Plan, SpecErrors>
             binaries: options.binaries.clone(),
             run_key: Key::of_run(options.seed),
             draft: RefCell::new(Draft::default()),
-        }),
+        })),
     };
     let mut loader = Loader {
         context: &context,

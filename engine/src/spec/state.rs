@@ -61,7 +61,7 @@ pub struct Context {
 /// Load or run.
 pub enum Stage {
     /// A spec is loaded.
-    Load(Load),
+    Load(Box<Load>),
     /// A callable of it runs.
     Run(Run),
 }

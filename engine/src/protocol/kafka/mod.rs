@@ -16,6 +16,7 @@
 //! Not modelled: one proxy stands for one broker (several brokers of one cluster all appear as it);
 //! SASL and transactions pass through the proxy undecoded, the server side refuses transactions.
 
+pub mod batch;
 pub mod client;
 pub mod codec;
 pub mod groups;

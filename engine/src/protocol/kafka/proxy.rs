@@ -6,10 +6,11 @@
 //! the connection into a plain pipe, noted as one `undecodable` exchange.
 //! Not modelled: TLS and SASL (their bytes pass through).
 
+use super::batch::Batch;
 use super::codec::{self, Decoded, Framer, Head};
 use super::{host_and_port, message, rules, shape};
 use crate::fault::rule::Effect;
-use crate::link::{Dial, Link, Pending, Request, Stream};
+use crate::link::{Dial, Link, Request, Stream};
 use crate::protocol::ProtocolError;
 use bytes::Bytes;
 use faultbox_bundle_format::{Class, Value};
@@ -27,9 +28,9 @@ const IN_FLIGHT: usize = 1024;
 /// What the client waits for next.
 enum Slot {
     /// The broker's answer.
-    Upstream { head: Head, opaque: bool, pending: Pending, manner: Manner },
+    Upstream { head: Head, opaque: bool, pending: Batch, manner: Manner },
     /// An answer of a rule.
-    Local { pending: Pending, value: Value, bytes: Bytes },
+    Local { pending: Batch, value: Value, bytes: Bytes },
     /// The broker's answer to a copy that the client knows nothing of.
     Discard,
     /// From here on bytes pass as they are.
@@ -159,7 +160,7 @@ impl Requests {
             None => message::opaque(&head, &frame),
         };
         let answered = !matches!(&kind, Some(RequestKind::Produce(produce)) if produce.acks == 0);
-        let pending = self.link.ask(self.connection, request);
+        let pending = Batch::ask(&self.link, self.connection, request);
         let mut manner = Manner {
             after_answer: matches!(kind, Some(RequestKind::Fetch(_))),
             began_ns: self.link.journal().clock().now_ns(),
@@ -313,7 +314,7 @@ impl Responses {
         &mut self,
         head: Head,
         opaque: bool,
-        pending: Pending,
+        pending: Batch,
         manner: Manner,
         frame: Bytes,
     ) -> Result<(), ProtocolError> {
@@ -406,7 +407,7 @@ impl Responses {
     }
 }
 
-fn fail(pending: Pending, gone: &CancellationToken) {
+fn fail(pending: Batch, gone: &CancellationToken) {
     // Where the client went first, nobody failed it: dropping the exchange notes it as abandoned.
     if !gone.is_cancelled() {
         pending.failed("the broker closed the connection");

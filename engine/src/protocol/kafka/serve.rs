@@ -7,13 +7,14 @@
 //! replay has the recorded partition counts and positions; without an answer a topic has
 //! `KAFKA_NUM_PARTITIONS` (1) partitions, its log is empty, and what was committed live counts.
 
+use super::batch;
 use super::groups::Groups;
 use super::message::{self, Offset};
 use super::rules;
 use super::server::{self, Backend, Call, Reply, Topic, reply_value};
 use super::{host_and_port, topic_name};
 use crate::fault::rule::Effect;
-use crate::link::{Answer, BoxFuture, Conversation, Link, Responder, Stream};
+use crate::link::{Answer, BoxFuture, Conversation, Link, Request, Responder, Stream};
 use crate::protocol::ProtocolError;
 use faultbox_bundle_format::Value;
 use kafka_protocol::messages::{
@@ -22,6 +23,7 @@ use kafka_protocol::messages::{
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 /// How long the responder may take to say what the server could make up by itself.
@@ -77,6 +79,46 @@ impl Served {
         }
     }
 
+    /// A Produce request: each of its records is asked for on its own, all at once.
+    async fn ask_each(&self, call: &Call) -> Reply {
+        let (first, rest) = batch::split(call.describe());
+        let first = self.link.converse(call.connection, &*self.conversation, first);
+        let mut parts: Vec<BoxFuture<'_, Answer>> = vec![Box::pin(first)];
+        for request in rest {
+            parts.push(Box::pin(self.ask_along(call.connection, request)));
+        }
+        let mut values = Vec::new();
+        let mut nothing = false;
+        for answer in all(parts).await {
+            match answer {
+                Answer::Reply(value) => values.push(value),
+                Answer::Nothing => nothing = true,
+                Answer::Cut | Answer::Unknown | Answer::Silence => return Reply::Cut,
+            }
+        }
+        if nothing {
+            return Reply::Nothing;
+        }
+        // One answer is the whole one.
+        let whole = if values.len() == 1 { values.swap_remove(0) } else { batch::joined(&values) };
+        Reply::Send(Box::new(message::produce_response(&whole).into()))
+    }
+
+    /// As [`Link::converse`], for a further record of a request: the rules were asked already.
+    async fn ask_along(&self, connection: u64, request: Request) -> Answer {
+        let pending = self.link.receive(connection, request);
+        let (answer, _) = self.conversation.answer(pending.request()).await;
+        match &answer {
+            Answer::Reply(value) => pending.answered(value),
+            Answer::Cut => pending.dropped(),
+            Answer::Nothing => pending.one_way(),
+            Answer::Unknown => pending.failed("not known here"),
+            // Until the asker goes away.
+            Answer::Silence => std::future::pending::<()>().await,
+        }
+        answer
+    }
+
     /// A request that is the responder's alone.
     async fn ask(&self, call: &Call, encode: impl Fn(&Value) -> ResponseKind) -> Reply {
         match self.link.converse(call.connection, &*self.conversation, call.describe()).await {
@@ -85,6 +127,21 @@ impl Served {
             Answer::Cut | Answer::Unknown | Answer::Silence => Reply::Cut,
         }
     }
+}
+
+/// Waits for all of them, side by side: one that is held may be held for another.
+async fn all(mut parts: Vec<BoxFuture<'_, Answer>>) -> Vec<Answer> {
+    let mut answers: Vec<Option<Answer>> = parts.iter().map(|_| None).collect();
+    std::future::poll_fn(|context| {
+        for (part, answer) in parts.iter_mut().zip(&mut answers).filter(|(_, answer)| answer.is_none()) {
+            if let Poll::Ready(done) = part.as_mut().poll(context) {
+                *answer = Some(done);
+            }
+        }
+        if answers.iter().all(Option::is_some) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    answers.into_iter().flatten().collect()
 }
 
 impl Backend for Served {
@@ -118,7 +175,7 @@ impl Backend for Served {
 
     fn produce<'a>(&'a self, call: &'a Call, request: &'a ProduceRequest) -> BoxFuture<'a, Reply> {
         Box::pin(async move {
-            let reply = self.ask(call, |value| message::produce_response(value).into()).await;
+            let reply = self.ask_each(call).await;
             if request.acks == 0 && reply != Reply::Cut { Reply::Nothing } else { reply }
         })
     }

@@ -331,7 +331,7 @@ async fn a_real_client_does_the_same_against_the_stand_in_and_its_recording() {
     assert_eq!(record.get("value").unwrap().as_text(), Some("event 1"));
     assert_eq!(record.get("headers").unwrap().as_list().unwrap().len(), 2);
     assert!(
-        produced.iter().all(|e| e.key == "Produce orders.events" && e.class == Class::Work && e.mutating)
+        produced.iter().all(|e| e.key == "Produce orders.events/0" && e.class == Class::Work && e.mutating)
     );
     assert!(recording.exchanges("Fetch").iter().all(|e| e.class == Class::Ambient));
     for operation in
@@ -700,8 +700,8 @@ async fn requests_in_flight_are_answered_in_order_whatever_rules_do() {
     assert_eq!(got, [100, 101, 103, 104]);
     let produced = &recording.exchanges("Produce")[4..];
     let outcomes: Vec<_> = produced.iter().map(|e| (e.key.as_str(), e.rule.is_some(), e.outcome)).collect();
-    assert!(outcomes.contains(&("Produce quiet", false, Outcome::OneWay)));
-    assert!(outcomes.contains(&("Produce fine", false, Outcome::Answered)));
+    assert!(outcomes.contains(&("Produce quiet/0", false, Outcome::OneWay)));
+    assert!(outcomes.contains(&("Produce fine/0", false, Outcome::Answered)));
     assert_eq!(outcomes.iter().filter(|(_, hit, _)| *hit).count(), 3);
     recording.faults.deactivate();
     let count = |topic: &'static str| {

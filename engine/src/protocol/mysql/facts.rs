@@ -27,50 +27,113 @@ const VARIABLES: &[(&str, &str)] = &[
     ("auto_increment_increment", "1"),
     ("auto_increment_offset", "1"),
     ("autocommit", "1"),
+    ("big_tables", "0"),
     ("character_set_client", "utf8mb4"),
     ("character_set_connection", "utf8mb4"),
     ("character_set_database", "utf8mb4"),
+    ("character_set_filesystem", "binary"),
     ("character_set_results", "utf8mb4"),
     ("character_set_server", "utf8mb4"),
+    ("character_set_system", "utf8mb3"),
     ("collation_connection", "utf8mb4_0900_ai_ci"),
     ("collation_database", "utf8mb4_0900_ai_ci"),
     ("collation_server", "utf8mb4_0900_ai_ci"),
+    ("completion_type", "NO_CHAIN"),
+    ("concurrent_insert", "AUTO"),
+    ("cte_max_recursion_depth", "1000"),
+    ("default_authentication_plugin", "mysql_native_password"),
+    ("default_collation_for_utf8mb4", "utf8mb4_0900_ai_ci"),
     ("default_storage_engine", "InnoDB"),
+    ("default_tmp_storage_engine", "InnoDB"),
+    ("default_week_format", "0"),
+    ("div_precision_increment", "4"),
+    ("error_count", "0"),
+    ("event_scheduler", "OFF"),
+    ("explicit_defaults_for_timestamp", "1"),
     ("foreign_key_checks", "1"),
+    ("general_log", "0"),
+    ("group_concat_max_len", "1024"),
+    ("gtid_mode", "OFF"),
+    ("have_openssl", "DISABLED"),
+    ("have_profiling", "NO"),
     ("have_ssl", "DISABLED"),
     ("hostname", "faultbox"),
+    ("information_schema_stats_expiry", "86400"),
     ("init_connect", ""),
+    ("innodb_file_per_table", "1"),
     ("innodb_lock_wait_timeout", "50"),
+    ("innodb_read_only", "0"),
+    ("innodb_version", "8.0.32"),
     ("interactive_timeout", "28800"),
+    ("join_buffer_size", "262144"),
+    ("lc_messages", "en_US"),
+    ("lc_time_names", "en_US"),
     ("license", "MIT OR Apache-2.0"),
+    ("local_infile", "0"),
+    ("log_bin", "0"),
+    ("lower_case_file_system", "OFF"),
     ("lower_case_table_names", "0"),
     ("max_allowed_packet", "67108864"),
+    ("max_connections", "151"),
     ("max_execution_time", "0"),
+    ("max_join_size", "18446744073709551615"),
+    ("max_sp_recursion_depth", "0"),
+    ("max_user_connections", "0"),
     ("net_buffer_length", "16384"),
+    ("net_read_timeout", "30"),
     ("net_write_timeout", "60"),
+    ("offline_mode", "0"),
+    ("optimizer_switch", ""),
     ("performance_schema", "0"),
     ("port", "3306"),
+    ("profiling", "0"),
+    ("protocol_version", "10"),
+    ("pseudo_thread_id", "1"),
     ("query_cache_size", "0"),
     ("query_cache_type", "OFF"),
     ("read_only", "0"),
+    ("require_secure_transport", "0"),
+    ("server_id", "1"),
+    ("session_track_gtids", "OFF"),
     ("session_track_schema", "1"),
+    ("session_track_state_change", "0"),
+    ("session_track_transaction_info", "OFF"),
+    ("show_create_table_skip_secondary_engine", "0"),
     ("socket", ""),
+    ("sql_auto_is_null", "0"),
+    ("sql_big_selects", "1"),
+    ("sql_buffer_result", "0"),
+    ("sql_generate_invisible_primary_key", "0"),
+    ("sql_log_bin", "1"),
     (
         "sql_mode",
         "ONLY_FULL_GROUP_BY,STRICT_TRANS_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION",
     ),
+    ("sql_notes", "1"),
+    ("sql_quote_show_create", "1"),
+    ("sql_require_primary_key", "0"),
+    ("sql_safe_updates", "0"),
+    ("sql_select_limit", "18446744073709551615"),
+    ("sql_warnings", "0"),
+    ("super_read_only", "0"),
     ("system_time_zone", "UTC"),
+    ("thread_cache_size", "9"),
     ("time_zone", "SYSTEM"),
+    ("tls_version", "TLSv1.2,TLSv1.3"),
+    ("tmp_table_size", "16777216"),
     ("transaction_isolation", "REPEATABLE-READ"),
     ("transaction_read_only", "0"),
     ("tx_isolation", "REPEATABLE-READ"),
     ("tx_read_only", "0"),
     ("unique_checks", "1"),
+    ("updatable_views_with_limit", "YES"),
     ("version", VERSION),
     ("version_comment", "Faultbox stand-in"),
     ("version_compile_machine", "x86_64"),
     ("version_compile_os", "Linux"),
     ("wait_timeout", "28800"),
+    ("warning_count", "0"),
+    ("windowing_use_high_precision", "1"),
 ];
 
 impl Facts {
@@ -106,7 +169,7 @@ impl Facts {
 
     /// The answer to a statement that only asks for such facts.
     pub fn answer(&self, sql: &str) -> Option<Value> {
-        let sql = sql.trim().trim_end_matches(';').trim();
+        let sql = uncommented(sql).trim().trim_end_matches(';').trim();
         let lower = sql.to_lowercase();
         if lower.starts_with("show") {
             return self.show(&lower);
@@ -171,6 +234,15 @@ impl Facts {
             _ => return None,
         })
     }
+}
+
+/// A statement without the comments that lead it (drivers sign their questions so).
+pub fn uncommented(sql: &str) -> &str {
+    let mut rest = sql.trim_start();
+    while let Some(inner) = rest.strip_prefix("/*").filter(|inner| !inner.starts_with(['!', '+'])) {
+        rest = inner.split_once("*/").map_or("", |(_, after)| after).trim_start();
+    }
+    rest
 }
 
 /// `expression AS name`, `expression name`, or the expression as its own name.

@@ -124,6 +124,31 @@ pub fn name(command: &[Vec<u8>]) -> String {
     command.first().map(|word| text(word).to_ascii_uppercase()).unwrap_or_default()
 }
 
+/// Where the last words of a command are groups whose order means nothing (fields and values, members):
+/// where they begin, and the groups in order of their names. Not where a name comes twice, nor
+/// where one carries something generated (their order is then another in each run).
+pub fn any_order(command: &[Vec<u8>]) -> Option<(usize, Vec<&[Vec<u8>]>)> {
+    let options = |at: &usize| ["NX", "XX", "GT", "LT", "CH"].iter().any(|word| is(command, *at, word));
+    let (from, width, named) = match name(command).as_str() {
+        "HSET" | "HMSET" => (2, 2, 0),
+        "MSET" | "MSETNX" => (1, 2, 0),
+        "SADD" | "SREM" | "HDEL" | "ZREM" => (2, 1, 0),
+        "DEL" | "UNLINK" | "EXISTS" | "TOUCH" => (1, 1, 0),
+        "ZADD" => (2 + (2..command.len()).take_while(options).count(), 2, 1),
+        _ => return None,
+    };
+    let rest = command.get(from..)?;
+    if rest.len() <= width || rest.len() % width != 0 {
+        return None;
+    }
+    let mut groups: Vec<(&[u8], &[Vec<u8>])> =
+        rest.chunks(width).filter_map(|group| Some((group.get(named)?.as_slice(), group))).collect();
+    groups.sort();
+    let twice = groups.windows(2).any(|pair| matches!(pair, [(a, _), (b, _)] if a == b));
+    let generated = groups.iter().any(|(name, _)| text(name) != template(&text(name)));
+    (!twice && !generated).then(|| (from, groups.into_iter().map(|(_, group)| group).collect()))
+}
+
 /// Whether the word at `at` is `word`, in any case.
 pub fn is(command: &[Vec<u8>], at: usize, word: &str) -> bool {
     command.get(at).is_some_and(|found| found.eq_ignore_ascii_case(word.as_bytes()))

@@ -1,7 +1,7 @@
 //! The server side: speaks Redis, with what a [`Responder`] says.
 //!
 //! Contract: every command is put to the conversation as the request that the proxy would build
-//! for it. Session commands, `PING`, `INFO` and empty polls that the conversation knows nothing of
+//! for it. Session commands, `PING`, `INFO`, ends of subscriptions and empty polls that the conversation knows nothing of
 //! are answered here as an idle server would; other unknown commands end the connection. Replies
 //! keep the order of commands. While subscribed, the conversation is also asked for "the next
 //! message" ([`Subscriptions::next_message`]); its answer is pushed.
@@ -9,7 +9,7 @@
 
 use super::codec::{CommandDecoder, Frame};
 use super::command::{self, Kind};
-use super::session::{self, Asked, Session, Shape, Subscriptions};
+use super::session::{self, Asked, Session, Shape, Subscription, Subscriptions};
 use super::value;
 use crate::link::{Answer, BoxFuture, Conversation, Link, Request, Responder, Stream};
 use crate::protocol::ProtocolError;
@@ -338,6 +338,9 @@ impl State {
                 _ => Value::List(Vec::new()),
             }),
             "MONITOR" => ok(),
+            "UNSUBSCRIBE" | "PUNSUBSCRIBE" | "SUNSUBSCRIBE" => {
+                Some(self.subscriptions.left(Subscription::of(name)?, words))
+            }
             "CLUSTER" | "READONLY" | "READWRITE" | "ASKING" => {
                 Some(value::error("ERR This instance has cluster support disabled"))
             }

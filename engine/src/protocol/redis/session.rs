@@ -77,8 +77,9 @@ impl Session {
         let mut key = command::stable_key(words);
         let mut mutating = matches!(kind, Kind::Write | Kind::Settle | Kind::Wait);
         let mut shape = self.shape(&name, kind, words, queued);
-        let listed = list_words(words);
+        let (listed, any_order) = list_words(words);
         let mut body = vec![("args".to_owned(), listed.clone())];
+        body.extend(any_order.map(|groups| ("any_order".to_owned(), groups)));
         if self.db != 0 {
             body.push(("db".to_owned(), Value::Int(self.db)));
         }
@@ -116,8 +117,11 @@ impl Session {
             *self = Session::default();
         }
         let shape = self.silenced(words, shape);
+        let leaves = kind == Kind::Subscribe && name.contains("UNSUB");
         let class = match kind {
             _ if queued => Class::Work,
+            // Said in passing: who leaves often closes the connection without the answer.
+            _ if leaves => Class::Ambient,
             Kind::Session | Kind::Takeover => Class::Control,
             Kind::Ambient => Class::Ambient,
             // Until they got something.
@@ -191,15 +195,22 @@ fn fields(name: &str, words: &[Vec<u8>]) -> Vec<(&'static str, Vec<String>)> {
     vec![("command", names), ("key", keys)]
 }
 
-/// The words for the journal: secrets left out, cursors volatile.
-fn list_words(words: &[Vec<u8>]) -> Value {
+/// The words for the journal: secrets left out, cursors volatile. Where the order of the last words
+/// means nothing they are volatile too, and come in an order of their own in the second value: maps and
+/// sets of many languages give another order in every process.
+fn list_words(words: &[Vec<u8>]) -> (Value, Option<Value>) {
     let cursor = command::volatile_word(words);
+    let groups = command::any_order(words);
+    let from = groups.as_ref().map_or(words.len(), |(from, _)| *from);
     let listed = words.iter().enumerate().map(|(at, word)| match at {
         _ if command::secret_word(words, at) => Value::text("<secret>"),
-        at if cursor == Some(at) => Value::text_or_bytes(word).volatile(),
+        at if cursor == Some(at) || at >= from => Value::text_or_bytes(word).volatile(),
         _ => Value::text_or_bytes(word),
     });
-    Value::List(listed.collect())
+    let group =
+        |group: &[Vec<u8>]| Value::List(group.iter().map(|word| Value::text_or_bytes(word)).collect());
+    let sorted = groups.map(|(_, groups)| Value::List(groups.into_iter().map(group).collect()));
+    (Value::List(listed.collect()), sorted)
 }
 
 /// The words of a request that [`Session::ask`] built.
@@ -295,6 +306,32 @@ impl Subscriptions {
         self.0.iter().filter(|(kind, _)| *kind == which).count().max(1)
     }
 
+    /// What a server says to an unsubscription (`words`) when all that it knows is who is subscribed to what.
+    pub fn left(&self, which: Subscription, words: &[Vec<u8>]) -> Value {
+        let command = command::name(words).to_ascii_lowercase();
+        let mut left = self.clone();
+        let mut names: Vec<Vec<u8>> = words.iter().skip(1).cloned().collect();
+        if names.is_empty() {
+            names = self.0.iter().filter(|(kind, _)| *kind == which).map(|(_, name)| name.clone()).collect();
+        }
+        let confirm = |channel: Value, left: &Self| {
+            // Channels and patterns are counted together, shards apart.
+            let shard = which == Subscription::Shard;
+            let count = left.0.iter().filter(|(kind, _)| (*kind == Subscription::Shard) == shard).count();
+            Value::List(vec![Value::text(command.as_str()), channel, Value::Int(count as i64)])
+        };
+        let mut confirmations = Vec::new();
+        for name in names {
+            let channel = Value::text_or_bytes(&name);
+            left.0.remove(&(which, name));
+            confirmations.push(confirm(channel, &left));
+        }
+        if confirmations.is_empty() {
+            confirmations.push(confirm(Value::Null, &left));
+        }
+        Value::map([("confirmations", Value::List(confirmations))])
+    }
+
     /// Forgets all (`RESET`).
     pub fn clear(&mut self) {
         self.0.clear();
@@ -381,6 +418,27 @@ mod tests {
         let results = mark_reply(&exec.shape, Value::List(vec![value::status("OK"), Value::Int(500)]));
         assert_eq!(results.stable(), Value::List(vec![value::status("OK"), Value::Null]));
         assert!(!ask(&mut session, "SET a b").queued);
+    }
+
+    #[test]
+    fn fields_of_a_hash_match_in_any_order() {
+        let mut session = Session::default();
+        let one = ask(&mut session, "HSET h b 2 a 1").request;
+        let other = ask(&mut session, "HSET h a 1 b 2").request;
+        assert_eq!(one.body.stable(), other.body.stable());
+        // What is carried out is what was asked.
+        assert_eq!(words_of(&one), of(&["HSET", "h", "b", "2", "a", "1"]));
+        let changed = ask(&mut session, "HSET h a 2 b 1").request;
+        assert_ne!(one.body.stable(), changed.body.stable());
+        // The later of two wins: here the order means something.
+        assert_eq!(ask(&mut session, "HSET h a 1 a 2").request.body.get("any_order"), None);
+        assert_ne!(
+            ask(&mut session, "RPUSH l a b").request.body.stable(),
+            ask(&mut session, "RPUSH l b a").request.body.stable()
+        );
+        let scores =
+            ["ZADD z CH 1 a 2 b", "ZADD z CH 2 b 1 a"].map(|words| ask(&mut session, words).request.body);
+        assert_eq!(scores[0].stable(), scores[1].stable());
     }
 
     #[test]

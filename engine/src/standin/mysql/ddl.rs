@@ -1,10 +1,10 @@
 //! Declarations: CREATE, ALTER and DROP of tables and indexes.
 //!
 //! Contract: pure; gives the table as it is to be. Tables are altered by making them anew.
-//! Not modelled: what [`super::schema`] does not.
+//! Not modelled: what [`super::schema`] does not; a check that a changed column declares.
 
 use super::emit::table_name;
-use super::schema::{ColumnDef, ColumnType, Foreign, Key, TableDef, literal};
+use super::schema::{Check, ColumnDef, ColumnType, Foreign, Key, TableDef, literal, now_words};
 use super::session::{Failure, unsupported};
 use sqlparser::ast::{self, AlterTableOperation as Op, ColumnOption, Expr, TableConstraint};
 
@@ -20,6 +20,8 @@ pub fn table(create: &ast::CreateTable, database: &str) -> Result<TableDef, Fail
         columns: Vec::new(),
         keys: Vec::new(),
         foreign: Vec::new(),
+        checks: Vec::new(),
+        comment: String::new(),
         first_id: None,
     };
     for declared in &create.columns {
@@ -34,6 +36,13 @@ pub fn table(create: &ast::CreateTable, database: &str) -> Result<TableDef, Fail
     for constraint in &create.constraints {
         constrain(&mut table, constraint)?;
     }
+    for declared in &create.columns {
+        for option in &declared.options {
+            if let ColumnOption::Check(constraint) = &option.option {
+                check(&mut table, constraint)?;
+            }
+        }
+    }
     table.keys.sort_by_key(|key| key.name != "PRIMARY");
     for primary in table.primary().to_vec() {
         if let Some(column) = table.columns.iter_mut().find(|c| c.name.eq_ignore_ascii_case(&primary)) {
@@ -42,14 +51,97 @@ pub fn table(create: &ast::CreateTable, database: &str) -> Result<TableDef, Fail
     }
     if let ast::CreateTableOptions::Plain(options) = &create.table_options {
         for option in options {
-            if let ast::SqlOption::KeyValue { key, value } = option
-                && key.to_string().eq_ignore_ascii_case("auto_increment")
-            {
-                table.first_id = value.to_string().parse().ok();
+            match option {
+                ast::SqlOption::KeyValue { key, value }
+                    if key.to_string().eq_ignore_ascii_case("auto_increment") =>
+                {
+                    table.first_id = value.to_string().parse().ok();
+                }
+                ast::SqlOption::Comment(ast::CommentDef::WithEq(text) | ast::CommentDef::WithoutEq(text)) => {
+                    table.comment.clone_from(text)
+                }
+                _ => {}
             }
         }
     }
+    settle(&mut table);
     Ok(table)
+}
+
+/// A foreign key has an index over its columns; where none serves, it gets one.
+pub fn settle(table: &mut TableDef) {
+    for foreign in table.foreign.clone() {
+        if table.keys.iter().any(|key| serves(key, &foreign)) {
+            continue;
+        }
+        let own = format!("{}_ibfk_", table.name);
+        let base = match foreign.name.starts_with(&own) {
+            true => foreign.columns.first().cloned().unwrap_or_default(),
+            false => foreign.name.clone(),
+        };
+        let name = free_name(table, &base);
+        table.keys.push(Key { name, columns: foreign.columns, unique: false });
+    }
+}
+
+fn serves(key: &Key, foreign: &Foreign) -> bool {
+    key.columns.len() >= foreign.columns.len()
+        && key.columns.iter().zip(&foreign.columns).all(|(a, b)| a.eq_ignore_ascii_case(b))
+}
+
+fn free_name(table: &TableDef, base: &str) -> String {
+    let taken = |name: &str| table.keys.iter().any(|k| k.name.eq_ignore_ascii_case(name));
+    let mut free = base.to_owned();
+    let mut number = 2;
+    while taken(&free) {
+        free = format!("{base}_{number}");
+        number += 1;
+    }
+    free
+}
+
+struct NoTables;
+
+impl super::emit::Tables for NoTables {
+    fn table(&self, _: Option<&str>, name: &str) -> Result<std::sync::Arc<TableDef>, Failure> {
+        Err(Failure::new(1146, "42S02", format!("Table '{name}' doesn't exist")))
+    }
+    fn information(&self, name: &str) -> Result<super::emit::Listing, Failure> {
+        Err(unsupported(&format!("information_schema.{name}")))
+    }
+    fn fact(&self, _: &str) -> Option<rusqlite::types::Value> {
+        None
+    }
+}
+
+fn check(table: &mut TableDef, check: &ast::CheckConstraint) -> Result<(), Failure> {
+    if check.enforced == Some(false) {
+        return Ok(());
+    }
+    let names: Vec<&str> = table.columns.iter().map(|c| c.name.as_str()).collect();
+    // SQLite wants the names bare.
+    let sql = super::emit::condition(&NoTables, &names, "\u{1}", &check.expr)?.replace("\"\u{1}\".", "");
+    let number = table.checks.len() + 1;
+    let name =
+        check.name.as_ref().map_or_else(|| format!("{}_chk_{number}", table.name), |n| n.value.clone());
+    table.checks.push(Check { name, words: format!("({})", check.expr), sql });
+    Ok(())
+}
+
+/// Whether a check speaks of a column: MySQL then refuses to drop or rename it.
+fn unchecked(table: &TableDef, column: &str) -> Result<(), Failure> {
+    let word = super::schema::quote(column).to_lowercase();
+    match table.checks.iter().find(|check| check.sql.to_lowercase().contains(&word)) {
+        None => Ok(()),
+        Some(check) => Err(Failure::new(
+            3959,
+            "HY000",
+            format!(
+                "Check constraint '{}' uses column '{column}', hence column cannot be dropped or renamed.",
+                check.name
+            ),
+        )),
+    }
 }
 
 fn digits_of(expression: &Expr) -> Option<u8> {
@@ -62,16 +154,21 @@ fn digits_of(expression: &Expr) -> Option<u8> {
     Some(inside.trim().parse().unwrap_or(0))
 }
 
-fn default(expression: &Expr, kind: &ColumnType) -> Result<(String, String), Failure> {
+/// A default: SQLite's expression and MySQL's words, which are none for NULL.
+fn default(expression: &Expr, kind: &ColumnType) -> Result<(String, Option<String>), Failure> {
     let words = expression.to_string();
     if let Some(digits) = digits_of(expression) {
-        return Ok((format!("fb_now({digits})"), words));
+        return Ok((format!("fb_now({digits})"), Some(now_words(digits))));
     }
+    let computed = || Some(format!("({})", words.to_lowercase()));
     let text = match expression {
         Expr::Value(value) => match &value.value {
-            ast::Value::Null => return Ok(("NULL".to_owned(), words)),
+            ast::Value::Null => return Ok(("NULL".to_owned(), None)),
             ast::Value::Boolean(b) => u8::from(*b).to_string(),
             ast::Value::Number(text, _) => text.to_string(),
+            ast::Value::SingleQuotedByteStringLiteral(bits) => i64::from_str_radix(bits, 2)
+                .map_err(|_| unsupported(&format!("the default {words}")))?
+                .to_string(),
             other => {
                 other.clone().into_string().ok_or_else(|| unsupported(&format!("the default {words}")))?
             }
@@ -79,19 +176,27 @@ fn default(expression: &Expr, kind: &ColumnType) -> Result<(String, String), Fai
         Expr::UnaryOp { op: ast::UnaryOperator::Minus, expr } => format!("-{expr}"),
         Expr::Nested(inner) => return default(inner, kind),
         Expr::Function(f) if f.name.to_string().eq_ignore_ascii_case("uuid") => {
-            return Ok(("fb('uuid')".to_owned(), words));
+            return Ok(("fb('uuid')".to_owned(), computed()));
         }
         Expr::Function(f) if f.name.to_string().eq_ignore_ascii_case("json_object") => {
-            return Ok(("'{}'".to_owned(), words));
+            return Ok(("'{}'".to_owned(), computed()));
         }
         Expr::Function(f) if f.name.to_string().eq_ignore_ascii_case("json_array") => {
-            return Ok(("'[]'".to_owned(), words));
+            return Ok(("'[]'".to_owned(), computed()));
         }
         _ => return Err(unsupported(&format!("the default {words}"))),
     };
-    let stored = kind.store(rusqlite::types::ValueRef::Text(text.as_bytes()), "default");
+    let given = match (kind, text.parse()) {
+        (ColumnType::Bit(_), Ok(n)) => rusqlite::types::ValueRef::Integer(n),
+        _ => rusqlite::types::ValueRef::Text(text.as_bytes()),
+    };
+    let stored = kind.store(given, "default");
     let stored = stored.map_err(|_| Failure::new(1067, "42000", format!("Invalid default value {words}")))?;
-    Ok((super::emit::show(&stored), words))
+    let shown = match (kind, &stored) {
+        (ColumnType::Bit(_), rusqlite::types::Value::Integer(n)) => format!("b'{n:b}'"),
+        (_, cell) => literal(kind.show(rusqlite::types::ValueRef::from(cell)).as_text().unwrap_or(&text)),
+    };
+    Ok((super::emit::show(&stored), Some(shown)))
 }
 
 fn column<'a>(
@@ -108,15 +213,18 @@ fn column<'a>(
         default: None,
         default_words: None,
         on_update: None,
+        comment: String::new(),
     };
     let names = || vec![name.to_owned()];
     for option in options {
         match option {
-            ColumnOption::Null | ColumnOption::Comment(_) | ColumnOption::CharacterSet(_) => {}
+            // Checks wait until every column is known.
+            ColumnOption::Null | ColumnOption::CharacterSet(_) | ColumnOption::Check(_) => {}
+            ColumnOption::Comment(text) => column.comment.clone_from(text),
             ColumnOption::NotNull => column.not_null = true,
             ColumnOption::Default(expression) => {
                 let (sql, words) = default(expression, &column.kind)?;
-                column.default_words = Some(words);
+                column.default_words = words;
                 column.default = Some(sql);
             }
             ColumnOption::OnUpdate(expression) => {
@@ -175,12 +283,7 @@ fn add_key(
     if name.is_some() && taken(&base) {
         return Err(Failure::new(1061, "42000", format!("Duplicate key name '{base}'")));
     }
-    let mut free = base.clone();
-    let mut number = 2;
-    while taken(&free) {
-        free = format!("{base}_{number}");
-        number += 1;
-    }
+    let free = free_name(table, &base);
     table.keys.push(Key { name: free, columns, unique });
     Ok(())
 }
@@ -221,6 +324,7 @@ fn constrain(table: &mut TableDef, constraint: &TableConstraint) -> Result<(), F
             });
             Ok(())
         }
+        TableConstraint::Check(constraint) => check(table, constraint),
         other => Err(unsupported(&format!("{other}"))),
     }
 }
@@ -240,6 +344,12 @@ pub fn index(table: &mut TableDef, create: &ast::CreateIndex) -> Result<(), Fail
 /// 1091 where there is none.
 pub fn drop_index(table: &mut TableDef, name: &str) -> Result<(), Failure> {
     let before = table.keys.len();
+    let kept: Vec<Key> = table.keys.iter().filter(|k| !k.name.eq_ignore_ascii_case(name)).cloned().collect();
+    if kept.len() < before && table.foreign.iter().any(|foreign| !kept.iter().any(|key| serves(key, foreign)))
+    {
+        let needed = format!("Cannot drop index '{name}': needed in a foreign key constraint");
+        return Err(Failure::new(1553, "HY000", needed));
+    }
     table.keys.retain(|k| !k.name.eq_ignore_ascii_case(name));
     if table.keys.len() == before {
         return Err(Failure::new(
@@ -267,10 +377,16 @@ pub fn alter(table: &mut TableDef, operation: &Op) -> Result<Option<(String, Str
                 column(table, name, &column_def.data_type, column_def.options.iter().map(|o| &o.option))?;
             let at = place(table, column_position.as_ref(), table.columns.len())?;
             table.columns.insert(at, column);
+            for option in &column_def.options {
+                if let ColumnOption::Check(constraint) = &option.option {
+                    check(table, constraint)?;
+                }
+            }
         }
         Op::DropColumn { column_names, .. } => {
             for name in column_names {
                 table.column(&name.value).ok_or_else(|| missing(&name.value))?;
+                unchecked(table, &name.value)?;
                 table.columns.retain(|c| !c.name.eq_ignore_ascii_case(&name.value));
                 for key in &mut table.keys {
                     key.columns.retain(|c| !c.eq_ignore_ascii_case(&name.value));
@@ -286,6 +402,7 @@ pub fn alter(table: &mut TableDef, operation: &Op) -> Result<Option<(String, Str
         }
         Op::DropConstraint { name, .. } => {
             table.foreign.retain(|f| !f.name.eq_ignore_ascii_case(&name.value));
+            table.checks.retain(|c| !c.name.eq_ignore_ascii_case(&name.value));
             table.keys.retain(|k| !k.name.eq_ignore_ascii_case(&name.value));
         }
         Op::RenameColumn { old_column_name, new_column_name } => {
@@ -306,7 +423,7 @@ pub fn alter(table: &mut TableDef, operation: &Op) -> Result<Option<(String, Str
             match op {
                 ast::AlterColumnOperation::SetDefault { value } => {
                     let (sql, words) = default(value, &column.kind)?;
-                    (column.default, column.default_words) = (Some(sql), Some(words));
+                    (column.default, column.default_words) = (Some(sql), words);
                 }
                 ast::AlterColumnOperation::DropDefault => {
                     (column.default, column.default_words) = (None, None)
@@ -335,6 +452,9 @@ fn place(
 }
 
 fn rename(table: &mut TableDef, old: &str, new: &str) -> Result<(String, String), Failure> {
+    if !old.eq_ignore_ascii_case(new) {
+        unchecked(table, old)?;
+    }
     let column = table.columns.iter_mut().find(|c| c.name.eq_ignore_ascii_case(old));
     let column = column.ok_or_else(|| Failure::new(1054, "42S22", format!("Unknown column '{old}'")))?;
     let old = std::mem::replace(&mut column.name, new.to_owned());
@@ -382,6 +502,7 @@ pub fn copy(old: &TableDef, new: &TableDef, from: &str, renamed: &[(String, Stri
                 | ColumnType::Decimal { .. }
                 | ColumnType::Float
                 | ColumnType::Double
+                | ColumnType::Bit(_)
                 | ColumnType::Year => "0".to_owned(),
                 _ => literal(""),
             };

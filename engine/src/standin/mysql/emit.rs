@@ -14,6 +14,9 @@ use rusqlite::types::Value as Cell;
 use sqlparser::ast::{self, BinaryOperator as B, Expr, SelectItem, SetExpr, TableFactor};
 use std::sync::Arc;
 
+/// Columns and rows.
+pub type Listing = (Vec<&'static str>, Vec<Vec<Cell>>);
+
 /// Finds tables.
 pub trait Tables {
     /// The table of that name in a database (the session's where none is given).
@@ -25,7 +28,7 @@ pub trait Tables {
     ///
     /// # Errors
     /// 1235 where it is not kept.
-    fn information(&self, name: &str) -> Result<(Vec<&'static str>, Vec<Vec<Cell>>), Failure>;
+    fn information(&self, name: &str) -> Result<Listing, Failure>;
     /// A value that only the session knows (`DATABASE()`, `@@x`, `@y`).
     fn fact(&self, expression: &str) -> Option<Cell>;
 }
@@ -85,11 +88,11 @@ pub fn table_name(name: &ast::ObjectName) -> Result<(Option<&str>, &str), Failur
 }
 
 fn int() -> ColumnType {
-    ColumnType::Int { bytes: 8, unsigned: false }
+    ColumnType::Int { bytes: 8, unsigned: false, flag: false }
 }
 
 fn text() -> ColumnType {
-    ColumnType::Text { max: 255, long: false, binary: false }
+    ColumnType::Text { max: 255, long: false, binary: false, fixed: false }
 }
 
 /// The columns of a table as a query gives them.
@@ -743,6 +746,13 @@ impl<'a> Emitter<'a> {
             | V::NationalStringLiteral(s)
             | V::EscapedStringLiteral(s) => literal(s),
             V::HexStringLiteral(hex) => format!("x'{hex}'"),
+            // `b'101'`: bits, a number wherever one is wanted.
+            V::SingleQuotedByteStringLiteral(bits) | V::DoubleQuotedByteStringLiteral(bits) => {
+                let bits = if bits.is_empty() { "0" } else { bits.as_str() };
+                i64::from_str_radix(bits, 2)
+                    .map_err(|_| unsupported(&format!("the literal {value}")))?
+                    .to_string()
+            }
             V::Boolean(b) => u8::from(*b).to_string(),
             V::Null => "NULL".to_owned(),
             V::Placeholder(_) => {
@@ -903,7 +913,7 @@ impl<'a> Emitter<'a> {
             return None;
         }
         let scale = |kind: &ColumnType| match kind {
-            ColumnType::Int { .. } => Some(0),
+            ColumnType::Int { .. } | ColumnType::Bit(_) => Some(0),
             ColumnType::Decimal { scale, .. } => Some(*scale),
             _ => None,
         };
@@ -1035,23 +1045,40 @@ pub fn show(cell: &Cell) -> String {
     }
 }
 
-fn values(names: &[&str], rows: &[Vec<Cell>]) -> String {
-    let row = |cells: &[Cell]| {
-        let cells = names
-            .iter()
-            .zip(cells)
-            .map(|(name, cell)| format!("{} COLLATE NOCASE AS {}", show(cell), quote(name)));
-        format!("SELECT {}", cells.collect::<Vec<_>>().join(", "))
-    };
-    if rows.is_empty() {
-        return format!("({} WHERE 0)", row(&vec![Cell::Null; names.len()]));
-    }
-    format!("({})", rows.iter().map(|r| row(r)).collect::<Vec<_>>().join(" UNION ALL "))
+/// Rows as a table. (A compound select would have a limit of 500 of them.)
+pub fn values(names: &[&str], rows: &[Vec<Cell>]) -> String {
+    let empty = [vec![Cell::Null; names.len()]];
+    let (shown, none) = if rows.is_empty() { (&empty[..], " WHERE 0") } else { (rows, "") };
+    let list: Vec<String> = names
+        .iter()
+        .enumerate()
+        .map(|(at, name)| format!("column{} COLLATE NOCASE AS {}", at + 1, quote(name)))
+        .collect();
+    let rows: Vec<String> = shown
+        .iter()
+        .map(|row| format!("({})", row.iter().map(show).collect::<Vec<_>>().join(", ")))
+        .collect();
+    format!("(SELECT {} FROM (VALUES {}){none})", list.join(", "), rows.join(", "))
+}
+
+/// A condition over rows that have these columns, and stand under `alias`.
+///
+/// # Errors
+/// As [`Emitter::expression`].
+pub fn condition(tables: &dyn Tables, names: &[&str], alias: &str, condition: &Expr) -> Emitted {
+    let mut emitter = Emitter::new(tables);
+    let columns =
+        names.iter().map(|name| Out { name: (*name).to_owned(), kind: None, column: None }).collect();
+    emitter.scopes.push(vec![Source { alias: alias.to_owned(), columns, merged: Vec::new() }]);
+    emitter.aliases.push(Vec::new());
+    emitter.expression(condition)
 }
 
 fn cast(inner: &str, to: &ast::DataType) -> Emitted {
     Ok(match ColumnType::declared(to)? {
-        ColumnType::Int { .. } | ColumnType::Year => format!("CAST(round({inner}) AS INTEGER)"),
+        ColumnType::Int { .. } | ColumnType::Bit(_) | ColumnType::Year => {
+            format!("CAST(round({inner}) AS INTEGER)")
+        }
         ColumnType::Decimal { scale, .. } => format!("round({inner}, {scale})"),
         ColumnType::Float | ColumnType::Double => format!("CAST({inner} AS REAL)"),
         ColumnType::Bytes { .. } => format!("CAST({inner} AS BLOB)"),
@@ -1069,7 +1096,7 @@ pub fn by_value(name: &str, sample: Option<&faultbox_bundle_format::Value>) -> C
     match sample {
         Some(Value::Int(_)) => int().column(name),
         Some(Value::Float(_)) => ColumnType::Double.column(name),
-        Some(Value::Bytes(_)) => ColumnType::Bytes { max: 65_535, long: true }.column(name),
+        Some(Value::Bytes(_)) => ColumnType::Bytes { max: 65_535, long: true, fixed: false }.column(name),
         _ => Column::plain(name, types::VAR_STRING),
     }
 }

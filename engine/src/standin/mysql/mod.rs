@@ -8,6 +8,7 @@
 //! snapshots of a transaction that has only read (it sees what is committed); gaps that
 //! rolled-back inserts leave in counters; integers beyond 63 bits; stored programs, views.
 
+mod catalog;
 mod ddl;
 mod emit;
 mod functions;

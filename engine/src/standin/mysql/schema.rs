@@ -2,8 +2,7 @@
 //!
 //! Contract: pure. A declared type decides what is stored (checked and brought to one form
 //! by [`ColumnType::store`]), how it compares and how a client sees it.
-//! Not modelled: generated columns, check constraints on expressions, partitions, full text
-//! and spatial indexes (refused); accents in collations; decimals of more than 15 digits.
+//! Not modelled: generated columns, partitions, full text and spatial indexes (refused); accents in collations; decimals of more than 15 digits.
 
 use super::moment;
 use super::session::{Failure, unsupported};
@@ -16,18 +15,20 @@ use sqlparser::ast::{self, CharacterLength, DataType, ExactNumberInfo};
 /// A declared type.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ColumnType {
-    /// Integers; `bytes` wide on the wire.
-    Int { bytes: u8, unsigned: bool },
+    /// Integers; `bytes` wide on the wire. `flag` for `TINYINT(1)`, which drivers take for a boolean.
+    Int { bytes: u8, unsigned: bool, flag: bool },
+    /// `BIT(n)`.
+    Bit(u8),
     /// `DECIMAL`.
     Decimal { digits: u8, scale: u8 },
     /// `FLOAT`.
     Float,
     /// `DOUBLE`.
     Double,
-    /// Text; `long` for the `TEXT` family.
-    Text { max: u64, long: bool, binary: bool },
-    /// Bytes.
-    Bytes { max: u64, long: bool },
+    /// Text; `long` for the `TEXT` family, `fixed` for `CHAR`.
+    Text { max: u64, long: bool, binary: bool, fixed: bool },
+    /// Bytes; `fixed` for `BINARY`.
+    Bytes { max: u64, long: bool, fixed: bool },
     /// `DATE`.
     Date,
     /// `DATETIME` and `TIMESTAMP`.
@@ -59,6 +60,8 @@ pub struct ColumnDef {
     pub default_words: Option<String>,
     /// `ON UPDATE CURRENT_TIMESTAMP`, with its digits.
     pub on_update: Option<u8>,
+    /// Its comment.
+    pub comment: String,
 }
 
 /// A key over columns.
@@ -87,6 +90,17 @@ pub struct Foreign {
     pub actions: String,
 }
 
+/// A check constraint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// Its name.
+    pub name: String,
+    /// Its condition in MySQL's words.
+    pub words: String,
+    /// Its condition in SQLite's.
+    pub sql: String,
+}
+
 /// One table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableDef {
@@ -100,6 +114,10 @@ pub struct TableDef {
     pub keys: Vec<Key>,
     /// Its foreign keys.
     pub foreign: Vec<Foreign>,
+    /// Its check constraints.
+    pub checks: Vec<Check>,
+    /// Its comment.
+    pub comment: String,
     /// `AUTO_INCREMENT = n`.
     pub first_id: Option<i64>,
 }
@@ -140,12 +158,15 @@ impl ColumnType {
     /// When the stand-in has no such type.
     pub fn declared(declared: &DataType) -> Result<ColumnType, Failure> {
         use DataType as D;
-        let int = |bytes, unsigned| ColumnType::Int { bytes, unsigned };
-        let text = |max| ColumnType::Text { max, long: false, binary: false };
-        let long = |max| ColumnType::Text { max, long: true, binary: false };
-        let blob = |max| ColumnType::Bytes { max, long: true };
+        let int = |bytes, unsigned| ColumnType::Int { bytes, unsigned, flag: false };
+        let text = |max, fixed| ColumnType::Text { max, long: false, binary: false, fixed };
+        let long = |max| ColumnType::Text { max, long: true, binary: false, fixed: false };
+        let blob = |max| ColumnType::Bytes { max, long: true, fixed: false };
         Ok(match declared {
-            D::TinyInt(_) | D::Bool | D::Boolean => int(1, false),
+            D::TinyInt(Some(1)) | D::Bool | D::Boolean => {
+                ColumnType::Int { bytes: 1, unsigned: false, flag: true }
+            }
+            D::TinyInt(_) => int(1, false),
             D::TinyIntUnsigned(_) => int(1, true),
             D::SmallInt(_) => int(2, false),
             D::SmallIntUnsigned(_) => int(2, true),
@@ -155,7 +176,9 @@ impl ColumnType {
             D::IntUnsigned(_) | D::IntegerUnsigned(_) | D::Int4Unsigned(_) => int(4, true),
             D::BigInt(_) | D::Int8(_) | D::Signed | D::SignedInteger => int(8, false),
             D::BigIntUnsigned(_) | D::Int8Unsigned(_) | D::Unsigned | D::UnsignedInteger => int(8, true),
-            D::Bit(None | Some(1)) => int(1, true),
+            D::Bit(bits) if bits.is_none_or(|n| (1..64).contains(&n)) => {
+                ColumnType::Bit(bits.unwrap_or(1) as u8)
+            }
             D::Decimal(i) | D::Numeric(i) | D::Dec(i) | D::DecimalUnsigned(i) | D::DecUnsigned(i) => {
                 let (digits, scale) = exact(i);
                 ColumnType::Decimal { digits, scale }
@@ -164,21 +187,21 @@ impl ColumnType {
             D::Double(_) | D::DoubleUnsigned(_) | D::Real | D::DoublePrecision | D::Float8 => {
                 ColumnType::Double
             }
-            D::Char(n) | D::Character(n) => text(text_max(n.as_ref(), 1)),
+            D::Char(n) | D::Character(n) => text(text_max(n.as_ref(), 1), true),
             D::Varchar(n) | D::CharVarying(n) | D::CharacterVarying(n) | D::Nvarchar(n) => {
-                text(text_max(n.as_ref(), 65_535))
+                text(text_max(n.as_ref(), 65_535), false)
             }
             D::TinyText => long(255),
             D::Text => long(65_535),
             D::MediumText => long(16_777_215),
             D::LongText => long(u64::from(u32::MAX)),
-            D::Binary(n) => ColumnType::Bytes { max: n.unwrap_or(1), long: false },
+            D::Binary(n) => ColumnType::Bytes { max: n.unwrap_or(1), long: false, fixed: true },
             D::Varbinary(n) => {
                 let max = match n {
                     Some(ast::BinaryLength::IntegerLength { length }) => *length,
                     _ => 65_535,
                 };
-                ColumnType::Bytes { max, long: false }
+                ColumnType::Bytes { max, long: false, fixed: false }
             }
             D::TinyBlob => blob(255),
             D::Blob(_) => blob(65_535),
@@ -205,7 +228,7 @@ impl ColumnType {
     /// The declaration in SQLite.
     fn sqlite(&self) -> &'static str {
         match self {
-            ColumnType::Int { .. } | ColumnType::Year => "INTEGER",
+            ColumnType::Int { .. } | ColumnType::Bit(_) | ColumnType::Year => "INTEGER",
             ColumnType::Decimal { .. } => "NUMERIC",
             ColumnType::Float | ColumnType::Double => "REAL",
             ColumnType::Text { binary: true, .. } | ColumnType::Json => "TEXT",
@@ -220,7 +243,9 @@ impl ColumnType {
         let unsigned = |u: &bool| if *u { " unsigned" } else { "" };
         let digits = |n: &u8| if *n > 0 { format!("({n})") } else { String::new() };
         match self {
-            ColumnType::Int { bytes, unsigned: u } => {
+            ColumnType::Int { flag: true, .. } => "tinyint(1)".into(),
+            ColumnType::Bit(bits) => format!("bit({bits})"),
+            ColumnType::Int { bytes, unsigned: u, .. } => {
                 let name = match bytes {
                     1 => "tinyint",
                     2 => "smallint",
@@ -233,6 +258,7 @@ impl ColumnType {
             ColumnType::Decimal { digits, scale } => format!("decimal({digits},{scale})"),
             ColumnType::Float => "float".into(),
             ColumnType::Double => "double".into(),
+            ColumnType::Text { fixed: true, max, .. } => format!("char({max})"),
             ColumnType::Text { long: false, max, .. } => format!("varchar({max})"),
             ColumnType::Text { max, .. } => match max {
                 255 => "tinytext".into(),
@@ -240,8 +266,14 @@ impl ColumnType {
                 16_777_215 => "mediumtext".into(),
                 _ => "longtext".into(),
             },
-            ColumnType::Bytes { long: false, max } => format!("varbinary({max})"),
-            ColumnType::Bytes { .. } => "blob".into(),
+            ColumnType::Bytes { fixed: true, max, .. } => format!("binary({max})"),
+            ColumnType::Bytes { long: false, max, .. } => format!("varbinary({max})"),
+            ColumnType::Bytes { max, .. } => match max {
+                255 => "tinyblob".into(),
+                65_535 => "blob".into(),
+                16_777_215 => "mediumblob".into(),
+                _ => "longblob".into(),
+            },
             ColumnType::Date => "date".into(),
             ColumnType::DateTime { digits: n, stamp } => {
                 format!("{}{}", if *stamp { "timestamp" } else { "datetime" }, digits(n))
@@ -259,6 +291,8 @@ impl ColumnType {
     /// Wire type, display length, digits after the point.
     fn wire(&self) -> (u8, u32, u8) {
         match self {
+            ColumnType::Int { flag: true, .. } => (types::TINY, 1, 0),
+            ColumnType::Bit(bits) => (types::BIT, u32::from(*bits), 0),
             ColumnType::Int { bytes: 1, .. } => (types::TINY, 4, 0),
             ColumnType::Int { bytes: 2, .. } => (types::SHORT, 6, 0),
             ColumnType::Int { bytes: 3, .. } => (types::INT24, 9, 0),
@@ -270,9 +304,13 @@ impl ColumnType {
             ColumnType::Text { long: true, max, .. } => {
                 (types::BLOB, (*max).min(u64::from(u32::MAX)) as u32, 0)
             }
-            ColumnType::Text { max, .. } => (types::VAR_STRING, (*max as u32).saturating_mul(4), 0),
-            ColumnType::Bytes { long: true, max } => (types::BLOB, *max as u32, 0),
-            ColumnType::Bytes { max, .. } => (types::VAR_STRING, *max as u32, 0),
+            ColumnType::Text { max, fixed, .. } => {
+                (if *fixed { types::STRING } else { types::VAR_STRING }, (*max as u32).saturating_mul(4), 0)
+            }
+            ColumnType::Bytes { long: true, max, .. } => (types::BLOB, *max as u32, 0),
+            ColumnType::Bytes { max, fixed, .. } => {
+                (if *fixed { types::STRING } else { types::VAR_STRING }, *max as u32, 0)
+            }
             ColumnType::Date => (types::DATE, 10, 0),
             ColumnType::DateTime { digits, stamp: false } => (types::DATETIME, 26, *digits),
             ColumnType::DateTime { digits, .. } => (types::TIMESTAMP, 26, *digits),
@@ -288,7 +326,7 @@ impl ColumnType {
         let (kind, length, decimals) = self.wire();
         let textual = matches!(self, ColumnType::Text { .. } | ColumnType::Enum(_) | ColumnType::Json);
         let mut bits = if textual { 0 } else { flags::BINARY };
-        if matches!(self, ColumnType::Int { unsigned: true, .. } | ColumnType::Year) {
+        if matches!(self, ColumnType::Int { unsigned: true, .. } | ColumnType::Bit(_) | ColumnType::Year) {
             bits |= flags::UNSIGNED;
         }
         if matches!(
@@ -311,6 +349,11 @@ impl ColumnType {
     pub fn show(&self, cell: ValueRef<'_>) -> Value {
         match (self, cell) {
             (_, ValueRef::Null) => Value::Null,
+            (ColumnType::Bit(bits), ValueRef::Integer(n)) => {
+                let bytes = n.to_be_bytes();
+                let width = usize::from(*bits).div_ceil(8);
+                Value::Bytes(bytes[bytes.len().saturating_sub(width)..].to_vec())
+            }
             (ColumnType::Decimal { scale, .. }, ValueRef::Integer(n)) => {
                 let zeros = "0".repeat(usize::from(*scale));
                 Value::Text(if zeros.is_empty() { n.to_string() } else { format!("{n}.{zeros}") })
@@ -358,7 +401,21 @@ impl ColumnType {
             return Ok(Cell::Null);
         }
         Ok(match self {
-            ColumnType::Int { bytes, unsigned } => {
+            ColumnType::Bit(bits) => {
+                let n = match given {
+                    ValueRef::Integer(n) => n,
+                    // A string is its bytes.
+                    ValueRef::Text(bytes) | ValueRef::Blob(bytes) if bytes.len() <= 7 => {
+                        bytes.iter().fold(0, |n, byte| (n << 8) | i64::from(*byte))
+                    }
+                    _ => return Err(long()),
+                };
+                if n < 0 || n >> bits != 0 {
+                    return Err(long());
+                }
+                Cell::Integer(n)
+            }
+            ColumnType::Int { bytes, unsigned, .. } => {
                 let n = match given {
                     ValueRef::Integer(n) => n,
                     ValueRef::Real(n) if n.abs() < 9.3e18 => n.round() as i64,
@@ -399,20 +456,26 @@ impl ColumnType {
                 Cell::Real(n.to_string().parse().unwrap_or(f64::from(n)))
             }
             ColumnType::Double => Cell::Real(text().trim().parse().map_err(|_| wrong("double"))?),
-            ColumnType::Text { max, .. } => {
-                let text = text();
+            ColumnType::Text { max, fixed, .. } => {
+                let mut text = text();
+                if *fixed {
+                    text.truncate(text.trim_end_matches(' ').len());
+                }
                 if text.chars().count() as u64 > *max {
                     return Err(long());
                 }
                 Cell::Text(text)
             }
-            ColumnType::Bytes { max, .. } => {
-                let bytes = match given {
+            ColumnType::Bytes { max, fixed, .. } => {
+                let mut bytes = match given {
                     ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.to_vec(),
                     _ => text().into_bytes(),
                 };
                 if bytes.len() as u64 > *max {
                     return Err(long());
+                }
+                if *fixed {
+                    bytes.resize(*max as usize, 0);
                 }
                 Cell::Blob(bytes)
             }
@@ -598,6 +661,9 @@ impl TableDef {
                 key.actions
             ));
         }
+        for check in &self.checks {
+            parts.push(format!("CONSTRAINT {} CHECK ({})", quote(&check.name), check.sql));
+        }
         let stored = quote(&self.stored());
         let mut statements = vec![format!("CREATE TABLE {stored} ({})", parts.join(", "))];
         for key in self.keys.iter().filter(|k| k.name != "PRIMARY") {
@@ -616,16 +682,7 @@ impl TableDef {
     /// `SHOW CREATE TABLE`.
     pub fn words(&self) -> String {
         let list = |names: &[String]| names.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(",");
-        let mut lines: Vec<String> = self
-            .columns
-            .iter()
-            .map(|c| {
-                let null = if c.not_null { " NOT NULL" } else { "" };
-                let default = c.default_words.as_ref().map(|d| format!(" DEFAULT {d}")).unwrap_or_default();
-                let auto = if c.auto { " AUTO_INCREMENT" } else { "" };
-                format!("  `{}` {}{null}{default}{auto}", c.name, c.kind.words())
-            })
-            .collect();
+        let mut lines: Vec<String> = self.columns.iter().map(ColumnDef::words).collect();
         for key in &self.keys {
             lines.push(match (key.name.as_str(), key.unique) {
                 ("PRIMARY", _) => format!("  PRIMARY KEY ({})", list(&key.columns)),
@@ -634,19 +691,105 @@ impl TableDef {
             });
         }
         for key in &self.foreign {
-            let table = key.table.rsplit('.').next().unwrap_or(&key.table);
+            let actions = key.actions();
+            let space = if actions.is_empty() { "" } else { " " };
             lines.push(format!(
-                "  CONSTRAINT `{}` FOREIGN KEY ({}) REFERENCES `{table}` ({}) {}",
+                "  CONSTRAINT `{}` FOREIGN KEY ({}) REFERENCES `{}` ({}){space}{actions}",
                 key.name,
                 list(&key.columns),
+                key.referred_table().1,
                 list(&key.referred),
-                key.actions
             ));
         }
+        for check in &self.checks {
+            lines.push(format!("  CONSTRAINT `{}` CHECK ({})", check.name, check.words));
+        }
+        let comment = match self.comment.as_str() {
+            "" => String::new(),
+            comment => format!(" COMMENT={}", literal(comment)),
+        };
         format!(
-            "CREATE TABLE `{}` (\n{}\n) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4",
+            "CREATE TABLE `{}` (\n{}\n) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_0900_ai_ci{comment}",
             self.name,
             lines.join(",\n")
         )
+    }
+}
+
+impl ColumnDef {
+    /// Its line in `SHOW CREATE TABLE`.
+    fn words(&self) -> String {
+        let mut words = format!("  `{}` {}", self.name, self.kind.words());
+        let stamp = matches!(self.kind, ColumnType::DateTime { stamp: true, .. });
+        words += match (self.not_null, stamp) {
+            (true, _) => " NOT NULL",
+            (false, true) => " NULL",
+            (false, false) => "",
+        };
+        let long = matches!(
+            self.kind,
+            ColumnType::Text { long: true, .. } | ColumnType::Bytes { long: true, .. } | ColumnType::Json
+        );
+        match &self.default_words {
+            Some(default) => words += &format!(" DEFAULT {default}"),
+            None if !self.not_null && !long => words += " DEFAULT NULL",
+            None => {}
+        }
+        if let Some(digits) = self.on_update {
+            words += &format!(" ON UPDATE {}", now_words(digits));
+        }
+        words += if self.auto { " AUTO_INCREMENT" } else { "" };
+        if !self.comment.is_empty() {
+            words += &format!(" COMMENT {}", literal(&self.comment));
+        }
+        words
+    }
+
+    /// `EXTRA` of `information_schema.columns`.
+    pub fn extra(&self) -> String {
+        let computed = self.default_words.as_ref().is_some_and(|d| !d.starts_with(['\'', 'b']));
+        let mut words = Vec::new();
+        if self.auto {
+            words.push("auto_increment".to_owned());
+        }
+        if computed {
+            words.push("DEFAULT_GENERATED".to_owned());
+        }
+        if let Some(digits) = self.on_update {
+            words.push(format!("on update {}", now_words(digits)));
+        }
+        words.join(" ")
+    }
+}
+
+/// `CURRENT_TIMESTAMP` with its digits.
+pub fn now_words(digits: u8) -> String {
+    if digits == 0 { "CURRENT_TIMESTAMP".to_owned() } else { format!("CURRENT_TIMESTAMP({digits})") }
+}
+
+impl Foreign {
+    /// The other table's database and name.
+    pub fn referred_table(&self) -> (&str, &str) {
+        self.table.split_once('.').unwrap_or(("", &self.table))
+    }
+
+    /// What happens on `DELETE` or `UPDATE`.
+    pub fn rule(&self, on: &str) -> &'static str {
+        let start = format!("ON {on} ");
+        let rest = self.actions.split_once(&start).map_or("", |(_, rest)| rest);
+        ["CASCADE", "RESTRICT", "SET NULL", "SET DEFAULT"]
+            .into_iter()
+            .find(|rule| rest.starts_with(rule))
+            .unwrap_or("NO ACTION")
+    }
+
+    /// Its actions as MySQL shows them: what happens anyway goes unsaid.
+    fn actions(&self) -> String {
+        ["DELETE", "UPDATE"]
+            .into_iter()
+            .filter(|on| self.rule(on) != "NO ACTION")
+            .map(|on| format!("ON {on} {}", self.rule(on)))
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 }

@@ -4,8 +4,9 @@
 //! and a change is committed to disk before it is answered. A transaction takes the right to
 //! write at its first writing (or locking) statement and keeps it to its end.
 
+use super::catalog::{self, Catalog, Show};
 use super::ddl;
-use super::emit::{Emitter, Out, Tables, by_value, outs, store, table_name};
+use super::emit::{self, Emitter, Listing, Out, Tables, by_value, outs, store, table_name, values};
 use super::functions::{Shared, register};
 use super::schema::{ColumnDef, TableDef, literal, quote};
 use super::{Permit, Store};
@@ -378,9 +379,10 @@ impl Session {
             "release" => self.savepoint("RELEASE", words.last()),
             "set" => self.set(sql),
             "use" => self.use_database(sql[3..].trim().trim_end_matches(';').trim_matches('`')),
-            "show" => self.show(sql, &words),
-            "describe" | "desc" if words.len() == 2 => self.show_columns(word(1)),
-            "explain" if words.len() == 2 => self.show_columns(word(1)),
+            "show" => self.show(sql),
+            "describe" | "desc" | "explain" if words.len() == 2 => {
+                self.describe(sql.split_whitespace().nth(1).unwrap_or_default().trim_end_matches(';'))
+            }
             "unlock" => {
                 self.commit()?;
                 Ok(self.fine())
@@ -853,7 +855,12 @@ impl Session {
         {
             return self.declare_database(verb, words);
         }
-        let parsed = Self::parse(sql)?;
+        // MySQL's own word for it is not in the parser's grammar.
+        let dropped = words.windows(2).position(|pair| matches!(pair, ["drop", "check"]));
+        let parsed = match dropped.filter(|_| words.first() == Some(&"alter")) {
+            Some(_) => Self::parse(&with_drop_constraint(sql))?,
+            None => Self::parse(sql)?,
+        };
         let own = std::mem::replace(&mut self.autocommit, true);
         let keys = self.rows("PRAGMA foreign_keys")?;
         self.pragma_foreign_keys(false)?;
@@ -1061,6 +1068,7 @@ impl Session {
         let mut new = (*old).clone();
         new.first_id = None;
         let renamed = change(&mut new)?;
+        ddl::settle(&mut new);
         let (stored, aside) = (quote(&old.stored()), quote("faultbox_old"));
         let indexes = self.rows(&format!(
             "SELECT name FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL AND tbl_name = {}",
@@ -1111,112 +1119,122 @@ impl Session {
         Ok(self.with_status(crate::protocol::mysql::rules::result_set(&columns, rows)))
     }
 
-    fn show(&mut self, sql: &str, words: &[&str]) -> Outcome {
-        if let Some(answer) = self.facts.answer(sql) {
-            return Ok(self.with_status(answer));
-        }
-        let after = |what: &[&str]| {
-            let at = words.iter().position(|w| what.contains(w))?;
-            words.get(at + 1).map(|w| w.trim_matches('`').to_owned())
-        };
-        let like = sql.split('\'').nth(1).map(str::to_owned);
-        let full = words.get(1) == Some(&"full");
-        let subject = words.get(if full { 2 } else { 1 }).copied().unwrap_or_default();
-        match subject {
+    fn show(&mut self, sql: &str) -> Outcome {
+        let show = Show::read(sql);
+        let from = |at: usize| show.from.get(at).map(String::as_str);
+        let table = |session: &Self| session.table(from(1), from(0).unwrap_or_default());
+        let (names, rows) = match show.subject.as_str() {
             "databases" | "schemas" => {
-                let names =
-                    self.databases()?.into_iter().filter(|n| like.as_ref().is_none_or(|l| sql_like(l, n)));
-                self.texts(&["Database"], names.map(|n| vec![Value::Text(n)]).collect())
+                let row = |name: String| vec![Cell::Text(name)];
+                (vec!["Database"], self.databases()?.into_iter().map(row).collect())
             }
-            "tables" => {
-                let database = self.database_of(after(&["from", "in"]).as_deref())?;
-                let names = self
-                    .all_tables(&database)?
-                    .into_iter()
-                    .map(|t| t.name)
-                    .filter(|n| like.as_ref().is_none_or(|l| sql_like(l, n)));
-                let heading = format!("Tables_in_{database}");
-                if full {
-                    return self.texts(
-                        &[&heading, "Table_type"],
-                        names.map(|n| vec![Value::Text(n), Value::text("BASE TABLE")]).collect(),
-                    );
-                }
-                self.texts(&[&heading], names.map(|n| vec![Value::Text(n)]).collect())
+            "tables" => return self.show_tables(&show),
+            "table" if show.names.first().is_some_and(|n| n.eq_ignore_ascii_case("status")) => {
+                let database = self.database_of(from(0))?;
+                self.catalog()?.table_status(&database)
             }
-            "columns" | "fields" => self.show_columns(&after(&["from", "in"]).unwrap_or_default()),
-            "create" => {
-                let table = self.named_table(&after(&["table"]).unwrap_or_default())?;
-                self.texts(
-                    &["Table", "Create Table"],
-                    vec![vec![Value::text(table.name.as_str()), Value::Text(table.words())]],
-                )
-            }
-            "index" | "indexes" | "keys" => {
-                let table = self.named_table(&after(&["from", "in"]).unwrap_or_default())?;
-                let mut rows = Vec::new();
-                for key in &table.keys {
-                    for (at, column) in key.columns.iter().enumerate() {
-                        let texts = [
-                            table.name.as_str(),
-                            if key.unique { "0" } else { "1" },
-                            &key.name,
-                            &(at + 1).to_string(),
-                            column,
-                            "BTREE",
-                        ];
-                        rows.push(texts.map(Value::text).to_vec());
-                    }
-                }
-                self.texts(
-                    &["Table", "Non_unique", "Key_name", "Seq_in_index", "Column_name", "Index_type"],
-                    rows,
-                )
-            }
-            other => Err(unsupported(&format!("SHOW {}", other.to_uppercase()))),
-        }
-    }
-
-    fn named_table(&self, name: &str) -> Result<Arc<TableDef>, Failure> {
-        let name = name.replace('`', "");
-        match name.split_once('.') {
-            Some((database, table)) => self.table(Some(database), table),
-            None => self.table(None, &name),
-        }
-    }
-
-    fn show_columns(&mut self, table: &str) -> Outcome {
-        let table = self.named_table(table)?;
-        let row = |c: &ColumnDef| {
-            let null = Value::text(if c.not_null { "NO" } else { "YES" });
-            let default = c.default_words.as_ref().map_or(Value::Null, |d| Value::text(d.trim_matches('\'')));
-            let extra = Value::text(if c.auto { "auto_increment" } else { "" });
-            vec![
-                Value::text(c.name.as_str()),
-                Value::Text(c.kind.words()),
-                null,
-                Value::text(key_of(&table, c)),
-                default,
-                extra,
-            ]
+            "columns" | "fields" => catalog::show_columns(&*table(self)?, show.full),
+            "create" => return self.show_create(&show.names),
+            "index" | "indexes" | "keys" => catalog::show_index(&*table(self)?),
+            subject => match (catalog::show_fixed(subject), self.facts.answer(sql)) {
+                (Some(listing), _) => listing,
+                (None, Some(answer)) => return Ok(self.with_status(answer)),
+                (None, None) => return Err(unsupported(&format!("SHOW {}", subject.to_uppercase()))),
+            },
         };
-        self.texts(
-            &["Field", "Type", "Null", "Key", "Default", "Extra"],
-            table.columns.iter().map(row).collect(),
-        )
+        let (names, rows) = self.listed((names, rows), &show)?;
+        self.texts(&names, rows.into_iter().map(|row| row.iter().map(shown).collect()).collect())
+    }
+
+    /// What LIKE and WHERE leave of a listing.
+    fn listed(&self, (names, mut rows): Listing, show: &Show) -> Result<Listing, Failure> {
+        if let Some(pattern) = &show.like {
+            // It means the name, which stands first, but for indexes, which have no LIKE.
+            rows.retain(|row| matches!(row.first(), Some(Cell::Text(name)) if sql_like(pattern, name)));
+        }
+        if let Some(filter) = &show.filter {
+            let Statement::Query(query) = Self::parse(&format!("SELECT 1 FROM t WHERE {filter}"))? else {
+                return Err(unsupported(&format!("WHERE {filter}")));
+            };
+            let ast::SetExpr::Select(select) = &*query.body else {
+                return Err(unsupported(&format!("WHERE {filter}")));
+            };
+            let Some(selection) = &select.selection else { return Ok((names, rows)) };
+            let condition = emit::condition(self, &names, "rows", selection)?;
+            rows =
+                self.rows(&format!("SELECT * FROM {} AS \"rows\" WHERE {condition}", values(&names, &rows)))?;
+        }
+        Ok((names, rows))
+    }
+
+    fn show_tables(&self, show: &Show) -> Outcome {
+        let database = self.database_of(show.from.first().map(String::as_str))?;
+        if !self.databases()?.contains(&database) {
+            return Err(Failure::new(1049, "42000", format!("Unknown database '{database}'")));
+        }
+        let heading = format!("Tables_in_{database}");
+        let mut rows = self.catalog()?.show_tables(&database);
+        if let Some(pattern) = &show.like {
+            rows.retain(|row| matches!(row.first(), Some(Cell::Text(name)) if sql_like(pattern, name)));
+        }
+        if let Some(filter) = &show.filter {
+            let bare = filter.replace(&heading, "Tables_in_db");
+            let filtered = Show { filter: Some(bare), ..Show::default() };
+            (_, rows) = self.listed((vec!["Tables_in_db", "Table_type"], rows), &filtered)?;
+        }
+        let width = if show.full { 2 } else { 1 };
+        let names = [heading.as_str(), "Table_type"];
+        let rows = rows.into_iter().map(|row| row.iter().take(width).map(shown).collect());
+        self.texts(names.get(..width).unwrap_or_default(), rows.collect())
+    }
+
+    fn show_create(&self, names: &[String]) -> Outcome {
+        let name = |at: usize| names.get(at).map(String::as_str);
+        match name(0).map(str::to_lowercase).as_deref() {
+            Some("table") => {
+                let table = self.table(name(2), name(1).unwrap_or_default())?;
+                let row = vec![Value::text(table.name.as_str()), Value::Text(table.words())];
+                self.texts(&["Table", "Create Table"], vec![row])
+            }
+            Some("database" | "schema") => {
+                let name = names.last().map(String::as_str).unwrap_or_default();
+                let sql = format!(
+                    "CREATE DATABASE `{name}` /*!40100 DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_0900_ai_ci */"
+                );
+                self.texts(&["Database", "Create Database"], vec![vec![Value::text(name), Value::Text(sql)]])
+            }
+            other => Err(unsupported(&format!("SHOW CREATE {}", other.unwrap_or_default().to_uppercase()))),
+        }
+    }
+
+    fn describe(&self, name: &str) -> Outcome {
+        let name = name.replace('`', "");
+        let table = match name.split_once('.') {
+            Some((database, table)) => self.table(Some(database), table)?,
+            None => self.table(None, &name)?,
+        };
+        let (names, rows) = catalog::show_columns(&table, false);
+        self.texts(&names, rows.into_iter().map(|row| row.iter().map(shown).collect()).collect())
+    }
+
+    fn catalog(&self) -> Result<Catalog, Failure> {
+        let databases = self.databases()?;
+        let mut tables = Vec::new();
+        for database in &databases {
+            tables.extend(self.all_tables(database)?);
+        }
+        Ok(Catalog { databases, tables })
     }
 }
 
-fn key_of(table: &TableDef, column: &ColumnDef) -> &'static str {
-    let first =
-        |k: &&super::schema::Key| k.columns.first().is_some_and(|c| c.eq_ignore_ascii_case(&column.name));
-    if table.primary().iter().any(|c| c.eq_ignore_ascii_case(&column.name)) {
-        return "PRI";
-    }
-    match table.keys.iter().find(first) {
-        Some(key) if key.unique && key.columns.len() == 1 => "UNI",
-        Some(_) => "MUL",
-        None => "",
+/// A cell as SHOW gives it: as text.
+fn shown(cell: &Cell) -> Value {
+    match cell {
+        Cell::Null => Value::Null,
+        Cell::Integer(n) => Value::Text(n.to_string()),
+        Cell::Real(n) => Value::Text(n.to_string()),
+        Cell::Text(text) => Value::text(text.as_str()),
+        Cell::Blob(bytes) => Value::Bytes(bytes.clone()),
     }
 }
 
@@ -1244,128 +1262,8 @@ impl Tables for Session {
         }
     }
 
-    fn information(&self, name: &str) -> Result<(Vec<&'static str>, Vec<Vec<Cell>>), Failure> {
-        let text = |t: &str| Cell::Text(t.to_owned());
-        let mut tables = Vec::new();
-        let databases = self.databases()?;
-        for database in &databases {
-            tables.extend(self.all_tables(database)?);
-        }
-        Ok(match name.to_lowercase().as_str() {
-            "schemata" => {
-                let row =
-                    |d: &String| vec![text("def"), text(d), text("utf8mb4"), text("utf8mb4_0900_ai_ci")];
-                (
-                    vec![
-                        "CATALOG_NAME",
-                        "SCHEMA_NAME",
-                        "DEFAULT_CHARACTER_SET_NAME",
-                        "DEFAULT_COLLATION_NAME",
-                    ],
-                    databases.iter().map(row).collect(),
-                )
-            }
-            "tables" => {
-                let row = |t: &TableDef| {
-                    vec![
-                        text("def"),
-                        text(&t.database),
-                        text(&t.name),
-                        text("BASE TABLE"),
-                        text("InnoDB"),
-                        text("utf8mb4_0900_ai_ci"),
-                        text(""),
-                    ]
-                };
-                (
-                    vec![
-                        "TABLE_CATALOG",
-                        "TABLE_SCHEMA",
-                        "TABLE_NAME",
-                        "TABLE_TYPE",
-                        "ENGINE",
-                        "TABLE_COLLATION",
-                        "TABLE_COMMENT",
-                    ],
-                    tables.iter().map(row).collect(),
-                )
-            }
-            "columns" => {
-                let mut rows = Vec::new();
-                for table in &tables {
-                    for (at, c) in table.columns.iter().enumerate() {
-                        let words = c.kind.words();
-                        let kind = words.split(['(', ' ']).next().unwrap_or_default();
-                        let default =
-                            c.default_words.as_ref().map_or(Cell::Null, |d| text(d.trim_matches('\'')));
-                        let null = if c.not_null { "NO" } else { "YES" };
-                        rows.push(vec![
-                            text("def"),
-                            text(&table.database),
-                            text(&table.name),
-                            text(&c.name),
-                            Cell::Integer(at as i64 + 1),
-                            default,
-                            text(null),
-                            text(kind),
-                            text(&words),
-                            text(key_of(table, c)),
-                            text(if c.auto { "auto_increment" } else { "" }),
-                            text(""),
-                        ]);
-                    }
-                }
-                (
-                    vec![
-                        "TABLE_CATALOG",
-                        "TABLE_SCHEMA",
-                        "TABLE_NAME",
-                        "COLUMN_NAME",
-                        "ORDINAL_POSITION",
-                        "COLUMN_DEFAULT",
-                        "IS_NULLABLE",
-                        "DATA_TYPE",
-                        "COLUMN_TYPE",
-                        "COLUMN_KEY",
-                        "EXTRA",
-                        "COLUMN_COMMENT",
-                    ],
-                    rows,
-                )
-            }
-            "statistics" => {
-                let mut rows = Vec::new();
-                for table in &tables {
-                    for key in &table.keys {
-                        for (at, column) in key.columns.iter().enumerate() {
-                            let unique = Cell::Integer(i64::from(!key.unique));
-                            rows.push(vec![
-                                text(&table.database),
-                                text(&table.name),
-                                unique,
-                                text(&key.name),
-                                Cell::Integer(at as i64 + 1),
-                                text(column),
-                                text("BTREE"),
-                            ]);
-                        }
-                    }
-                }
-                (
-                    vec![
-                        "TABLE_SCHEMA",
-                        "TABLE_NAME",
-                        "NON_UNIQUE",
-                        "INDEX_NAME",
-                        "SEQ_IN_INDEX",
-                        "COLUMN_NAME",
-                        "INDEX_TYPE",
-                    ],
-                    rows,
-                )
-            }
-            other => return Err(unsupported(&format!("information_schema.{other}"))),
-        })
+    fn information(&self, name: &str) -> Result<Listing, Failure> {
+        self.catalog()?.information(name)
     }
 
     fn fact(&self, expression: &str) -> Option<Cell> {
@@ -1497,6 +1395,20 @@ fn cell(value: &Value) -> Result<Cell, Failure> {
     })
 }
 
+/// `ALTER TABLE ... DROP CHECK x` with the standard's word.
+fn with_drop_constraint(sql: &str) -> String {
+    let mut words: Vec<&str> = sql.split_whitespace().collect();
+    for at in 1..words.len() {
+        if let Some([before, word]) = words.get_mut(at - 1..=at)
+            && before.eq_ignore_ascii_case("drop")
+            && word.eq_ignore_ascii_case("check")
+        {
+            *word = "CONSTRAINT";
+        }
+    }
+    words.join(" ")
+}
+
 fn first_word(sql: &str) -> String {
     let mut rest = sql.trim_start();
     // Leading comments.
@@ -1571,6 +1483,10 @@ fn failure(error: &rusqlite::Error, table: Option<&TableDef>, deletes: bool) -> 
         (ErrorCode::ConstraintViolation, 1299) => {
             let column = words.rsplit('.').next().unwrap_or_default();
             Failure::new(1048, "23000", format!("Column '{column}' cannot be null"))
+        }
+        (ErrorCode::ConstraintViolation, 275) => {
+            let check = words.rsplit(": ").next().unwrap_or_default();
+            Failure::new(3819, "HY000", format!("Check constraint '{check}' is violated."))
         }
         (ErrorCode::ConstraintViolation, 787) if deletes => Failure::new(
             1451,

@@ -311,3 +311,59 @@ async fn without_a_snapshot_restore_empties() {
     server.restore().expect("restore");
     check(&mut conn, &[("SELECT * FROM t", "1146*"), ("CREATE TABLE t (id INT)", "0 affected")]).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_orms_ask_of_the_catalog() {
+    let data = tempfile::tempdir().expect("tempdir");
+    let (_server, address) = standin(data.path()).await;
+    let mut conn = connect(address).await;
+    check(
+        &mut conn,
+        &[
+            ("CREATE TABLE Owners (id INT PRIMARY KEY, name CHAR(4) COMMENT 'who') COMMENT='people'", "0 affected"),
+            (
+                "CREATE TABLE things (id BIGINT AUTO_INCREMENT PRIMARY KEY, owner INT NULL, flag BOOL NOT NULL DEFAULT 0, bits BIT(9) DEFAULT b'1', \
+                 n INT UNSIGNED CHECK (n < 10), at TIMESTAMP(3) NULL DEFAULT NOW(3) ON UPDATE NOW(3), raw BINARY(3), note TEXT, \
+                 CONSTRAINT own FOREIGN KEY (owner) REFERENCES Owners (id) ON DELETE SET NULL)",
+                "0 affected",
+            ),
+            (
+                "SHOW CREATE TABLE `appdb`.`things`",
+                "things|CREATE TABLE `things` (\n  `id` bigint NOT NULL AUTO_INCREMENT,\n  `owner` int DEFAULT NULL,\n  `flag` tinyint(1) NOT NULL DEFAULT '0',\n  \
+                 `bits` bit(9) DEFAULT b'1',\n  `n` int unsigned DEFAULT NULL,\n  \
+                 `at` timestamp(3) NULL DEFAULT CURRENT_TIMESTAMP(3) ON UPDATE CURRENT_TIMESTAMP(3),\n  `raw` binary(3) DEFAULT NULL,\n  `note` text,\n  \
+                 PRIMARY KEY (`id`),\n  KEY `own` (`owner`),\n  \
+                 CONSTRAINT `own` FOREIGN KEY (`owner`) REFERENCES `Owners` (`id`) ON DELETE SET NULL,\n  CONSTRAINT `things_chk_1` CHECK ((n < 10))\n\
+                 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_0900_ai_ci",
+            ),
+            ("SHOW FULL COLUMNS FROM `Owners` FROM `appdb` LIKE 'na%'", "name|char(4)|utf8mb4_0900_ai_ci|YES||NULL||select,insert,update,references|who"),
+            ("SHOW KEYS FROM things WHERE Key_name = 'own' AND Non_unique = 1", "things|1|own|1|owner|A|0|NULL|NULL|YES|BTREE|||YES|NULL"),
+            ("SHOW FULL TABLES WHERE Table_type = 'VIEW'", "0 affected"),
+            ("SHOW TABLES FROM nowhere", "1049/42000*"),
+            ("SHOW PROCEDURE STATUS", "0 affected"),
+            ("SHOW MASTER STATUS", "1235/42000*"),
+            (
+                "SELECT k.column_name, k.referenced_table_name, r.delete_rule FROM information_schema.key_column_usage k \
+                 JOIN information_schema.referential_constraints r ON r.constraint_name = k.constraint_name \
+                 WHERE k.table_schema = 'appdb' AND k.table_name = 'things'",
+                "owner|Owners|SET NULL",
+            ),
+            ("SELECT count(*) FROM information_schema.views", "0"),
+            ("SELECT word FROM information_schema.keywords WHERE reserved = 1 ORDER BY word LIMIT 1", "ACCESSIBLE"),
+            ("SELECT column_type, extra, datetime_precision FROM information_schema.columns WHERE column_name = 'at'", "timestamp(3)|DEFAULT_GENERATED on update CURRENT_TIMESTAMP(3)|3"),
+            ("INSERT INTO things (n) VALUES (10)", "3819/HY000 Check constraint 'things_chk_1' is violated."),
+            ("INSERT INTO Owners VALUES (1, 'ann  ')", "1 affected"),
+            ("INSERT INTO things (n, owner, flag, bits, raw) VALUES (9, 1, TRUE, b'101', 'a')", "1 affected"),
+            ("SELECT flag, HEX(bits), bits + 0, HEX(raw), LENGTH(name) FROM things JOIN Owners ON owner = Owners.id", "1|*"),
+            ("ALTER TABLE things RENAME COLUMN n TO m", "3959/HY000*"),
+            ("ALTER TABLE things DROP CHECK things_chk_1", "0 affected"),
+            ("ALTER TABLE things ADD CONSTRAINT positive CHECK (n > 0), ADD CHECK (n < 99)", "0 affected"),
+            ("INSERT INTO things (n) VALUES (0)", "3819/HY000 Check constraint 'positive' is violated."),
+            ("ALTER TABLE things DROP INDEX own", "1553/HY000*"),
+            ("ALTER TABLE things DROP FOREIGN KEY own", "0 affected"),
+            ("ALTER TABLE things DROP INDEX own", "0 affected"),
+            ("/* a driver signs */ SELECT @@session.sql_auto_is_null AS x, @@transaction_isolation", "0|REPEATABLE-READ"),
+        ],
+    )
+    .await;
+}

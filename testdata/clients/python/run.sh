@@ -1,0 +1,3 @@
+#!/bin/sh
+# The service under test: the cases behind HTTP. Its working directory is this one.
+exec ./.venv/bin/python -u serve.py
