@@ -60,6 +60,15 @@ fn report(to: BorrowedFd<'_>, step: &str, error: &io::Error) {
     let _ = sys::send(to, &wire::failed(step, error.raw_os_error().unwrap_or(0)), &[]);
 }
 
+/// Ends the container's first process once the helper has passed on why: with the first process
+/// the helper ends too.
+fn give_up(handoff: BorrowedFd<'_>, step: &str, error: &io::Error) -> ! {
+    report(handoff, step, error);
+    // Returns when the helper has closed its end.
+    let _ = sys::receive(handoff);
+    sys::exit_now(127)
+}
+
 fn run(control: &OwnedFd) -> StepResult<()> {
     let orders = sys::receive(control.as_fd()).step(|| "read the orders".to_owned())?;
     let orders = orders.as_deref().and_then(Orders::parse);
@@ -82,8 +91,7 @@ fn run(control: &OwnedFd) -> StepResult<()> {
     sys::close_others_at_exec();
     if orders.filter.is_empty() {
         let error = image.1.execute();
-        report(theirs.as_fd(), &format!("execute {}", image.0), &error);
-        sys::exit_now(127);
+        give_up(theirs.as_fd(), &format!("execute {}", image.0), &error);
     }
     execute_filtered(orders, image, theirs)
 }
@@ -131,8 +139,7 @@ fn execute_filtered(orders: Orders, (name, image): (String, sys::Image), handoff
     let (to_us, go_ahead) = mpsc::channel::<()>();
     let sender = std::thread::Builder::new().spawn(move || {
         let fail = |(step, error): (String, io::Error)| -> ! {
-            report(handoff.as_fd(), &step, &error);
-            sys::exit_now(127)
+            give_up(handoff.as_fd(), &step, &error)
         };
         match from_filter.recv() {
             Ok(Ok(listener)) => {

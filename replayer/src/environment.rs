@@ -58,7 +58,14 @@ impl Environment for RecordedEnvironment {
             return Box::pin(std::future::ready(Err(ProtocolError::Cut)));
         }
         let responder = self.tape.responder(&link.interface, cell.journal.clone());
-        protocol.serve(client, link, responder)
+        let (tape, interface) = (self.tape.clone(), link.interface.clone());
+        Box::pin(async move {
+            tokio::select! {
+                biased;
+                served = protocol.serve(client, link, responder) => served,
+                () = tape.fall(&interface) => Err(ProtocolError::Cut),
+            }
+        })
     }
 
     fn settle<'a>(&'a self, _cell: &'a Arc<CellContext>) -> BoxFuture<'a, ()> {

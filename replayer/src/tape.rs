@@ -15,6 +15,7 @@ use faultbox_bundle_format::redact::Redactor;
 use faultbox_bundle_format::{Body, Class, Exchange, Outcome, Phase, RuleHit, Value};
 use faultbox_engine::journal::Journal;
 use faultbox_engine::link::{Answer, BoxFuture, Conversation, Request, Responder, UNREACHABLE};
+use faultbox_engine::protocol;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -38,6 +39,8 @@ struct Recorded {
     /// The request as recorded.
     request: Value,
     used: bool,
+    /// Its answer has been given.
+    answered: bool,
 }
 
 #[derive(Default)]
@@ -53,6 +56,10 @@ struct State {
 pub struct Tape {
     state: Mutex<State>,
     arrived: Notify,
+    /// Services that ended unasked in the recording.
+    doomed: BTreeSet<String>,
+    /// An answer was given.
+    answered: Notify,
     /// Knows the values that the recording made up.
     recorded: Scanner,
     /// Knows the values that the replay makes up.
@@ -81,6 +88,7 @@ impl Tape {
                 request,
                 exchange: exchange.clone(),
                 used: false,
+                answered: false,
             });
         }
         // Entries lie in the order of their ends; requests are served in the order of their beginnings.
@@ -88,8 +96,14 @@ impl Tape {
         for queue in state.queues.values_mut() {
             queue.sort_by_key(|index| began[*index]);
         }
+        let ended = recording.entries.iter().filter_map(|entry| match &entry.body {
+            Body::ServiceExited(exited) if !exited.asked => Some(exited.service.clone()),
+            _ => None,
+        });
+        let doomed = ended.filter(|service| !running.contains(service)).collect();
         let (state, redactor) = (Mutex::new(state), recording.redactor.clone());
-        Arc::new(Tape { state, arrived: Notify::new(), recorded, live, redactor })
+        let (arrived, answered) = (Notify::new(), Notify::new());
+        Arc::new(Tape { state, arrived, doomed, answered, recorded, live, redactor })
     }
 
     /// Where what was asked and what was recorded parted ways, in order.
@@ -128,8 +142,36 @@ impl Tape {
                 state.recorded[*index].used = true;
                 true
             }
-            None => next == u64::MAX && !failed.is_empty(),
+            None => next == u64::MAX && (!failed.is_empty() || self.has_fallen(&state, interface)),
         }
+    }
+
+    /// Returns when the server has come to the end that it came to in the recording: idle connections
+    /// to it end then too.
+    pub async fn fall(&self, interface: &str) {
+        loop {
+            let answered = self.answered.notified();
+            if self.has_fallen(&self.lock(), interface) {
+                return;
+            }
+            answered.await;
+        }
+    }
+
+    /// Whether the server is one that died in the recording, and has given all that it gave up to
+    /// the last request that failed with it.
+    fn has_fallen(&self, state: &State, interface: &str) -> bool {
+        if interface.rsplit_once('.').is_none_or(|(service, _)| !self.doomed.contains(service)) {
+            return false;
+        }
+        let work = state.recorded.iter().filter(|recorded| {
+            recorded.phase == Phase::Scenario
+                && recorded.exchange.class == Class::Work
+                && recorded.exchange.interface == interface
+        });
+        let failed = work.clone().filter(|recorded| recorded.exchange.outcome == Outcome::Failed);
+        let Some(end) = failed.map(|recorded| recorded.ended_seq).max() else { return false };
+        work.filter(|recorded| recorded.exchange.began_seq < end).all(|recorded| recorded.answered)
     }
 
     /// A responder over this tape for the cell with this journal.
@@ -264,14 +306,10 @@ enum Found {
     Nothing,
 }
 
-/// Whether two requests of one kind go their ways independently: a Kafka producer sends from a thread
-/// of its own, pipelined, so which partition's records come first is timing. (Those of one partition
-/// keep their order in their stream.)
+/// Whether two requests go their ways independently.
 fn side_by_side(one: &Exchange, other: &Exchange) -> bool {
-    one.protocol == "kafka"
-        && one.operation == "Produce"
-        && other.operation == "Produce"
-        && one.interface == other.interface
+    (&one.protocol, &one.operation, &one.interface) == (&other.protocol, &other.operation, &other.interface)
+        && protocol::by_name(&one.protocol).is_some_and(|protocol| protocol.side_by_side(&one.operation))
 }
 
 fn nearest(
@@ -341,6 +379,8 @@ impl Conversation for TapeConversation {
             }
             let (answer, rule, pause) = self.tape.answer_of(index);
             tokio::time::sleep(pause).await;
+            self.tape.lock().recorded[index].answered = true;
+            self.tape.answered.notify_waiters();
             (answer, rule)
         })
     }
@@ -428,6 +468,23 @@ mod tests {
         for attempt in 0..5 {
             assert!(tape.is_down("api", "db.main"), "attempt {attempt}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_died_takes_its_idle_connections_along() {
+        let tape = tape(&[Some("insert"), Some("commit")]);
+        let mut doomed = Arc::into_inner(tape).unwrap();
+        doomed.doomed.insert("db".to_owned());
+        let tape = Arc::new(doomed);
+        for key in ["insert", "commit"] {
+            assert!(!tape.has_fallen(&tape.lock(), "db.main"), "before {key}");
+            ask(&tape, key);
+        }
+        assert!(!tape.has_fallen(&tape.lock(), "db.main"), "the last answer is still to be given");
+        tape.lock().recorded.iter_mut().for_each(|recorded| recorded.answered = true);
+        tape.fall("db.main").await;
+        assert!(tape.is_down("api", "db.main"), "nobody saw it refuse, and it is not there");
+        assert!(!tape.has_fallen(&tape.lock(), "cache.main"));
     }
 
     #[test]

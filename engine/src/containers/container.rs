@@ -4,7 +4,7 @@
 //! that the spec needs, or fails and leaves nothing behind.
 
 use super::engine::{Engine, ImageFacts};
-use super::{ContainerError, LABEL, LABEL_DEFINITION, LABEL_OWNER, LABEL_SERVICE};
+use super::{ContainerError, LABEL, LABEL_DEFINITION, LABEL_IMAGE, LABEL_OWNER, LABEL_SERVICE};
 use crate::link::BoxFuture;
 use crate::supervisor::{self, Adopt, Exit, Output, OutputStream, Running, SyscallPolicy};
 use crate::topology::{Service, Topology};
@@ -315,6 +315,7 @@ fn definition(start: &StartContainer<'_>, owner: &str) -> Result<ContainerCreate
         label(LABEL_OWNER, owner),
         label(LABEL_SERVICE, &service.name),
         label(LABEL_DEFINITION, &hash),
+        label(LABEL_IMAGE, &start.image.name),
     ];
     Ok(ContainerCreateBody {
         hostname: Some(service.name.clone()),

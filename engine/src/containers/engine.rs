@@ -3,7 +3,7 @@
 //! Contract: talks to one endpoint, named in every error. Removes only what carries our label, and
 //! of that only what belongs to a run that has ended, unless it is told to remove everything.
 
-use super::{ContainerError, LABEL, LABEL_OWNER, LABEL_REALLY, LABEL_SERVICE, words};
+use super::{ContainerError, LABEL, LABEL_IMAGE, LABEL_OWNER, LABEL_REALLY, LABEL_SERVICE, words};
 use bollard::Docker;
 use bollard::query_parameters::{
     CreateImageOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
@@ -193,7 +193,7 @@ impl Engine {
             removed.push(Removed {
                 name: name.trim_start_matches('/').to_owned(),
                 service: label(LABEL_SERVICE),
-                image: container.image.unwrap_or_default(),
+                image: label(LABEL_IMAGE),
             });
         }
         Ok(removed)

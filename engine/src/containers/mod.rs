@@ -34,6 +34,8 @@ const LABEL_OWNER: &str = "faultbox.owner";
 const LABEL_SERVICE: &str = "faultbox.service";
 /// A hash of the service's definition.
 const LABEL_DEFINITION: &str = "faultbox.definition";
+/// The image by the name that the spec gives it.
+const LABEL_IMAGE: &str = "faultbox.image";
 /// On images: what an image that carries another's name really is.
 const LABEL_REALLY: &str = "faultbox.really";
 

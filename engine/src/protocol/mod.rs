@@ -99,6 +99,12 @@ pub trait Protocol: Send + Sync + 'static {
     /// What is wrong with it, for a diagnostic at load.
     fn check_rule(&self, rule: &Rule) -> Result<(), RuleProblem>;
 
+    /// Whether two requests with this operation may come in either order: which of them a client
+    /// sends first is timing. (Those of one stream keep their order in it.)
+    fn side_by_side(&self, _operation: &str) -> bool {
+        false
+    }
+
     /// Carries one connection to the real server, meeting the link's rules on the way.
     fn proxy(
         &self,

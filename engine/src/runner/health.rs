@@ -48,17 +48,21 @@ pub async fn wait_ready(
     let check = service.healthcheck.as_ref().unwrap_or(&default);
     let deadline = Instant::now() + check.timeout;
     let mut pause = check.interval.unwrap_or(FIRST_PAUSE);
+    let mut before = None;
     loop {
+        let late = Instant::now() + LONGEST_PAUSE >= deadline;
         let attempt = tokio::time::timeout_at(deadline, once(service, &check.probe, way, log, exec)).await;
         let why = match attempt {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(why)) => why,
-            Err(_) => "no answer".to_owned(),
+            // One that had no time to be answered says less than the one before it.
+            Err(_) => before.filter(|_| late).unwrap_or_else(|| "no answer".to_owned()),
         };
         if Instant::now() + pause >= deadline {
             return Err(SetupError::NotReady { service: service.name.clone(), limit: check.timeout, why });
         }
         tokio::time::sleep(pause).await;
+        before = Some(why);
         pause = check.interval.unwrap_or((pause * 5 / 4).min(LONGEST_PAUSE));
     }
 }

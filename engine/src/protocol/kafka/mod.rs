@@ -94,6 +94,11 @@ impl Protocol for Kafka {
         rules::EFFECT_PARAMETERS
     }
 
+    /// A producer sends from a thread of its own, pipelined, one partition's records beside another's.
+    fn side_by_side(&self, operation: &str) -> bool {
+        operation == "Produce"
+    }
+
     fn check_rule(&self, rule: &Rule) -> Result<(), RuleProblem> {
         rules::check(rule)
     }
