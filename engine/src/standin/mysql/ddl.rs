@@ -70,6 +70,14 @@ pub fn table(create: &ast::CreateTable, database: &str) -> Result<TableDef, Fail
 
 /// A foreign key has an index over its columns; where none serves, it gets one.
 pub fn settle(table: &mut TableDef) {
+    let foreign = table.foreign.clone();
+    let needless = |key: &Key| {
+        let others = || table.keys.iter().filter(|other| other.name != key.name);
+        let wants = foreign.iter().filter(|foreign| serves(key, foreign));
+        key.implied && wants.clone().all(|foreign| others().any(|other| serves(other, foreign)))
+    };
+    let kept: Vec<Key> = table.keys.iter().filter(|key| !needless(key)).cloned().collect();
+    table.keys = kept;
     for foreign in table.foreign.clone() {
         if table.keys.iter().any(|key| serves(key, &foreign)) {
             continue;
@@ -80,7 +88,7 @@ pub fn settle(table: &mut TableDef) {
             false => foreign.name.clone(),
         };
         let name = free_name(table, &base);
-        table.keys.push(Key { name, columns: foreign.columns, unique: false });
+        table.keys.push(Key { name, columns: foreign.columns, unique: false, implied: true });
     }
 }
 
@@ -232,11 +240,14 @@ fn column<'a>(
                     digits_of(expression).ok_or_else(|| unsupported(&format!("ON UPDATE {expression}")))?,
                 );
             }
-            ColumnOption::PrimaryKey(_) => {
-                table.keys.push(Key { name: "PRIMARY".into(), columns: names(), unique: true })
-            }
+            ColumnOption::PrimaryKey(_) => table.keys.push(Key {
+                name: "PRIMARY".into(),
+                columns: names(),
+                unique: true,
+                implied: false,
+            }),
             ColumnOption::Unique(_) => {
-                table.keys.push(Key { name: name.to_owned(), columns: names(), unique: true })
+                table.keys.push(Key { name: name.to_owned(), columns: names(), unique: true, implied: false })
             }
             ColumnOption::Collation(collation) => {
                 if let ColumnType::Text { binary, .. } = &mut column.kind {
@@ -284,7 +295,7 @@ fn add_key(
         return Err(Failure::new(1061, "42000", format!("Duplicate key name '{base}'")));
     }
     let free = free_name(table, &base);
-    table.keys.push(Key { name: free, columns, unique });
+    table.keys.push(Key { name: free, columns, unique, implied: false });
     Ok(())
 }
 
@@ -294,9 +305,15 @@ fn constrain(table: &mut TableDef, constraint: &TableConstraint) -> Result<(), F
             if !table.primary().is_empty() {
                 return Err(Failure::new(1068, "42000", "Multiple primary key defined".to_owned()));
             }
-            table
-                .keys
-                .insert(0, Key { name: "PRIMARY".into(), columns: key_columns(&key.columns)?, unique: true });
+            table.keys.insert(
+                0,
+                Key {
+                    name: "PRIMARY".into(),
+                    columns: key_columns(&key.columns)?,
+                    unique: true,
+                    implied: false,
+                },
+            );
             Ok(())
         }
         TableConstraint::Unique(key) => {

@@ -301,14 +301,23 @@ impl<'a> Emitter<'a> {
             Some(ast::Distinct::Distinct) => "DISTINCT ",
             Some(ast::Distinct::On(_)) => return Err(unsupported("DISTINCT ON")),
         };
+        // MySQL lets HAVING pick single rows; the storage wants WHERE for that, and finds aliases there.
+        let grouped = !matches!(&select.group_by, ast::GroupByExpr::Expressions(list, _) if list.is_empty());
+        let picks = select.having.as_ref().filter(|having| !grouped && !aggregates(&list, having));
         let mut sql = format!("SELECT {distinct}{list}{from}");
         if let Some(selection) = &select.selection {
             // WHERE sees no aliases.
             let aliases = self.aliases.pop().unwrap_or_default();
             self.aliases.push(Vec::new());
-            sql += &format!(" WHERE {}", self.expression(selection)?);
+            let selection = self.expression(selection)?;
             self.aliases.pop();
             self.aliases.push(aliases);
+            sql += &match picks {
+                Some(having) => format!(" WHERE ({selection}) AND ({})", self.aliased(having)?),
+                None => format!(" WHERE {selection}"),
+            };
+        } else if let Some(having) = picks {
+            sql += &format!(" WHERE {}", self.aliased(having)?);
         }
         match &select.group_by {
             ast::GroupByExpr::Expressions(list, modifiers) if modifiers.is_empty() => {
@@ -320,7 +329,7 @@ impl<'a> Emitter<'a> {
             }
             _ => return Err(unsupported("GROUP BY ... WITH ROLLUP")),
         }
-        if let Some(having) = &select.having {
+        if let Some(having) = select.having.as_ref().filter(|_| picks.is_none()) {
             sql += &format!(" HAVING {}", self.aliased(having)?);
         }
         Ok((sql, columns))
@@ -1099,4 +1108,10 @@ pub fn by_value(name: &str, sample: Option<&faultbox_bundle_format::Value>) -> C
         Some(Value::Bytes(_)) => ColumnType::Bytes { max: 65_535, long: true, fixed: false }.column(name),
         _ => Column::plain(name, types::VAR_STRING),
     }
+}
+
+/// Whether a select computes over all of its rows, by its list and its HAVING.
+fn aggregates(list: &str, having: &Expr) -> bool {
+    let words = format!("{list} {having}").to_lowercase();
+    ["count(", "sum(", "avg(", "min(", "max(", "group_concat("].iter().any(|name| words.contains(name))
 }

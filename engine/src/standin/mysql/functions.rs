@@ -93,6 +93,7 @@ pub const KNOWN: &[&str] = &[
     "dayofyear",
     "quarter",
     "last_day",
+    "convert_tz",
     "date_format",
     "datediff",
     "timestampdiff",
@@ -397,6 +398,15 @@ fn time_function(name: &str, args: &[Cell], shared: &Shared) -> Option<Cell> {
         let units = pair.and_then(|(from, to)| moment::difference(from, to, &text(0).to_lowercase()));
         return Some(units.map_or(Cell::Null, Cell::Integer));
     }
+    if name == "convert_tz" {
+        let zones = offset(&text(1)).zip(offset(&text(2)));
+        let moved = moment::parse(&text(0)).zip(zones).map(|(at, (from, to))| at - from + to);
+        return Some(
+            moved.map_or(Cell::Null, |at| {
+                Cell::Text(moment::show(at, if at % 1_000_000 == 0 { 0 } else { 6 }))
+            }),
+        );
+    }
     let known = [
         "date",
         "time",
@@ -471,4 +481,20 @@ fn time_function(name: &str, args: &[Cell], shared: &Shared) -> Option<Cell> {
         }
         _ => return None,
     })
+}
+
+/// Microseconds east of UTC of a time zone: of `UTC`, `SYSTEM` (which is UTC here) or `+05:30`. A
+/// server without time zone tables knows no other, and answers NULL.
+fn offset(zone: &str) -> Option<i64> {
+    if zone.eq_ignore_ascii_case("UTC") || zone.eq_ignore_ascii_case("SYSTEM") {
+        return Some(0);
+    }
+    let (sign, rest) = match zone.split_at_checked(1)? {
+        ("+", rest) => (1, rest),
+        ("-", rest) => (-1, rest),
+        _ => return None,
+    };
+    let (hours, minutes) = rest.split_once(':')?;
+    let (hours, minutes): (u8, u8) = (hours.parse().ok()?, minutes.parse().ok()?);
+    (hours <= 14 && minutes < 60).then(|| sign * (i64::from(hours) * 60 + i64::from(minutes)) * 60_000_000)
 }

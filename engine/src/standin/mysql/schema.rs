@@ -73,6 +73,9 @@ pub struct Key {
     pub columns: Vec<String>,
     /// Whether it is unique.
     pub unique: bool,
+    /// Made for a foreign key that no other served: it goes when another does.
+    #[serde(default)]
+    pub implied: bool,
 }
 
 /// A foreign key.
@@ -325,7 +328,16 @@ impl ColumnType {
     pub fn column(&self, name: &str) -> Column {
         let (kind, length, decimals) = self.wire();
         let textual = matches!(self, ColumnType::Text { .. } | ColumnType::Enum(_) | ColumnType::Json);
-        let mut bits = if textual { 0 } else { flags::BINARY };
+        // MySQL marks no number of a table as binary, and Connector/J would take one for bytes.
+        let binary = matches!(
+            self,
+            ColumnType::Bytes { .. }
+                | ColumnType::Date
+                | ColumnType::DateTime { .. }
+                | ColumnType::Time { .. }
+                | ColumnType::Json
+        );
+        let mut bits = if binary { flags::BINARY } else { 0 };
         if matches!(self, ColumnType::Int { unsigned: true, .. } | ColumnType::Bit(_) | ColumnType::Year) {
             bits |= flags::UNSIGNED;
         }
