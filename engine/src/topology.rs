@@ -13,6 +13,11 @@ pub struct Topology {
 }
 
 impl Topology {
+    /// The services' names.
+    pub fn names(&self) -> Vec<String> {
+        self.services.iter().map(|service| service.name.clone()).collect()
+    }
+
     /// A service by name.
     pub fn service(&self, name: &str) -> Option<&Service> {
         self.services.iter().find(|service| service.name == name)

@@ -345,6 +345,7 @@ impl Live {
             env: service.env.clone(),
             cwd: data,
             isolation: self.run.isolation,
+            names: cell.plan.topology.names(),
             listen: Vec::new(),
             declared_ports: vec![interface.port],
             families: policy::families(&cell.plan.topology, &assumptions, service),
