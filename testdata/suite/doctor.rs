@@ -63,9 +63,16 @@ fn this_host_is_described() {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     assert_eq!(document["kernel"]["release"], kernel.trim());
     assert_eq!(list(&document, "simulated_without").len(), 0);
-    let names: Vec<&str> = list(&document, "layers").iter().filter_map(|layer| layer["name"].as_str()).collect();
-    let wanted =
-        ["protocol rules", "syscall faults", "isolation", "containers", "syscall faults in containers", "replay"];
+    let names: Vec<&str> =
+        list(&document, "layers").iter().filter_map(|layer| layer["name"].as_str()).collect();
+    let wanted = [
+        "protocol rules",
+        "syscall faults",
+        "isolation",
+        "containers",
+        "syscall faults in containers",
+        "replay",
+    ];
     assert_eq!(names, wanted);
     // The suite's other tests need these.
     assert_eq!(state(&document, "protocol rules"), "yes", "{document}");
@@ -80,7 +87,10 @@ fn this_host_is_described() {
 fn what_is_taken_away_is_missing_where_it_is_needed() {
     let (whole, _) = doctor("", None);
     for (without, concerned) in [
-        ("notify", &[("syscall faults", "no"), ("syscall faults in containers", "no"), ("replay", "partly")][..]),
+        (
+            "notify",
+            &[("syscall faults", "no"), ("syscall faults in containers", "no"), ("replay", "partly")][..],
+        ),
         ("continue", &[("syscall faults", "no"), ("replay", "partly")]),
         ("memory", &[("syscall faults", "no"), ("replay", "partly")]),
         ("sync_wake_up", &[("syscall faults", "partly")]),
@@ -152,7 +162,8 @@ fn chapter(without: &str, spec: &str, cells: &[&str]) -> (Output, String) {
         .env("FAULTBOX_WITHOUT", without)
         .output()
         .unwrap();
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     (output, said)
 }
 
@@ -198,7 +209,9 @@ fn an_older_kernel_faults_syscalls_all_the_same_and_says_in_which_mode() {
 fn without_namespaces_and_ports_nothing_starts_and_that_is_said() {
     let (output, said) = chapter("netns,pidfd_getfd", CHAPTER, &["test_health_endpoint"]);
     assert_eq!(code(&output), 4, "{said}");
-    for part in ["no local service can be started: network namespaces", "descriptors of services", "Linux 5.6"] {
+    for part in
+        ["no local service can be started: network namespaces", "descriptors of services", "Linux 5.6"]
+    {
         assert!(said.contains(part), "no {part:?} in {said}");
     }
     assert!(!said.contains("---"), "a cell ran: {said}");
@@ -232,4 +245,51 @@ fn an_ordinary_user_is_told_what_is_theirs() {
         assert!(engine["why"].as_str().unwrap().contains("this user may not talk to it"), "{engine}");
         assert_eq!(state(&document, "containers"), "no");
     }
+}
+
+/// A member of the group that the engine's socket belongs to, with these capabilities.
+fn member(group: u32, capabilities: Option<&str>, folder: &std::path::Path) -> (Output, String) {
+    let group = group.to_string();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", NOBODY, "--regid", NOBODY, "--groups", &group]);
+    if let Some(some) = capabilities {
+        command.args(["--inh-caps", some, "--ambient-caps", some]);
+    }
+    command.arg(folder.join("faultbox")).args(["test", "closed.star", "--seed", "1", "--no-bundle"]);
+    let output = command.current_dir(folder).env("HOME", folder).output().unwrap();
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    (output, said)
+}
+
+#[test]
+fn a_member_of_the_engines_group_loses_one_layer_and_two_capabilities_give_it_back() {
+    if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
+        return skipped("only root can become another user");
+    }
+    if !super::containers::ready(&["redis"]) {
+        return;
+    }
+    let Ok(socket) = std::fs::metadata("/var/run/docker.sock") else {
+        return skipped("the engine has no socket at the usual place");
+    };
+    let dir = tempfile::Builder::new().prefix("faultbox-doctor").tempdir_in("/tmp").unwrap();
+    std::fs::copy(faultbox(), dir.path().join("faultbox")).unwrap();
+    std::fs::copy(repository("testdata/containers/closed.star"), dir.path().join("closed.star")).unwrap();
+    std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+
+    // The right to trace alone opens no folder of descriptors: no fault may be lost in silence.
+    for some in [None, Some("+sys_ptrace")] {
+        let (output, said) = member(socket.gid(), some, dir.path());
+        assert_eq!(code(&output), 4, "{said}");
+        assert!(said.contains("--- ERROR: matrix_save_full"), "{said}");
+        assert!(said.contains("its process is another user's"), "{said}");
+        assert!(said.contains("--- PASS: matrix_save_slow"), "{said}");
+        let notice = "notice: a cell that faults syscalls of the container of cache ends in an error";
+        assert!(said.contains(notice) && said.contains("cap_sys_ptrace,cap_dac_read_search"), "{said}");
+    }
+    let (output, said) = member(socket.gid(), Some("+sys_ptrace,+dac_read_search"), dir.path());
+    assert_eq!(code(&output), 0, "{said}");
+    assert!(said.contains("2 passed, 0 failed") && !said.contains("unreached"), "{said}");
+    assert!(!said.contains("ends in an error"), "{said}");
 }

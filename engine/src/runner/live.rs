@@ -378,6 +378,12 @@ impl Live {
             let _ = std::fs::remove_dir_all(self.run.dir.join(name));
             return None;
         }
+        if hosted.running().trouble().is_some() {
+            // That was this cell's; the next one gets a supervisor that knows nothing of it.
+            hosted.end().await;
+            let _ = std::fs::remove_dir_all(self.run.dir.join(name));
+            return None;
+        }
         let kept = cell.plan.topology.service(name).is_none_or(|service| service.reuse);
         if kept || matches!(hosted.process, Process::StandIn(..)) {
             return Some(hosted);

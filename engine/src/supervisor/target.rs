@@ -48,8 +48,11 @@ pub(super) fn resolve(call: &Call, notification: &Notification, homes: &[PathBuf
 /// Whether this process may look at the thread: its descriptors and memory. (Another user's, or
 /// one with more privileges, it may not.) A thread that is gone is not forbidden.
 pub(super) fn is_forbidden(tid: u32) -> bool {
-    let looked = fs::read_link(format!("/proc/{tid}/cwd"));
-    looked.is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+    let denied = |error: std::io::Error| error.kind() == std::io::ErrorKind::PermissionDenied;
+    // The right to trace it opens its links and memory; its descriptors stand in a folder that
+    // is its user's alone.
+    fs::read_link(format!("/proc/{tid}/cwd")).is_err_and(denied)
+        || fs::symlink_metadata(format!("/proc/{tid}/fd/0")).is_err_and(denied)
         || refuse(Feature::ReadMemory).is_err()
 }
 
