@@ -486,9 +486,9 @@ async fn addresses_resolve_inside() {
 }
 
 async fn names_of_services_resolve_inside() {
-    let mut plan = plan(&["look-up", "db", "cache-1", "db.nowhere.invalid", "localhost"]);
-    plan.names = vec!["db".to_owned(), "cache-1".to_owned()];
-    let mut running = launch(plan, Arc::new(Quiet)).await.unwrap();
+    let mut resolving = plan(&["look-up", "db", "cache-1", "db.nowhere.invalid", "localhost"]);
+    resolving.names = vec!["db".to_owned(), "cache-1".to_owned()];
+    let mut running = launch(resolving, Arc::new(Quiet)).await.unwrap();
     let output = whole_output(&mut running).await;
     let mut lines = output.lines();
     for wanted in ["db 127.0.0.1", "cache-1 127.0.0.1", "db.nowhere.invalid unknown"] {
@@ -497,6 +497,14 @@ async fn names_of_services_resolve_inside() {
     assert!(lines.next().is_some_and(|line| line.contains("127.0.0.1")), "{output}");
     // The host's own file is as it was.
     assert_eq!(look_up("cache-1"), "unknown");
+
+    // What stands for the service is reached by its name.
+    let mut calling = plan(&["call", "db:3306"]);
+    calling.names = vec!["db".to_owned()];
+    calling.listen = vec!["127.0.0.1:3306".parse().unwrap()];
+    let mut running = launch(calling, Arc::new(Quiet)).await.unwrap();
+    answer_each(std::mem::take(&mut running.listeners)).await;
+    assert_eq!(whole_output(&mut running).await, "db:3306 upstream 3306\n");
 
     // Files are still named as the host names them.
     let dir = tempfile::tempdir().unwrap();
@@ -507,9 +515,9 @@ async fn names_of_services_resolve_inside() {
         _ => SyscallDecision::Continue,
     });
     let file = dir.path().join("here/data");
-    let mut plan = trapping(&["write", text(&file)], &["open"]);
-    plan.names = vec!["db".to_owned()];
-    let mut running = launch(plan, Arc::new(policy)).await.unwrap();
+    let mut writing = trapping(&["write", text(&file)], &["open"]);
+    writing.names = vec!["db".to_owned()];
+    let mut running = launch(writing, Arc::new(policy)).await.unwrap();
     assert_eq!(whole_output(&mut running).await, format!("{} errno 122\n", file.display()));
 }
 

@@ -57,7 +57,7 @@ fn try_run(args: &ReplayArgs) -> Result<u8, u8> {
     }
     if let Some(host) = &host {
         let rerun = args.depth == Depth::Rerun;
-        host.check_kernel(&plan, |service| match service.kind {
+        host.check_kernel(&plan, embedded, |service| match service.kind {
             ServiceKind::Binary { .. } => true,
             ServiceKind::Image(_) => rerun,
             _ => false,

@@ -75,16 +75,24 @@ impl Host {
         Ok(Host { launcher, facts, isolation, engine: None, images: Vec::new() })
     }
 
-    /// Says in which mode the services that `runs` chooses run, and names what the kernel lacks for
-    /// them, before the first cell.
+    /// Says in which mode the services that `runs` chooses run (images as stand-ins where `embedded`),
+    /// and names what the kernel lacks for them, before the first cell.
     ///
     /// # Errors
     /// The exit code, where they cannot run.
-    pub fn check_kernel(&self, plan: &Plan, runs: impl Fn(&Service) -> bool) -> Result<(), u8> {
+    pub fn check_kernel(
+        &self,
+        plan: &Plan,
+        embedded: bool,
+        runs: impl Fn(&Service) -> bool,
+    ) -> Result<(), u8> {
         let services: Vec<&Service> = plan.topology.services.iter().filter(|s| runs(s)).collect();
         let faulted: Vec<&str> =
             services.iter().filter(|s| traps(plan, s)).map(|s| s.name.as_str()).collect();
-        let local = services.iter().any(|service| matches!(service.kind, ServiceKind::Binary { .. }));
+        let local = services.iter().any(|service| match service.kind {
+            ServiceKind::Image(_) => embedded,
+            _ => true,
+        });
         let mut lacking = Vec::new();
         if local {
             let line =

@@ -148,7 +148,7 @@ fn check_host(plan: &Plan, args: &TestArgs, host: &Host) -> Result<(), u8> {
         }
     }
     lacking.iter().for_each(|line| notice(&format!("faultbox: {line}")));
-    let kernel = host.check_kernel(plan, |service| {
+    let kernel = host.check_kernel(plan, args.embedded, |service| {
         matches!(service.kind, ServiceKind::Binary { .. } | ServiceKind::Image(_))
     });
     if lacking.is_empty() { kernel } else { Err(exit_code::HOST) }

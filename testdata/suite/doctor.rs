@@ -153,8 +153,13 @@ fn a_feature_that_does_not_exist_cannot_be_taken_away() {
 
 /// A few cells of the chapter without some features.
 fn chapter(without: &str, spec: &str, cells: &[&str]) -> (Output, String) {
+    record(without, spec, cells, &["--no-bundle"])
+}
+
+fn record(without: &str, spec: &str, cells: &[&str], bundle: &[&str]) -> (Output, String) {
     let api = format!("api={}", orders_api().display());
-    let mut words = vec!["test", spec, "--embedded", "--seed", "1", "--no-bundle", "--binary", &api];
+    let mut words = vec!["test", spec, "--embedded", "--seed", "1", "--binary", &api];
+    words.extend(bundle);
     cells.iter().for_each(|cell| words.extend(["--test", cell]));
     let output = Command::new(faultbox())
         .args(words)
@@ -192,7 +197,10 @@ fn without_user_notification_syscall_faults_are_refused_and_the_rest_runs() {
 
 #[test]
 fn an_older_kernel_faults_syscalls_all_the_same_and_says_in_which_mode() {
-    let (output, said) = chapter("wait_killable,sync_wake_up", CHAPTER, &[WRITES_FAIL]);
+    let dir = tempfile::tempdir().unwrap();
+    let bundle = dir.path().join("run.fb").display().to_string();
+    let without = "wait_killable,sync_wake_up";
+    let (output, said) = record(without, CHAPTER, &[WRITES_FAIL], &["--bundle", &bundle]);
     assert_eq!(code(&output), 0, "{said}");
     for part in [
         "notice: syscall faults work without seccomp wait killable: ",
@@ -203,6 +211,13 @@ fn an_older_kernel_faults_syscalls_all_the_same_and_says_in_which_mode() {
         assert!(said.contains(part), "no {part:?} in {said}");
     }
     assert!(!said.contains("unreached"), "{said}");
+    let told = super::run(&["inspect", &bundle]);
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(told.contains("seccomp user notification: yes"), "{told}");
+    for feature in ["seccomp wait killable: no: ", "seccomp synchronous wake-up: no: "] {
+        let line = told.lines().find(|line| line.contains(feature)).unwrap_or_else(|| panic!("{told}"));
+        assert!(line.ends_with("(simulated)"), "{line}");
+    }
 }
 
 #[test]
