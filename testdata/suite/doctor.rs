@@ -97,7 +97,10 @@ fn what_is_taken_away_is_missing_where_it_is_needed() {
         ("wait_killable", &[("syscall faults", "partly")]),
         ("netns", &[("isolation", "no"), ("replay", "partly")]),
         ("mountns", &[("isolation", "partly")]),
-        ("netns,notify", &[("protocol rules", "no"), ("isolation", "no"), ("syscall faults", "no")]),
+        (
+            "netns,notify",
+            &[("protocol rules", "no"), ("isolation", "no"), ("syscall faults", "no"), ("replay", "partly")],
+        ),
         ("addfd", &[]),
     ] {
         let (document, code) = doctor(without, None);
@@ -211,7 +214,7 @@ fn an_older_kernel_faults_syscalls_all_the_same_and_says_in_which_mode() {
         assert!(said.contains(part), "no {part:?} in {said}");
     }
     assert!(!said.contains("unreached"), "{said}");
-    let told = super::run(&["inspect", &bundle]);
+    let told = super::run(&["inspect", &bundle, WRITES_FAIL]);
     let told = String::from_utf8_lossy(&told.stdout).into_owned();
     assert!(told.contains("seccomp user notification: yes"), "{told}");
     for feature in ["seccomp wait killable: no: ", "seccomp synchronous wake-up: no: "] {
@@ -260,6 +263,36 @@ fn an_ordinary_user_is_told_what_is_theirs() {
         assert!(engine["why"].as_str().unwrap().contains("this user may not talk to it"), "{engine}");
         assert_eq!(state(&document, "containers"), "no");
     }
+}
+
+#[test]
+fn a_service_reaches_another_by_its_name_and_so_does_its_replay() {
+    let (host, _) = doctor("", None);
+    if named(&host, "features", "mountns")["there"] != true {
+        return skipped("no mount namespaces here");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut spec = std::fs::read_to_string(repository("testdata/transcripts/small.star")).unwrap();
+    // No address and no dependency: only the name says whom it asks.
+    for (was, is) in [
+        ("auth.service.main.url", "\"http://auth:8090\""),
+        ("    depends_on = [auth.service],\n", ""),
+        ("\"./bin/api\"", &format!("\"{}\"", orders_api().display())),
+    ] {
+        assert!(spec.contains(was), "{was}");
+        spec = spec.replace(was, is);
+    }
+    let path = dir.path().join("named.star");
+    std::fs::write(&path, spec).unwrap();
+    let (path, bundle) = (path.display().to_string(), dir.path().join("run.fb").display().to_string());
+    // A token is accepted only when its key could be fetched.
+    let cell = "test_listing_without_a_database";
+    let output = super::run(&["test", &path, "--seed", "1", "--embed", "--bundle", &bundle, "--test", cell]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(code(&output), 0, "{said}{}", String::from_utf8_lossy(&output.stderr));
+    let output = super::run(&["replay", &bundle]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(code(&output) == 0 && said.contains("  exact ("), "{said}");
 }
 
 /// A member of the group that the engine's socket belongs to, with these capabilities.
