@@ -145,6 +145,10 @@ pub fn explain(feature: Feature, refused: &Refused, settings: &BTreeMap<String, 
             ];
             match switches.iter().find(|(name, off, _)| is(name, off)) {
                 Some((name, _, on)) => set(name, on),
+                // A limit that is reached, not zero.
+                None if errno == Errno::ENOSPC => {
+                    "sudo sysctl -w user.max_user_namespaces=100000 user.max_net_namespaces=100000".to_owned()
+                }
                 None => "sudo faultbox ...; in a container: docker run --cap-add SYS_ADMIN ...".to_owned(),
             }
         }
@@ -236,6 +240,7 @@ mod tests {
         }
         let on = [("kernel.unprivileged_userns_clone", "1"), ("user.max_user_namespaces", "96364")];
         assert!(enable(Feature::NetworkNamespace, Errno::EPERM, &on).starts_with("sudo faultbox"));
+        assert!(enable(Feature::NetworkNamespace, Errno::ENOSPC, &on).ends_with("max_net_namespaces=100000"));
         for (scope, wanted) in [
             ("2", "sudo sysctl -w kernel.yama.ptrace_scope=1"),
             ("3", "set kernel.yama.ptrace_scope to 1 in /etc/sysctl.d and boot again"),

@@ -72,7 +72,13 @@ pub fn probe_host(launcher: &Path) -> HostFacts {
     let simulated: Vec<Feature> = without().iter().flatten().copied().collect();
     let told = |feature: Feature, refused: Refused| {
         let mut lack = explain(feature, &refused, &settings);
-        if simulated.contains(&feature) {
+        // An ordinary user has the other namespaces by way of a user namespace.
+        let by_way_of: &[Feature] = match feature {
+            Feature::NetworkNamespace => &[Feature::UserNamespace],
+            Feature::MountNamespace => &[Feature::UserNamespace, Feature::NetworkNamespace],
+            _ => &[],
+        };
+        if simulated.contains(&feature) || by_way_of.iter().any(|way| simulated.contains(way)) {
             lack.why.push_str(" (simulated)");
         }
         (feature, Err(lack))
