@@ -110,8 +110,12 @@ pub fn traps_slowly(facts: &HostFacts) -> Vec<Missing> {
 }
 
 fn lacking(facts: &HostFacts, features: &[Feature], so: &'static str) -> Vec<Missing> {
-    let missing = facts.lacks(features).into_iter();
-    missing.map(|(feature, lack)| named(feature, so, lack)).collect()
+    let mut missing = facts.lacks(features);
+    if let Some(trap) = missing.iter().position(|(feature, _)| *feature == Feature::Notify) {
+        // The others could not be tried without it.
+        missing = vec![missing.swap_remove(trap)];
+    }
+    missing.into_iter().map(|(feature, lack)| named(feature, so, lack)).collect()
 }
 
 fn named(feature: Feature, so: &'static str, lack: Lack) -> Missing {
@@ -241,5 +245,12 @@ mod tests {
         let missing = &layers[1].missing[0];
         assert_eq!((missing.what.as_str(), &missing.lack), ("memory of services", &lack()));
         assert_eq!(lack().to_string(), "why; to enable: enable");
+        let missing = cannot_trap(&host(&[Feature::Continue, Feature::ReadMemory]));
+        assert_eq!(missing.len(), 2);
+        let missing = cannot_trap(&host(&[Feature::Notify, Feature::Continue, Feature::ReadMemory]));
+        assert_eq!(
+            missing.iter().map(|one| one.what.as_str()).collect::<Vec<_>>(),
+            ["seccomp user notification"]
+        );
     }
 }
