@@ -10,7 +10,7 @@ Exit codes:
   1  test: a cell failed; replay: another verdict than the recorded one
   2  the command line or the spec is wrong
   3  test: inconclusive; replay: same verdict, but something diverged
-  4  the host lacks something, or a service did not start
+  4  the host lacks something, or a service did not start; doctor: not everything works
   5  the bundle cannot be written or read";
 
 /// Deterministic record and replay for fault injection into microservices.
@@ -43,6 +43,12 @@ pub enum Command {
         /// Where the new bundle goes; without it NAME.recovered.fb beside the old one
         #[arg(long, value_name = "PATH")]
         output: Option<PathBuf>,
+    },
+    /// Say what of Faultbox works on this host, and what would enable the rest
+    Doctor {
+        /// How to print
+        #[arg(long, value_enum, default_value = "human")]
+        format: Format,
     },
     /// Remove every container that Faultbox has made, and say what it was
     Clean,

@@ -163,7 +163,7 @@ fn execute_filtered(orders: Orders, (name, image): (String, sys::Image), handoff
     if sender.is_err() {
         sys::exit_now(127);
     }
-    let installed = sys::install_filter(&orders.filter).step(|| "install the syscall filter".to_owned());
+    let installed = sys::install_filter(&orders.filter, !orders.restartable).step(|| "install the syscall filter".to_owned());
     let sent = to_sender.send(installed.as_ref().map(AsRawFd::as_raw_fd).map_err(|(step, error)| {
         (step.clone(), io::Error::from_raw_os_error(error.raw_os_error().unwrap_or(0)))
     }));

@@ -256,7 +256,7 @@ pub fn close_others_at_exec() {
 }
 
 /// Puts the filter on this thread and all that it starts; returns its listener.
-pub fn install_filter(program: &[(u16, u8, u8, u32)]) -> io::Result<OwnedFd> {
+pub fn install_filter(program: &[(u16, u8, u8, u32)], killable: bool) -> io::Result<OwnedFd> {
     const NO_NEW_PRIVS: c_int = 38;
     const SET_MODE_FILTER: c_uint = 1;
     const SPEC_ALLOW: c_long = 1 << 2;
@@ -271,7 +271,7 @@ pub fn install_filter(program: &[(u16, u8, u8, u32)]) -> io::Result<OwnedFd> {
     // SAFETY: integers only.
     checked(unsafe { prctl(NO_NEW_PRIVS, 1, 0, 0, 0) })?;
     let mut last = io::Error::from_raw_os_error(EINVAL);
-    for killable in [WAIT_KILLABLE_RECV, 0] {
+    for killable in [WAIT_KILLABLE_RECV, 0].into_iter().skip(usize::from(!killable)) {
         let flags = SPEC_ALLOW | NEW_LISTENER | killable;
         // SAFETY: `program` points at `len` instructions that live until after the call; the
         // kernel copies and checks them.

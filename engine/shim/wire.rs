@@ -20,6 +20,8 @@ pub struct Orders {
     pub listen: Vec<SocketAddr>,
     /// The filter to install; empty means none.
     pub filter: Vec<Instruction>,
+    /// Whether not to ask that trapped calls wait on when signals arrive.
+    pub restartable: bool,
 }
 
 impl Orders {
@@ -32,6 +34,7 @@ impl Orders {
         let mut orders = Orders::default();
         for line in lines {
             match line.split_once(' ')? {
+                ("without", "wait_killable") => orders.restartable = true,
                 ("listen", address) => orders.listen.push(address.parse().ok()?),
                 ("filter", numbers) => {
                     let mut numbers = numbers.split(' ');

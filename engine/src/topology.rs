@@ -13,6 +13,11 @@ pub struct Topology {
 }
 
 impl Topology {
+    /// The services' names.
+    pub fn names(&self) -> Vec<String> {
+        self.services.iter().map(|service| service.name.clone()).collect()
+    }
+
     /// A service by name.
     pub fn service(&self, name: &str) -> Option<&Service> {
         self.services.iter().find(|service| service.name == name)
@@ -27,12 +32,16 @@ impl Topology {
     }
 
     /// Whether `asker` may connect to `asked`: it depends on it, or its environment names
-    /// one of its addresses.
+    /// one of its addresses, by number or by the service's name.
     pub fn asks(&self, asker: &str, asked: &str) -> bool {
         let (Some(asker), Some(asked)) = (self.service(asker), self.service(asked)) else { return false };
+        let named = |interface: &Interface| {
+            let port = interface.addr.rsplit(':').next().unwrap_or_default();
+            let by_name = format!("{}:{port}", asked.name);
+            asker.env.iter().any(|(_, value)| value.contains(&interface.addr) || value.contains(&by_name))
+        };
         asker.name != asked.name
-            && (asker.depends_on.contains(&asked.name)
-                || asked.interfaces.iter().any(|i| asker.env.iter().any(|(_, v)| v.contains(&i.addr))))
+            && (asker.depends_on.contains(&asked.name) || asked.interfaces.iter().any(named))
     }
 
     /// The service under test: the first of [`Topology::suts`].

@@ -5,8 +5,8 @@
 
 use faultbox_engine::link::{Dial, Stream};
 use faultbox_engine::supervisor::{
-    Exit, Isolation, Launch, LaunchError, Output, OutputStream, Quiet, Running, SyscallCall, SyscallDecision,
-    SyscallPolicy, SyscallTarget, launch, launcher_main, probe_host,
+    Exit, Feature, Isolation, Launch, LaunchError, Output, OutputStream, Quiet, Running, SyscallCall,
+    SyscallDecision, SyscallPolicy, SyscallTarget, launch, launcher_main, probe_host,
 };
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -61,6 +61,7 @@ fn run_guest(words: &[&str]) {
         ["files", dir] => files(Path::new(dir)),
         ["flood"] => flood(),
         ["environment"] => environment(),
+        ["look-up", names @ ..] => names.iter().for_each(|name| println!("{name} {}", look_up(name))),
         ["resolve", address] => {
             // It asks as librdkafka and others do, with AI_ADDRCONFIG.
             let getent = Command::new("getent").args(["ahostsv4", address]).output().unwrap();
@@ -117,6 +118,15 @@ fn call(address: &str) -> String {
 
 fn write(path: &str) -> String {
     outcome(File::options().create(true).append(true).open(path).and_then(|mut file| file.write_all(b"x")))
+}
+
+/// Where a name leads, by the C library.
+fn look_up(name: &str) -> String {
+    use std::net::ToSocketAddrs;
+    match (name, 80).to_socket_addrs() {
+        Ok(found) => found.map(|address| address.ip().to_string()).collect::<Vec<_>>().join(","),
+        Err(_) => "unknown".to_owned(),
+    }
 }
 
 /// Writes to a file, a socket, a pipe and standard output.
@@ -232,6 +242,7 @@ fn runtime() -> tokio::runtime::Runtime {
 enum Needs {
     Nothing,
     Namespace,
+    Names,
     Traps,
     Both,
     TrapsAndSockets,
@@ -239,8 +250,8 @@ enum Needs {
 
 fn run_cases(words: &[&str]) -> ExitCode {
     let facts = probe_host(&me());
-    let namespaces = || facts.namespaces.clone();
-    let traps = || facts.seccomp_notify.clone().and_then(|()| facts.read_memory.clone());
+    let namespaces = || facts.has(Feature::NetworkNamespace);
+    let traps = || facts.has(Feature::Notify).and_then(|()| facts.has(Feature::ReadMemory));
     type Run = fn() -> Case;
     let cases: Vec<(&str, Needs, Run)> = vec![
         ("one_port_in_two_namespaces", Needs::Namespace, || Box::pin(one_port_in_two_namespaces())),
@@ -249,6 +260,8 @@ fn run_cases(words: &[&str]) -> ExitCode {
             Box::pin(nothing_else_is_reachable_inside())
         }),
         ("addresses_resolve_inside", Needs::Namespace, || Box::pin(addresses_resolve_inside())),
+        ("names_of_services_resolve_inside", Needs::Names, || Box::pin(names_of_services_resolve_inside())),
+        ("a_smaller_kernel_is_made_do_with", Needs::Traps, || Box::pin(a_smaller_kernel_is_made_do_with())),
         ("a_clean_start", Needs::Nothing, || Box::pin(a_clean_start())),
         ("output_is_whole_and_in_order", Needs::Nothing, || Box::pin(output_is_whole_and_in_order())),
         ("failures_to_start_say_why", Needs::Traps, || Box::pin(failures_to_start_say_why())),
@@ -289,9 +302,10 @@ fn run_cases(words: &[&str]) -> ExitCode {
         let lacking = match needs {
             Needs::Nothing => Ok(()),
             Needs::Namespace => namespaces(),
+            Needs::Names => facts.has(Feature::MountNamespace),
             Needs::Traps => traps(),
             Needs::Both => namespaces().and_then(|()| traps()),
-            Needs::TrapsAndSockets => traps().and_then(|()| facts.take_descriptor.clone()),
+            Needs::TrapsAndSockets => traps().and_then(|()| facts.has(Feature::TakeDescriptor)),
         };
         if let Err(why) = lacking {
             println!("test {name} ... skipped: {why}");
@@ -320,7 +334,7 @@ fn run_cases(words: &[&str]) -> ExitCode {
 
 /// In a namespace of its own where the host permits.
 fn plan(guest: &[&str]) -> Launch {
-    let isolation = match probe_host(&me()).namespaces {
+    let isolation = match probe_host(&me()).has(Feature::NetworkNamespace) {
         Ok(()) => Isolation::Namespace,
         Err(_) => Isolation::Shared,
     };
@@ -332,6 +346,7 @@ fn plan(guest: &[&str]) -> Launch {
         env: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
         cwd: PathBuf::from("/"),
         isolation,
+        names: Vec::new(),
         listen: Vec::new(),
         declared_ports: Vec::new(),
         families: Default::default(),
@@ -468,6 +483,58 @@ async fn nothing_else_is_reachable_inside() {
 async fn addresses_resolve_inside() {
     let mut running = launch(plan(&["resolve", "127.0.0.1"]), Arc::new(Quiet)).await.unwrap();
     assert_eq!(whole_output(&mut running).await, "127.0.0.1 true\n");
+}
+
+async fn names_of_services_resolve_inside() {
+    let mut resolving = plan(&["look-up", "db", "cache-1", "db.nowhere.invalid", "localhost"]);
+    resolving.names = vec!["db".to_owned(), "cache-1".to_owned()];
+    let mut running = launch(resolving, Arc::new(Quiet)).await.unwrap();
+    let output = whole_output(&mut running).await;
+    let mut lines = output.lines();
+    for wanted in ["db 127.0.0.1", "cache-1 127.0.0.1", "db.nowhere.invalid unknown"] {
+        assert_eq!(lines.next(), Some(wanted), "{output}");
+    }
+    assert!(lines.next().is_some_and(|line| line.contains("127.0.0.1")), "{output}");
+    // The host's own file is as it was.
+    assert_eq!(look_up("cache-1"), "unknown");
+
+    // What stands for the service is reached by its name.
+    let mut calling = plan(&["call", "db:3306"]);
+    calling.names = vec!["db".to_owned()];
+    calling.listen = vec!["127.0.0.1:3306".parse().unwrap()];
+    let mut running = launch(calling, Arc::new(Quiet)).await.unwrap();
+    answer_each(std::mem::take(&mut running.listeners)).await;
+    assert_eq!(whole_output(&mut running).await, "db:3306 upstream 3306\n");
+
+    // Files are still named as the host names them.
+    let dir = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(dir.path(), dir.path().join("here")).unwrap();
+    let wanted = std::fs::canonicalize(dir.path()).unwrap().join("data");
+    let policy = By(move |call: &SyscallCall<'_>| match &call.target {
+        SyscallTarget::File { path, .. } if *path == wanted => SyscallDecision::Errno(libc::EDQUOT),
+        _ => SyscallDecision::Continue,
+    });
+    let file = dir.path().join("here/data");
+    let mut writing = trapping(&["write", text(&file)], &["open"]);
+    writing.names = vec!["db".to_owned()];
+    let mut running = launch(writing, Arc::new(policy)).await.unwrap();
+    assert_eq!(whole_output(&mut running).await, format!("{} errno 122\n", file.display()));
+}
+
+/// Every case again on a kernel without the two modes: they change how fast, never what.
+async fn a_smaller_kernel_is_made_do_with() {
+    for without in ["wait_killable", "sync_wake_up,wait_killable,mountns"] {
+        for case in ["a_write_rule", "many_threads", "children_are", "targets_are", "a_caller_killed"] {
+            let told = Command::new(me()).arg(case).env("FAULTBOX_WITHOUT", without).output().unwrap();
+            let said = String::from_utf8_lossy(&told.stdout);
+            assert!(told.status.success() && said.contains("1 passed"), "without {without}: {said}");
+            let mode = "Err(Lack { why: \"install a filter whose calls wait on when a signal arrives";
+            assert!(said.contains(mode) && said.contains("(simulated)"), "{said}");
+        }
+    }
+    let told = Command::new(me()).arg("a_write_rule").env("FAULTBOX_WITHOUT", "notify").output().unwrap();
+    let said = String::from_utf8_lossy(&told.stdout);
+    assert!(said.contains("skipped: install a syscall filter: Invalid argument (simulated)"), "{said}");
 }
 
 async fn a_clean_start() {

@@ -55,6 +55,14 @@ fn try_run(args: &ReplayArgs) -> Result<u8, u8> {
     if let (Some(host), Depth::Rerun, false) = (&mut host, args.depth, embedded) {
         runtime.block_on(super::test::ready_containers(&plan, host))?;
     }
+    if let Some(host) = &host {
+        let rerun = args.depth == Depth::Rerun;
+        host.check_kernel(&plan, embedded, |service| match service.kind {
+            ServiceKind::Binary { .. } => true,
+            ServiceKind::Image(_) => rerun,
+            _ => false,
+        })?;
+    }
     let policy = if args.strict { Policy::Strict } else { Policy::Default };
     let mut replays = Vec::new();
     for index in cells {

@@ -6,11 +6,13 @@ use faultbox_bundle_format::redact::Redactor;
 use faultbox_engine::addresses::AddressBook;
 use faultbox_engine::clock::RunClock;
 use faultbox_engine::containers::{Engine, ImageFacts};
+use faultbox_engine::diagnosis::{self, Missing};
 use faultbox_engine::event_sink::EventSink;
 use faultbox_engine::oracle::Oracle;
 use faultbox_engine::plan::Plan;
-use faultbox_engine::runner::RunContext;
-use faultbox_engine::supervisor::{HostFacts, Isolation, probe_host};
+use faultbox_engine::runner::{RunContext, policy};
+use faultbox_engine::supervisor::{Feature, HostFacts, Isolation, probe_host, without};
+use faultbox_engine::topology::{Service, ServiceKind};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -65,20 +67,63 @@ impl Host {
     /// # Errors
     /// The exit code, where nothing can run.
     pub fn probe() -> Result<Self, u8> {
-        let launcher = std::env::current_exe().map_err(|error| {
-            notice(&format!("faultbox: its own executable cannot be found: {error}"));
-            exit_code::HOST
-        })?;
-        let facts = probe_host(&launcher);
-        if let Err(why) = &facts.namespaces {
-            notice(&format!(
-                "notice: services share this host's loopback (no network namespaces: {why}); \
-                 to enable: run as root or set kernel.unprivileged_userns_clone=1 / \
-                 kernel.apparmor_restrict_unprivileged_userns=0"
-            ));
-        }
-        let isolation = if facts.namespaces.is_ok() { Isolation::Namespace } else { Isolation::Shared };
+        let (launcher, facts) = look()?;
+        let isolation = match facts.has(Feature::NetworkNamespace) {
+            Ok(()) => Isolation::Namespace,
+            Err(_) => Isolation::Shared,
+        };
         Ok(Host { launcher, facts, isolation, engine: None, images: Vec::new() })
+    }
+
+    /// Says in which mode the services that `runs` chooses run (images as stand-ins where `embedded`),
+    /// and names what the kernel lacks for them, before the first cell.
+    ///
+    /// # Errors
+    /// The exit code, where they cannot run.
+    pub fn check_kernel(
+        &self,
+        plan: &Plan,
+        embedded: bool,
+        runs: impl Fn(&Service) -> bool,
+    ) -> Result<(), u8> {
+        let services: Vec<&Service> = plan.topology.services.iter().filter(|s| runs(s)).collect();
+        let faulted: Vec<&str> =
+            services.iter().filter(|s| traps(plan, s)).map(|s| s.name.as_str()).collect();
+        let local = services.iter().any(|service| match service.kind {
+            ServiceKind::Image(_) => embedded,
+            _ => true,
+        });
+        let mut lacking = Vec::new();
+        if local {
+            let line =
+                |missing: &Missing| format!("faultbox: no local service can be started: {}", words(missing));
+            lacking.extend(diagnosis::cannot_start(&self.facts).iter().map(line));
+        }
+        if !faulted.is_empty() {
+            let of = faulted.join(", ");
+            let line = |missing: &Missing| {
+                format!(
+                    "faultbox: the spec has syscall faults (trapped in {of}), which need {}",
+                    words(missing)
+                )
+            };
+            lacking.extend(diagnosis::cannot_trap(&self.facts).iter().map(line));
+        }
+        if !lacking.is_empty() {
+            lacking.iter().for_each(|line| notice(line));
+            return Err(exit_code::HOST);
+        }
+        if let (true, Err(lack)) = (local, self.facts.has(Feature::NetworkNamespace)) {
+            notice(&format!("notice: services share this host's loopback (no network namespaces: {lack})"));
+        } else if let (true, Err(lack)) = (local, self.facts.has(Feature::MountNamespace)) {
+            notice(&format!("notice: names of services do not resolve in their networks ({lack})"));
+        }
+        if !faulted.is_empty() {
+            for missing in diagnosis::traps_slowly(&self.facts) {
+                notice(&format!("notice: syscall faults work without {}", words(&missing)));
+            }
+        }
+        Ok(())
     }
 
     /// Addresses that fit the isolation.
@@ -116,6 +161,35 @@ impl Host {
             interrupted: host::interruption(),
         })
     }
+}
+
+/// This executable, and what the host permits.
+///
+/// # Errors
+/// The exit code, where the executable is not to be found, or a simulation is not understood.
+pub fn look() -> Result<(PathBuf, HostFacts), u8> {
+    if let Err(why) = without() {
+        notice(&format!("faultbox: {why}"));
+        return Err(exit_code::USAGE);
+    }
+    let launcher = std::env::current_exe().map_err(|error| {
+        notice(&format!("faultbox: its own executable cannot be found: {error}"));
+        exit_code::HOST
+    })?;
+    let facts = probe_host(&launcher);
+    Ok((launcher, facts))
+}
+
+/// Whether a service's syscalls are trapped because some cell could fault them.
+pub fn traps(plan: &Plan, service: &Service) -> bool {
+    let assumptions: Vec<_> = plan.cells.iter().filter_map(|cell| cell.assumption.as_deref()).collect();
+    !policy::families(&plan.topology, &assumptions, service).is_empty()
+}
+
+/// `WHAT: WHY; so SO; to enable: COMMAND`.
+fn words(missing: &Missing) -> String {
+    let Missing { what, so, lack } = missing;
+    format!("{what}: {}, so {so}; to enable: {}", lack.why, lack.enable)
 }
 
 /// The secrets that a spec names: `secret(...)` and credentials in environments.

@@ -6,7 +6,7 @@ use crate::terminal::{self, Progress, notice, say};
 use crate::{exit_code, host};
 use faultbox_bundle_format::redact::Redactor;
 use faultbox_bundle_format::{
-    Body, Ending, Header, Named, Payload, RunEnded, RunStarted, StoredFile, Verdict,
+    Blame, Body, Ending, Header, Named, Payload, RunEnded, RunStarted, StoredFile, Verdict,
 };
 use faultbox_engine::addresses::AddressBook;
 use faultbox_engine::containers::{ContainerError, Engine};
@@ -18,6 +18,7 @@ use faultbox_engine::prng;
 use faultbox_engine::runner::live::{Live, stand_in_for};
 use faultbox_engine::runner::{self, CellResult, RunContext};
 use faultbox_engine::spec::{self, LoadOptions};
+use faultbox_engine::supervisor::Feature;
 use faultbox_engine::topology::ServiceKind;
 use faultbox_recorder::Recorder;
 use std::path::{Path, PathBuf};
@@ -146,18 +147,11 @@ fn check_host(plan: &Plan, args: &TestArgs, host: &Host) -> Result<(), u8> {
             ServiceKind::Binary { .. } | ServiceKind::Mock(_) => {}
         }
     }
-    let faults_syscalls = plan.cells.iter().filter_map(|cell| cell.assumption.as_ref());
-    let faults_syscalls = faults_syscalls.flat_map(|a| a.flatten()).any(|a| !a.syscalls.is_empty());
-    if let (true, Err(why)) = (faults_syscalls, &host.facts.seccomp_notify) {
-        lacking.push(format!(
-            "the spec has syscall faults, which need seccomp user notification: {why} (Linux 5.9 or later)"
-        ));
-    }
-    if lacking.is_empty() {
-        return Ok(());
-    }
     lacking.iter().for_each(|line| notice(&format!("faultbox: {line}")));
-    Err(exit_code::HOST)
+    let kernel = host.check_kernel(plan, args.embedded, |service| {
+        matches!(service.kind, ServiceKind::Binary { .. } | ServiceKind::Image(_))
+    });
+    if lacking.is_empty() { kernel } else { Err(exit_code::HOST) }
 }
 
 /// Finds the container engine and the images, and removes what runs that were killed left; names
@@ -210,8 +204,25 @@ pub async fn ready_containers(plan: &Plan, host: &mut Host) -> Result<(), u8> {
     if !lacking.is_empty() {
         return Err(lacks(lacking));
     }
+    tell_of_closed(plan, &engine).await;
     host.engine = Some(engine);
     Ok(())
+}
+
+/// Says which containers' syscalls cannot be faulted by this user, and what that would take.
+async fn tell_of_closed(plan: &Plan, engine: &Engine) {
+    let services = plan.topology.services.iter();
+    let faulted = services.filter(|s| matches!(s.kind, ServiceKind::Image(_)) && run::traps(plan, s));
+    let faulted: Vec<&str> = faulted.map(|service| service.name.as_str()).collect();
+    if faulted.is_empty() {
+        return;
+    }
+    if let Err(lack) = engine.look_into().await {
+        let of = faulted.join(", ");
+        notice(&format!(
+            "notice: a cell that faults syscalls of the container of {of} ends in an error: {lack}"
+        ));
+    }
 }
 
 /// Whether this is a file that may be executed.
@@ -345,19 +356,18 @@ impl Session<'_> {
             journal.note("faultbox", "run", None, Body::File(stored));
         }
         let facts = &self.host.facts;
-        let yes = |result: &Result<(), String>| match result {
-            Ok(()) => "yes".to_owned(),
-            Err(why) => format!("no: {why}"),
-        };
-        let flag = |held: bool| if held { "yes".to_owned() } else { "no".to_owned() };
-        for (name, value) in [
+        let features = Feature::ALL.iter().map(|feature| {
+            let value =
+                facts.has(*feature).map_or_else(|lack| format!("no: {}", lack.why), |()| "yes".to_owned());
+            (feature.title(), value)
+        });
+        let privilege = if facts.account.uid == 0 { "root" } else { "ordinary user" };
+        let host = [
             ("kernel", facts.kernel.clone()),
-            ("network namespaces", yes(&facts.namespaces)),
-            ("seccomp user notification", yes(&facts.seccomp_notify)),
-            ("seccomp wait killable", flag(facts.wait_killable)),
-            ("seccomp synchronous wake-up", flag(facts.sync_wake_up)),
             ("architecture", std::env::consts::ARCH.to_owned()),
-        ] {
+            ("privilege", privilege.to_owned()),
+        ];
+        for (name, value) in host.into_iter().chain(features) {
             journal.note("faultbox", "run", None, Body::HostFact(Named { name: name.to_owned(), value }));
         }
         let engine = self.host.engine.iter().map(|engine| ("container engine".to_owned(), engine.describe()));
@@ -442,13 +452,21 @@ fn exit_for(results: &[CellResult], interrupted: bool) -> u8 {
     let any = |endings: &[Ending]| results.iter().any(|r| endings.contains(&r.verdict.ending));
     if results.iter().any(|r| r.setup_failed) && !interrupted {
         exit_code::HOST
-    } else if any(&[Ending::Failed, Ending::Violated, Ending::Error]) {
+    } else if any(&[Ending::Failed, Ending::Violated]) || results.iter().any(is_their_error) {
         exit_code::FAILED
+    } else if any(&[Ending::Error]) {
+        // All of them ours or the host's.
+        exit_code::HOST
     } else if any(&[Ending::Inconclusive]) || interrupted {
         exit_code::INCONCLUSIVE
     } else {
         exit_code::OK
     }
+}
+
+/// An error that is not Faultbox's or the host's.
+fn is_their_error(result: &CellResult) -> bool {
+    result.verdict.ending == Ending::Error && result.verdict.blame != Blame::Faultbox
 }
 
 /// A digest in hexadecimal.

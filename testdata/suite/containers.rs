@@ -16,7 +16,7 @@ fn lines(output: &Output) -> Vec<String> {
 }
 
 /// Whether containers can be tested here, with these images (as `testdata/images/build` names them).
-fn ready(images: &[&str]) -> bool {
+pub fn ready(images: &[&str]) -> bool {
     let answers = Command::new("docker").arg("version").output().is_ok_and(|output| output.status.success());
     let built = answers
         && Command::new(repository("testdata/images/build")).args(images).status().is_ok_and(|s| s.success());

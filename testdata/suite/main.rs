@@ -9,6 +9,7 @@
 mod architecture;
 mod chapter;
 mod containers;
+mod doctor;
 mod go;
 mod mistakes;
 mod mutations;

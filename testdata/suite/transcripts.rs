@@ -81,6 +81,7 @@ fn normal(text: &str, folder: &Path) -> String {
     let plain: &[(&str, &str)] = &[
         // A host without network namespaces says so; everything else is the same there.
         (r"(?m)^2> notice: services share this host's loopback.*\n", ""),
+        (r"(?m)^2> notice: (names of services do not resolve|syscall faults work without) .*\n", ""),
         // What the service prints is its own business, but for the line with which it gives up.
         (r"(?m)^.* says: .*\n", ""),
         (r#"(?m)^    \{"time":"[^"]*","level":"\w+","message":"(?:[^c"]|ca[^n"])[^"]*".*\n"#, ""),
@@ -92,7 +93,10 @@ fn normal(text: &str, folder: &Path) -> String {
         (r"at byte \d+", "at byte #"),
         (r"\d+ entries, \d+ payloads", "# entries, # payloads"),
         (r"(?m)^(  not shown: )\d+( .*, )\d+( .*, )\d+( .*)$", "$1#$2#$3#$4"),
-        (r"(?m)^  (kernel|network namespaces|seccomp .*|architecture): .*$", "  $1: <host>"),
+        (
+            r"(?m)^  (kernel|\w+ namespaces|seccomp .*|architecture|privilege|(?:memory|descriptors) of services): .*$",
+            "  $1: <host>",
+        ),
         (r"(: (?:GET|POST) \S+) \{.*, answered", "$1 {...}, answered"),
         (r", \d+ repeated requests?", ""),
     ];

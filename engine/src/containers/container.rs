@@ -152,6 +152,8 @@ impl Door {
         let open = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode));
         open(dir, 0o755).map_err(failed)?;
         let shim = dir.join("shim");
+        // One that a container before this one used: it is read-only, also for us unless we are root.
+        let _ = std::fs::remove_file(&shim);
         std::fs::write(&shim, supervisor::SHIM).and_then(|()| open(&shim, 0o555)).map_err(failed)?;
         let path = dir.join("control");
         // One that a container before this one used.

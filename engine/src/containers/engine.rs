@@ -3,6 +3,7 @@
 //! Contract: talks to one endpoint, named in every error. Removes only what carries our label, and
 //! of that only what belongs to a run that has ended, unless it is told to remove everything.
 
+use super::access::{endpoint, way_in};
 use super::{ContainerError, LABEL, LABEL_IMAGE, LABEL_OWNER, LABEL_REALLY, LABEL_SERVICE, words};
 use bollard::Docker;
 use bollard::query_parameters::{
@@ -14,8 +15,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Where Docker listens unless `DOCKER_HOST` says otherwise.
-const USUAL: &str = "unix:///var/run/docker.sock";
 /// How long an engine may take to begin its answer. (Starting a container under load is slow.)
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How long a removed container may take to be gone.
@@ -78,11 +77,17 @@ impl Engine {
     /// # Errors
     /// When nothing answers there.
     pub async fn connect() -> Result<Arc<Engine>, ContainerError> {
-        let endpoint = std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty());
-        let endpoint = endpoint.unwrap_or_else(|| USUAL.to_owned());
+        let endpoint = endpoint();
+        // What the system says about the socket is plainer than what the client makes of it.
+        way_in(&endpoint).await.map_err(|lack| ContainerError::NoEngine {
+            endpoint: endpoint.clone(),
+            why: lack.why,
+            enable: lack.enable,
+        })?;
         let none = |error: bollard::errors::Error| ContainerError::NoEngine {
             endpoint: endpoint.clone(),
             why: words(&error),
+            enable: super::access::start(),
         };
         let docker = Docker::connect_with_host(&endpoint).map_err(none)?.with_timeout(PATIENCE);
         let docker = docker.negotiate_version().await.map_err(none)?;
@@ -93,6 +98,19 @@ impl Engine {
     /// `20.10.24 at unix:///var/run/docker.sock`.
     pub fn describe(&self) -> String {
         format!("{} at {}", self.version, self.endpoint)
+    }
+
+    /// Whether this user can look into the processes of its containers.
+    ///
+    /// # Errors
+    /// What it would take.
+    pub async fn look_into(&self) -> Result<(), crate::supervisor::Lack> {
+        super::access::look_into(&self.endpoint).await
+    }
+
+    /// Its version.
+    pub fn version(&self) -> &str {
+        &self.version
     }
 
     pub(super) fn owner(&self) -> &str {

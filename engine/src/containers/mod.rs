@@ -4,7 +4,7 @@
 //! Docker's usual socket): images, labels, what earlier runs left; [`Container`] is one service:
 //! created with the [shim](crate::supervisor::SHIM) as its first program, it is
 //! supervised from then on as a local service is; `keep` puts a reused service back to its state
-//! just after `seed`.
+//! just after `seed`; `access` tells what this user may do with the engine.
 //!
 //! Contract:
 //! - The way into a container, and the listeners for what it asks for, are sockets that the shim
@@ -19,10 +19,12 @@
 //! Not modelled: `build=`, `remote=`, engines on another machine or in a virtual machine (the
 //! shim's socket must be reachable), containers kept after the run, `cwd` in containers.
 
+mod access;
 mod container;
 mod engine;
 pub mod keep;
 
+pub use access::{EngineFacts, survey};
 pub use container::{Container, StartContainer};
 pub use engine::{Engine, ImageFacts, Removed};
 
@@ -44,13 +46,15 @@ const LABEL_REALLY: &str = "faultbox.really";
 pub enum ContainerError {
     /// Nothing answers.
     #[error(
-        "no container engine answers at {endpoint} ({why}); start one, set DOCKER_HOST, or run stand-ins with --embedded"
+        "no container engine answers at {endpoint} ({why}); to enable: {enable}; or set DOCKER_HOST, or run stand-ins with --embedded"
     )]
     NoEngine {
         /// Where one was looked for.
         endpoint: String,
         /// What the attempt said.
         why: String,
+        /// The command that would help.
+        enable: String,
     },
     /// The engine said no.
     #[error("the container engine could not {what}: {why}")]

@@ -345,6 +345,7 @@ impl Live {
             env: service.env.clone(),
             cwd: data,
             isolation: self.run.isolation,
+            names: cell.plan.topology.names(),
             listen: Vec::new(),
             declared_ports: vec![interface.port],
             families: policy::families(&cell.plan.topology, &assumptions, service),
@@ -373,6 +374,12 @@ impl Live {
                 Some(fault) => format!("{name}: aborted ({exit}) after an injected {fault}; it starts anew"),
                 None => format!("{name}: ended unasked ({exit}); it starts anew"),
             });
+            hosted.end().await;
+            let _ = std::fs::remove_dir_all(self.run.dir.join(name));
+            return None;
+        }
+        if hosted.running().trouble().is_some() {
+            // That was this cell's; the next one gets a supervisor that knows nothing of it.
             hosted.end().await;
             let _ = std::fs::remove_dir_all(self.run.dir.join(name));
             return None;

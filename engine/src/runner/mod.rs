@@ -517,6 +517,7 @@ async fn start_local(
         env: service.env.clone(),
         cwd: service.cwd.clone().unwrap_or(dir),
         isolation: cell.run.isolation,
+        names: topology.names(),
         listen: if isolated { asked.iter().map(|(_, addr)| *addr).collect() } else { Vec::new() },
         declared_ports: service.interfaces.iter().map(|i| i.port).collect(),
         families: policy::families(topology, &assumptions, service),

@@ -3,6 +3,7 @@
 //!
 //! Contract: a message arrives whole or not at all; the end of the other side is `None`.
 
+use super::features::{Feature, Refused};
 use super::running::Exit;
 use super::sys;
 use nix::errno::Errno;
@@ -69,14 +70,7 @@ pub(super) enum Report {
 
 /// What a launcher found out about the host.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Probed {
-    pub namespaces: Result<(), String>,
-    pub seccomp_notify: Result<(), String>,
-    pub wait_killable: bool,
-    pub sync_wake_up: bool,
-    pub read_memory: Result<(), String>,
-    pub take_descriptor: Result<(), String>,
-}
+pub(super) struct Probed(pub Vec<(Feature, Result<(), Refused>)>);
 
 /// What to launch.
 #[derive(Debug, Serialize, Deserialize)]
@@ -86,6 +80,8 @@ pub(super) struct Config {
     pub env: Vec<(String, String)>,
     pub cwd: OsString,
     pub isolated: bool,
+    /// Names that lead to loopback, where it is isolated.
+    pub names: Vec<String>,
     pub listen: Vec<SocketAddr>,
     /// Numbers of the syscalls to trap.
     pub trap: Vec<u32>,

@@ -8,12 +8,24 @@
 //! Not done by libseccomp: the loading ([`super::sys::install_filter`]). Its 2.5 knows neither
 //! `WAIT_KILLABLE_RECV` nor how to hand the program to another process.
 
-use super::sys::Instruction;
+use super::features::{Feature, refuse};
+use super::sys::{self, Instruction};
 use libseccomp::error::SeccompError;
 use libseccomp::{ScmpAction, ScmpFilterContext, ScmpSyscall};
 use nix::errno::Errno;
 use std::fs::File;
 use std::io::{Read, Seek};
+use std::os::fd::OwnedFd;
+
+/// Puts a filter that traps these syscalls on this thread. Gives its listener, and whether trapped
+/// calls wait on when signals arrive.
+///
+/// # Errors
+/// When the program cannot be written, or the kernel refuses it.
+pub(super) fn install(trap: &[u32]) -> nix::Result<(OwnedFd, bool)> {
+    refuse(Feature::Notify)?;
+    sys::install_filter(&program(trap)?, refuse(Feature::WaitKillable).is_ok())
+}
 
 /// The program that traps these syscalls.
 ///

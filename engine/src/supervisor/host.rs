@@ -4,53 +4,113 @@
 //! answer would have said is an error that says so.
 
 use super::channel::{Channel, Command, Probed, Report};
+use super::features::{Feature, Lack, Refused, SETTINGS, explain, without};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
+use nix::unistd::{Group, User, getegid, geteuid, getgroups};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Stdio;
 
-/// What this host permits.
+/// What this host permits this user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostFacts {
-    /// Whether a service can have a network namespace of its own; else why not, and what would
-    /// enable it.
-    pub namespaces: Result<(), String>,
-    /// Whether syscalls can be trapped; else why not.
-    pub seccomp_notify: Result<(), String>,
-    /// Whether a trapped call waits on when a signal arrives (Linux 5.19; else Go programs
-    /// repeat trapped calls).
-    pub wait_killable: bool,
-    /// Whether the fast wake-up works (Linux 6.6).
-    pub sync_wake_up: bool,
-    /// Whether an address can be read from a service's memory; else why not.
-    pub read_memory: Result<(), String>,
-    /// Whether the supervisor can act on a service's sockets (needed for declared ports where
-    /// there are no namespaces); else why not.
-    pub take_descriptor: Result<(), String>,
     /// The kernel's release.
     pub kernel: String,
+    /// Who asks.
+    pub account: Account,
+    /// The settings that decide about features, as far as the host has them.
+    pub settings: BTreeMap<String, String>,
+    /// What is left out on purpose.
+    pub simulated: Vec<Feature>,
+    features: BTreeMap<Feature, Result<(), Lack>>,
+}
+
+/// A user and their groups.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Account {
+    /// The user's number.
+    pub uid: u32,
+    /// Their name, where they have one.
+    pub name: Option<String>,
+    /// Names of their groups; numbers where a group has none.
+    pub groups: Vec<String>,
+}
+
+impl HostFacts {
+    /// Facts as a probe would have found them.
+    pub fn new(account: Account, features: BTreeMap<Feature, Result<(), Lack>>) -> Self {
+        let (kernel, settings, simulated) = Default::default();
+        HostFacts { kernel, account, settings, simulated, features }
+    }
+
+    /// Whether the feature is there.
+    ///
+    /// # Errors
+    /// Why it is not, and what would enable it.
+    pub fn has(&self, feature: Feature) -> Result<(), Lack> {
+        let unknown =
+            || Err(Lack { why: "it was not tried".to_owned(), enable: "faultbox doctor".to_owned() });
+        self.features.get(&feature).cloned().unwrap_or_else(unknown)
+    }
+
+    /// Those of these features that are not there.
+    pub fn lacks(&self, features: &[Feature]) -> Vec<(Feature, Lack)> {
+        features.iter().filter_map(|feature| Some((*feature, self.has(*feature).err()?))).collect()
+    }
 }
 
 /// Finds out what this host permits, by having `launcher` really try. Blocks for some
 /// milliseconds.
 pub fn probe_host(launcher: &Path) -> HostFacts {
-    let probed = ask(launcher).unwrap_or_else(|why| Probed {
-        namespaces: Err(why.clone()),
-        seccomp_notify: Err(why.clone()),
-        wait_killable: false,
-        sync_wake_up: false,
-        read_memory: Err(why.clone()),
-        take_descriptor: Err(why),
+    let settings: BTreeMap<String, String> =
+        SETTINGS.iter().filter_map(|name| Some(((*name).to_owned(), setting(name)?))).collect();
+    let probed = ask(launcher).unwrap_or_else(|why| {
+        let refused = Refused { why, errno: 0 };
+        Probed(Feature::ALL.iter().map(|feature| (*feature, Err(refused.clone()))).collect())
     });
-    HostFacts {
-        namespaces: probed.namespaces,
-        seccomp_notify: probed.seccomp_notify,
-        wait_killable: probed.wait_killable,
-        sync_wake_up: probed.sync_wake_up,
-        read_memory: probed.read_memory,
-        take_descriptor: probed.take_descriptor,
-        kernel: kernel_release(),
+    let simulated: Vec<Feature> = without().iter().flatten().copied().collect();
+    let told = |feature: Feature, refused: Refused| {
+        let mut lack = explain(feature, &refused, &settings);
+        // An ordinary user has the other namespaces by way of a user namespace.
+        let by_way_of: &[Feature] = match feature {
+            Feature::NetworkNamespace => &[Feature::UserNamespace],
+            Feature::MountNamespace => &[Feature::UserNamespace, Feature::NetworkNamespace],
+            _ => &[],
+        };
+        if simulated.contains(&feature) || by_way_of.iter().any(|way| simulated.contains(way)) {
+            lack.why.push_str(" (simulated)");
+        }
+        (feature, Err(lack))
+    };
+    let found = probed.0.into_iter().map(|(feature, result)| match result {
+        Ok(()) => (feature, Ok(())),
+        Err(refused) => told(feature, refused),
+    });
+    let features = found.collect();
+    HostFacts { kernel: kernel_release(), account: account(), settings, simulated, features }
+}
+
+fn account() -> Account {
+    let uid = geteuid();
+    let mut groups = getgroups().unwrap_or_default();
+    if !groups.contains(&getegid()) {
+        groups.insert(0, getegid());
     }
+    let name = |group: nix::unistd::Gid| {
+        let known = Group::from_gid(group).ok().flatten();
+        known.map_or_else(|| group.to_string(), |known| known.name)
+    };
+    Account {
+        uid: uid.as_raw(),
+        name: User::from_uid(uid).ok().flatten().map(|user| user.name),
+        groups: groups.into_iter().map(name).collect(),
+    }
+}
+
+fn setting(name: &str) -> Option<String> {
+    let text = std::fs::read_to_string(format!("/proc/sys/{}", name.replace('.', "/"))).ok()?;
+    Some(text.trim().to_owned())
 }
 
 fn ask(launcher: &Path) -> Result<Probed, String> {

@@ -14,7 +14,7 @@
 
 use super::channel::{Channel, Command, Config, Report};
 use super::running::Exit;
-use super::{filter, network, probe, sys};
+use super::{filter, names, network, probe, sys};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
@@ -68,6 +68,9 @@ fn run() -> StepResult<()> {
     let socket =
         std::io::stdin().as_fd().try_clone_to_owned().step(|| "take the control socket".to_owned())?;
     let control = Channel::over(socket);
+    // With capabilities on the executable its `/proc` files would be root's, and no user namespace
+    // could be mapped. (Nobody else may look into us then either.)
+    let _ = prctl::set_dumpable(true);
     let null =
         File::options().read(true).write(true).open("/dev/null").step(|| "open /dev/null".to_owned())?;
     dup2_stdin(&null).step(|| "set standard input".to_owned())?;
@@ -95,6 +98,8 @@ fn serve(control: &Channel, files: Vec<OwnedFd>, null: &File) -> StepResult<()> 
     let config = read_config(files)?;
     if config.isolated {
         network::enter()?;
+        // Where that is refused, the probe has said so before the first cell; addresses work.
+        let _ = names::enter(&config.names);
     }
     for some in network::listen(&config.listen)?.chunks(64) {
         let descriptors: Vec<BorrowedFd<'_>> = some.iter().map(AsFd::as_fd).collect();
@@ -228,7 +233,7 @@ fn execute_filtered(image: Image, handoff: Channel) -> ! {
         sys::exit_now(127);
     }
     let installed = prctl::set_no_new_privs()
-        .and_then(|()| sys::install_filter(&filter::program(&image.trap)?))
+        .and_then(|()| filter::install(&image.trap))
         .map(|(listener, _)| Arc::new(listener))
         .step(|| "install the syscall filter".to_owned());
     // Kept here so that no `close` is made under the filter.

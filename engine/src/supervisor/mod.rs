@@ -4,8 +4,8 @@
 //! (`channel`); that process ([`launcher_main`], `launcher`) enters a network namespace,
 //! creates the listeners for the service's upstreams there, forks the service and stays as
 //! its *helper*; `filter` is the program that traps the planned syscalls (`calls`), `notify`
-//! answers them by a [`SyscallPolicy`] about the target that `target` resolved; `host` tells
-//! what this machine permits. All `unsafe` is in `sys`.
+//! answers them by a [`SyscallPolicy`] about the target that `target` resolved; `features`
+//! and `host` tell what this machine permits, and how to simulate a smaller one. All `unsafe` is in `sys`.
 //!
 //! A container's service has no launcher: the shim (`engine/shim`) is its first program, and
 //! [`adopt`] takes it on from there.
@@ -20,16 +20,18 @@
 //! - Works as root and as an ordinary user.
 //!
 //! Not modelled: 32-bit and x32 syscalls (never trapped), the peer of `sendmsg`, a result other
-//! than an errno, names of services as host names inside a namespace. A rule about `read` or
+//! than an errno. A rule about `read` or
 //! `write` cannot be decided in the filter program (it sees numbers, not kinds of files), so
 //! trapped families cost a round trip also on sockets. Where the kernel is older than 5.19, a
 //! signal restarts a trapped call, which is then decided anew.
 
 mod calls;
 mod channel;
+mod features;
 mod filter;
 mod host;
 mod launcher;
+mod names;
 mod network;
 mod notify;
 mod policy;
@@ -43,10 +45,12 @@ mod target;
 mod wire;
 
 pub use calls::{errno_by_name, errno_name, families, family_calls};
-pub use host::{HostFacts, probe_host};
+pub use features::{Feature, Lack, Refused, SETTINGS, WITHOUT, explain, parse_without, without};
+pub use host::{Account, HostFacts, probe_host};
 pub use launcher::launcher_main;
 pub use policy::{Quiet, SyscallCall, SyscallDecision, SyscallPolicy, SyscallTarget};
 pub use running::{Adopt, Exit, LaunchError, Output, OutputStream, Running, adopt, launch};
+pub use target::may_look_into;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -84,6 +88,8 @@ pub struct Launch {
     pub cwd: PathBuf,
     /// Its network.
     pub isolation: Isolation,
+    /// Names that lead to loopback inside its network, where the host permits that.
+    pub names: Vec<String>,
     /// Addresses on which listeners are made inside its network, for its upstreams.
     pub listen: Vec<SocketAddr>,
     /// Ports that it binds itself. With [`Isolation::Shared`] each is bound on a port that the

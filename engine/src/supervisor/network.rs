@@ -3,6 +3,7 @@
 //! Contract: as root a network namespace alone; else together with a user namespace in which
 //! the user keeps their own ids. Every port is free there, those below 1024 too.
 
+use super::features::{Feature, refuse};
 use super::launcher::{Step, StepResult};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
@@ -13,9 +14,10 @@ use std::os::fd::OwnedFd;
 
 /// Moves this process (of one thread) into a new network namespace with loopback up.
 pub(super) fn enter() -> StepResult<()> {
+    refuse(Feature::NetworkNamespace).step(|| "enter a network namespace".to_owned())?;
     match unshare(CloneFlags::CLONE_NEWNET) {
         Ok(()) => {}
-        Err(Errno::EPERM) => enter_as_user()?,
+        Err(Errno::EPERM) => enter_user_namespace(CloneFlags::CLONE_NEWNET)?,
         Err(errno) => return Err(("enter a network namespace".to_owned(), errno)),
     }
     super::sys::loopback_up().step(|| "bring loopback up in the network namespace".to_owned())?;
@@ -25,10 +27,13 @@ pub(super) fn enter() -> StepResult<()> {
     Ok(())
 }
 
-fn enter_as_user() -> StepResult<()> {
+/// Moves this process (of one thread) into a new user namespace, and into `more` with it.
+pub(super) fn enter_user_namespace(more: CloneFlags) -> StepResult<()> {
     let (user, group) = (geteuid(), getegid());
-    unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET)
-        .step(|| "enter a user and network namespace".to_owned())?;
+    let network = if more.contains(CloneFlags::CLONE_NEWNET) { "user and network" } else { "user" };
+    refuse(Feature::UserNamespace)
+        .and_then(|()| unshare(CloneFlags::CLONE_NEWUSER | more))
+        .step(|| format!("enter a {network} namespace"))?;
     let write = |file: &str, text: String| {
         std::fs::write(format!("/proc/self/{file}"), text)
             .step(|| format!("write {file} of the user namespace"))

@@ -11,6 +11,7 @@ use super::sys::{Notification, Notifier, Response, Wait};
 use super::{SyscallCall, SyscallDecision, SyscallPolicy, target};
 use nix::errno::Errno;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -73,6 +74,8 @@ pub(super) struct Supervisor {
     pub policy: Arc<dyn SyscallPolicy>,
     pub remap: Arc<Remap>,
     pub runtime: tokio::runtime::Handle,
+    /// The mount namespaces that show the host's files under the host's names.
+    pub homes: Vec<PathBuf>,
     /// Turns true when the service is being stopped: nothing is held up any more.
     pub calm: watch::Receiver<bool>,
     /// What went wrong with the supervision itself.
@@ -148,12 +151,13 @@ impl Supervisor {
         if target::is_forbidden(notification.tid) {
             // Whatever the rules say, nobody could tell what the call is about.
             self.note(format!(
-                "the syscalls of '{}' cannot be looked at: its process is another user's; run as root",
+                "the syscalls of '{}' cannot be looked at: its process is another user's; \
+                 `faultbox doctor` says what it takes",
                 self.service
             ));
             return Some(SyscallDecision::Continue);
         }
-        let target = target::resolve(trapped.call, notification);
+        let target = target::resolve(trapped.call, notification, &self.homes);
         if !self.notifier.valid(notification.id) {
             return None;
         }

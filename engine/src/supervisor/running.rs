@@ -7,10 +7,11 @@
 //! owner's business ([`adopt`]).
 
 use super::channel::{Channel, Command, Config, Report};
+use super::features::{Feature, refuse};
 use super::notify::{Supervisor, Traps};
 use super::remap::Remap;
 use super::sys::Notifier;
-use super::{Isolation, Launch, SyscallPolicy, filter};
+use super::{Isolation, Launch, SyscallPolicy, filter, target};
 use crate::link::{BoxFuture, Dial, Stream};
 use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -172,6 +173,7 @@ pub async fn launch(launch: Launch, policy: Arc<dyn SyscallPolicy>) -> Result<Ru
         started: Some(tell),
         listeners: Vec::new(),
         pid: None,
+        helper: Some(child.id()),
     };
     let name = format!("helper of {service}");
     std::thread::Builder::new()
@@ -214,7 +216,10 @@ pub async fn adopt(
     };
     let traps = Traps::of(&adopt.families, false).map_err(LaunchError::UnknownFamily)?;
     let numbers = traps.numbers();
-    let filter = if numbers.is_empty() { Ok(Vec::new()) } else { filter::program(&numbers) };
+    let filter = match numbers.is_empty() {
+        true => Ok(Vec::new()),
+        false => refuse(Feature::Notify).and_then(|()| filter::program(&numbers)),
+    };
     let filter = filter.map_err(|errno| broken("write the filter", &errno))?;
     let control = Channel::over(shim);
     let orders = orders(&adopt.listen, &filter);
@@ -230,6 +235,7 @@ pub async fn adopt(
         started: Some(tell),
         listeners: Vec::new(),
         pid: None,
+        helper: None,
     };
     std::thread::Builder::new()
         .name(format!("shim of {service}"))
@@ -246,6 +252,9 @@ pub async fn adopt(
 /// The shim's first message.
 fn orders(listen: &[SocketAddr], filter: &[super::sys::Instruction]) -> String {
     let mut text = String::from("orders 1\n");
+    if refuse(Feature::WaitKillable).is_err() {
+        text.push_str("without wait_killable\n");
+    }
     for address in listen {
         text.push_str(&format!("listen {address}\n"));
     }
@@ -293,6 +302,7 @@ fn config(launch: &Launch, traps: &Traps) -> io::Result<OwnedFd> {
         env: launch.env.clone(),
         cwd: launch.cwd.clone().into(),
         isolated: launch.isolation == Isolation::Namespace,
+        names: launch.names.clone(),
         listen: launch.listen.clone(),
         trap: traps.numbers(),
     };
@@ -332,6 +342,8 @@ struct Attendant {
     started: Option<oneshot::Sender<Result<Started, LaunchError>>>,
     listeners: Vec<TcpListener>,
     pid: Option<i32>,
+    /// The helper's process on this host, where it is one of ours.
+    helper: Option<u32>,
 }
 
 impl Attendant {
@@ -410,6 +422,12 @@ impl Attendant {
             traps: self.traps.clone(),
             policy: self.policy.clone(),
             remap: self.shared.remap.clone(),
+            // A local service differs in its names of services only (`names`).
+            homes: [Some(std::process::id()), self.helper]
+                .into_iter()
+                .flatten()
+                .filter_map(target::mounts)
+                .collect(),
             runtime: self.runtime.clone(),
             calm: self.shared.calm.subscribe(),
             trouble: self.shared.trouble.clone(),
@@ -583,8 +601,15 @@ mod tests {
         let numbers: Vec<_> = filter.iter().map(|i| (i.code, i.if_true, i.if_false, i.operand)).collect();
         assert_eq!(understood.filter, numbers);
         assert_eq!(wire::Orders::parse(&orders(&[], &[])), Some(wire::Orders::default()));
-        for text in ["", "orders 2\n", "orders 1\nfilter 1 2 3\n", "orders 1\nlisten here\n", "orders 1\nx\n"]
-        {
+        assert!(wire::Orders::parse("orders 1\nwithout wait_killable\n").unwrap().restartable);
+        for text in [
+            "",
+            "orders 2\n",
+            "orders 1\nwithout x\n",
+            "orders 1\nfilter 1 2 3\n",
+            "orders 1\nlisten here\n",
+            "orders 1\nx\n",
+        ] {
             assert_eq!(wire::Orders::parse(text), None, "{text}");
         }
     }

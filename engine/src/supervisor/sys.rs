@@ -3,6 +3,7 @@
 //! Contract: every function here is safe to call with any arguments; descriptors come and go
 //! as owned values.
 
+use super::features::{Feature, refuse};
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use std::io::IoSliceMut;
@@ -171,8 +172,9 @@ pub(super) fn loopback_second_address() -> nix::Result<()> {
 }
 
 /// Puts a filter program on this thread (and all that it starts) and returns the listener of its
-/// notifications, and whether trapped calls wait on when signals arrive.
-pub(super) fn install_filter(program: &[Instruction]) -> nix::Result<(OwnedFd, bool)> {
+/// notifications, and whether trapped calls wait on when signals arrive (asked for by `killable`,
+/// where the kernel can).
+pub(super) fn install_filter(program: &[Instruction], killable: bool) -> nix::Result<(OwnedFd, bool)> {
     let mut instructions: Vec<libc::sock_filter> = program
         .iter()
         .map(|i| libc::sock_filter { code: i.code, jt: i.if_true, jf: i.if_false, k: i.operand })
@@ -181,7 +183,8 @@ pub(super) fn install_filter(program: &[Instruction]) -> nix::Result<(OwnedFd, b
     let program = libc::sock_fprog { len, filter: instructions.as_mut_ptr() };
     let always = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
     let mut last = Errno::EINVAL;
-    for killable in [libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, 0] {
+    let flags = [libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, 0];
+    for killable in flags.into_iter().skip(usize::from(!killable)) {
         // SAFETY: `program` points at `len` instructions that live until after the call; the
         // kernel copies and checks them.
         let result = unsafe {
@@ -206,6 +209,7 @@ mod raw {
     nix::ioctl_readwrite!(receive, b'!', 0, libc::seccomp_notif);
     nix::ioctl_readwrite!(send, b'!', 1, libc::seccomp_notif_resp);
     nix::ioctl_write_ptr!(id_valid, b'!', 2, u64);
+    nix::ioctl_write_ptr!(add_descriptor, b'!', 3, libc::seccomp_notif_addfd);
     // The flags are passed by value, although the number says pointer.
     nix::ioctl_write_int_bad!(set_flags, nix::request_code_write!(b'!', 4, size_of::<u64>()));
 }
@@ -235,6 +239,7 @@ impl Notifier {
     /// Asks for the fast wake-up: caller and supervisor take turns on one CPU.
     pub(super) fn sync_wake_up(&self) -> nix::Result<()> {
         const SYNC_WAKE_UP: libc::c_int = 1;
+        refuse(Feature::SyncWakeUp)?;
         // SAFETY: takes an integer; a listener of another kind answers EINVAL or ENOTTY.
         unsafe { raw::set_flags(self.listener.as_raw_fd(), SYNC_WAKE_UP) }.map(drop)
     }
@@ -272,21 +277,45 @@ impl Notifier {
         unsafe { raw::id_valid(self.listener.as_raw_fd(), &id) }.is_ok()
     }
 
+    /// Puts a descriptor into the process of a trapped call, which closes it when it executes.
+    pub(super) fn add_descriptor(&self, id: u64, descriptor: BorrowedFd<'_>) -> nix::Result<()> {
+        let request = libc::seccomp_notif_addfd {
+            id,
+            flags: 0,
+            srcfd: descriptor.as_raw_fd().cast_unsigned(),
+            newfd: 0,
+            newfd_flags: libc::O_CLOEXEC.cast_unsigned(),
+        };
+        // SAFETY: the kernel reads exactly the struct whose size is part of the number.
+        unsafe { raw::add_descriptor(self.listener.as_raw_fd(), &request) }.map(drop)
+    }
+
     /// Answers a trapped call. That its caller is gone meanwhile is no error.
     pub(super) fn respond(&self, id: u64, response: Response) {
+        let _ = self.try_respond(id, response);
+    }
+
+    /// Answers a trapped call; says what the kernel does.
+    pub(super) fn try_respond(&self, id: u64, response: Response) -> nix::Result<()> {
         let (error, flags) = match response {
             Response::Continue => (0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32),
             Response::Success => (0, 0),
             Response::Errno(errno) => (-errno, 0),
         };
         let mut answer = libc::seccomp_notif_resp { id, val: 0, error, flags };
-        // SAFETY: the kernel reads exactly the struct whose size is part of the number.
-        while unsafe { raw::send(self.listener.as_raw_fd(), &mut answer) } == Err(Errno::EINTR) {}
+        loop {
+            // SAFETY: the kernel reads exactly the struct whose size is part of the number.
+            match unsafe { raw::send(self.listener.as_raw_fd(), &mut answer) } {
+                Err(Errno::EINTR) => {}
+                sent => return sent.map(drop),
+            }
+        }
     }
 }
 
 /// A duplicate of descriptor `fd` of the process `pid`.
 pub(super) fn take_descriptor(pid: i32, fd: i32) -> nix::Result<OwnedFd> {
+    refuse(Feature::TakeDescriptor)?;
     // SAFETY: two integers; the kernel returns a new descriptor or an error.
     let pidfd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
     // SAFETY: the descriptor is new and only we know it.

@@ -8,6 +8,7 @@
 //! where the call usually does).
 
 use super::calls::{Call, Shape};
+use super::features::{Feature, refuse};
 use super::policy::SyscallTarget;
 use super::sys::Notification;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
@@ -25,15 +26,18 @@ const LONGEST_PATH: usize = 4096;
 const LONGEST_ADDRESS: usize = 128;
 
 /// What the call is about.
-pub(super) fn resolve(call: &Call, notification: &Notification) -> SyscallTarget {
+///
+/// `homes` are the mount namespaces (as `/proc` links to them) that show the host's files under the
+/// host's names.
+pub(super) fn resolve(call: &Call, notification: &Notification, homes: &[PathBuf]) -> SyscallTarget {
     let tid = notification.tid;
     let arg = |index: usize| notification.args.get(index).copied().unwrap_or(0);
     // A descriptor is the low half of its register.
     let fd = |index: usize| arg(index) as u32 as i32;
     match call.shape {
         Shape::Fd(at) => descriptor(tid, fd(at)),
-        Shape::Path(at, follow) => path(tid, libc::AT_FDCWD, arg(at), follow),
-        Shape::PathAt(dir, at, follow) => path(tid, fd(dir), arg(at), follow),
+        Shape::Path(at, follow) => path(tid, libc::AT_FDCWD, arg(at), follow, homes),
+        Shape::PathAt(dir, at, follow) => path(tid, fd(dir), arg(at), follow, homes),
         Shape::Address(at, len) => address(tid, arg(at), arg(len)),
         Shape::Send(at, _) if arg(at) == 0 => descriptor(tid, fd(0)),
         Shape::Send(at, len) => address(tid, arg(at), arg(len)),
@@ -44,8 +48,17 @@ pub(super) fn resolve(call: &Call, notification: &Notification) -> SyscallTarget
 /// Whether this process may look at the thread: its descriptors and memory. (Another user's, or
 /// one with more privileges, it may not.) A thread that is gone is not forbidden.
 pub(super) fn is_forbidden(tid: u32) -> bool {
-    let looked = fs::read_link(format!("/proc/{tid}/cwd"));
-    looked.is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+    let denied = |error: std::io::Error| error.kind() == std::io::ErrorKind::PermissionDenied;
+    // The right to trace it opens its links and memory; its descriptors stand in a folder that
+    // is its user's alone.
+    fs::read_link(format!("/proc/{tid}/cwd")).is_err_and(denied)
+        || fs::symlink_metadata(format!("/proc/{tid}/fd/0")).is_err_and(denied)
+        || refuse(Feature::ReadMemory).is_err()
+}
+
+/// Whether this process may look at another one: its descriptors and memory.
+pub fn may_look_into(pid: u32) -> bool {
+    !is_forbidden(pid)
 }
 
 /// What descriptor `fd` of the thread is.
@@ -73,7 +86,7 @@ fn descriptor(tid: u32, fd: i32) -> SyscallTarget {
 }
 
 /// The file that a path in the thread's memory names.
-fn path(tid: u32, dir: i32, at: u64, follow: bool) -> SyscallTarget {
+fn path(tid: u32, dir: i32, at: u64, follow: bool, homes: &[PathBuf]) -> SyscallTarget {
     let Some(name) = read_string(tid, at) else { return SyscallTarget::None };
     if name.is_empty() {
         // AT_EMPTY_PATH: the descriptor itself.
@@ -89,7 +102,7 @@ fn path(tid: u32, dir: i32, at: u64, follow: bool) -> SyscallTarget {
     };
     let Ok(base) = base else { return SyscallTarget::None };
     let joined = own_proc(tid, &base.join(name));
-    if elsewhere(tid) {
+    if elsewhere(tid, homes) {
         return in_its_own_mounts(tid, &joined, follow);
     }
     let joined = in_its_own_root(tid, joined);
@@ -104,10 +117,14 @@ fn own_proc(tid: u32, path: &Path) -> PathBuf {
     rest.map_or_else(|_| path.to_owned(), |rest| PathBuf::from(format!("/proc/{tid}")).join(rest))
 }
 
-/// Whether the thread has other mounts than we: it is in a container.
-fn elsewhere(tid: u32) -> bool {
-    let ours = fs::read_link("/proc/self/ns/mnt");
-    matches!((ours, fs::read_link(format!("/proc/{tid}/ns/mnt"))), (Ok(ours), Ok(its)) if ours != its)
+/// Whether the thread has other mounts than the host: it is in a container.
+fn elsewhere(tid: u32, homes: &[PathBuf]) -> bool {
+    mounts(tid).is_some_and(|its| !homes.contains(&its))
+}
+
+/// The mount namespace of a process.
+pub(super) fn mounts(pid: u32) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/ns/mnt")).ok()
 }
 
 /// The path as the thread's own mounts name it, without symbolic links and dots.
@@ -232,6 +249,7 @@ fn read_string(tid: u32, at: u64) -> Option<Vec<u8>> {
 
 /// Reads the thread's memory.
 pub(super) fn read_memory(tid: u32, at: u64, into: &mut [u8]) -> Option<usize> {
+    refuse(Feature::ReadMemory).ok()?;
     let base = usize::try_from(at).ok()?;
     let pid = Pid::from_raw(i32::try_from(tid).ok()?);
     let remote = [RemoteIoVec { base, len: into.len() }];
@@ -300,11 +318,12 @@ mod tests {
         std::os::unix::fs::symlink(&dir, dir.join("loop")).unwrap();
         let name = std::ffi::CString::new(format!("{}/loop/./loop/new", dir.display())).unwrap();
         let at = name.as_ptr() as u64;
+        let homes = [mounts(us).unwrap()];
         assert_eq!(
-            path(us, libc::AT_FDCWD, at, true),
+            path(us, libc::AT_FDCWD, at, true, &homes),
             SyscallTarget::File { path: dir.join("new"), regular: true }
         );
-        assert_eq!(path(us, libc::AT_FDCWD, 8, true), SyscallTarget::None);
+        assert_eq!(path(us, libc::AT_FDCWD, 8, true, &homes), SyscallTarget::None);
     }
 
     #[test]
