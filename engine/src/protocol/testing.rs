@@ -90,8 +90,14 @@ impl World {
                 pattern: Pattern { glob: (*glob).to_owned(), case_sensitive: true },
             })
             .collect();
-        let rule =
-            Rule { matchers, source: None, modifiers: Modifiers::default(), effect, words: "rule".into() };
+        let rule = Rule {
+            matchers,
+            source: None,
+            share: None,
+            modifiers: Modifiers::default(),
+            effect,
+            words: "rule".into(),
+        };
         self.faults.activate(Arc::new(Assumption {
             name: "fault".into(),
             description: String::new(),

@@ -206,6 +206,18 @@ static GRPC_STATUS: &[Def] = &[
     open("unauthenticated", STATUS, faults::status),
 ];
 
+const MEMBERS: &[Param] = &[keyword("share"), keyword("members")];
+
+/// What a coordinator does to the members of a group, as rules
+/// ([`crate::protocol::kafka::rules::DISTURBANCES`]).
+static KAFKA_RULES: &[Def] = &[
+    open("rebalance", MEMBERS, faults::disturb),
+    open("not_coordinator", MEMBERS, faults::disturb),
+    open("coordinator_not_available", MEMBERS, faults::disturb),
+    open("coordinator_load_in_progress", MEMBERS, faults::disturb),
+    open("heartbeat_loss", MEMBERS, faults::disturb),
+];
+
 /// Wraps a callee whose late positional arguments have keywords.
 fn wrap<'v>(call: &mut super::call::Call<'_, 'v, '_, '_>) -> super::dialect::Result<Value<'v>> {
     let callee = call.slot_value("callee")?;
@@ -222,7 +234,11 @@ fn module(name: &'static str, server: Option<&'static Def>) -> ModuleValue {
             "tcp" => Some(&TCP_CHECK),
             _ => None,
         },
-        members: if name == "grpc" { GRPC_STATUS } else { &[] },
+        members: match name {
+            "grpc" => GRPC_STATUS,
+            "kafka" => KAFKA_RULES,
+            _ => &[],
+        },
         server,
     }
 }
@@ -312,6 +328,10 @@ mod tests {
         let methods = ISSUER_METHODS.iter().map(|def| def.name);
         for name in names.filter(|name| *name != late::WRAPPER).chain(methods) {
             assert!(page.contains(&format!("{name}(")), "{name} is missing");
+        }
+        for rule in protocol::kafka::rules::DISTURBANCES {
+            assert!(KAFKA_RULES.iter().any(|def| def.name == rule.name), "{} has no builtin", rule.name);
+            assert!(page.contains(&format!("kafka.{}(", rule.name)), "kafka.{} is missing", rule.name);
         }
         for protocol in protocol::PROTOCOLS {
             assert!(page.contains(&format!("`{}`", protocol.name())), "{} is missing", protocol.name());

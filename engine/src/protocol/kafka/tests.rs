@@ -171,6 +171,7 @@ fn rule(matchers: &[(&str, &str)], effect: Effect, modifiers: Modifiers) -> Rule
     Rule {
         matchers: matchers.iter().map(matcher).collect(),
         source: None,
+        share: None,
         modifiers,
         effect,
         words: "rule".into(),

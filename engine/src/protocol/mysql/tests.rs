@@ -276,6 +276,7 @@ fn rule(matchers: &[(&str, &str)], effect: Effect) -> Rule {
     Rule {
         matchers: matchers.iter().map(matcher).collect(),
         source: None,
+        share: None,
         modifiers: Modifiers::default(),
         effect,
         words: "rule".into(),

@@ -142,8 +142,14 @@ impl Rig {
             field: (*field).to_owned(),
             pattern: Pattern { glob: (*glob).to_owned(), case_sensitive: true },
         });
-        let rule =
-            Rule { matchers: matchers.collect(), source: None, modifiers, effect, words: "rule".to_owned() };
+        let rule = Rule {
+            matchers: matchers.collect(),
+            source: None,
+            share: None,
+            modifiers,
+            effect,
+            words: "rule".to_owned(),
+        };
         PROTOCOL.check_rule(&rule).unwrap();
         self.faults.activate(Arc::new(Assumption {
             name: "bad".to_owned(),
