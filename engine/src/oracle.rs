@@ -83,3 +83,41 @@ impl Oracle for SeededOracle {
         before < question.ratio.of_these(question.of.len())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn struck(seed: u64, of: &[&str], ratio: Ratio) -> Vec<String> {
+        let oracle = SeededOracle::new(seed);
+        let of: Vec<String> = of.iter().map(|name| (*name).to_owned()).collect();
+        let chosen = |name: &&String| {
+            let key = member_key(name);
+            let question =
+                Question { cell: "c", assumption: "a", index: 0, key: &key, draw: 0, ratio, of: &of };
+            oracle.admits(&question)
+        };
+        of.iter().filter(chosen).cloned().collect()
+    }
+
+    #[test]
+    fn a_share_of_members_is_exactly_that_share_and_the_seed_says_who() {
+        let half = Ratio { part: 50, of: 100 };
+        let fleet = ["api", "second", "third", "fourth"];
+        let mut ever: Vec<String> = Vec::new();
+        for seed in 0..40 {
+            let now = struck(seed, &fleet, half);
+            assert_eq!((now.len(), &now), (2, &struck(seed, &fleet, half)), "seed {seed}");
+            // Of an odd number the larger half.
+            assert_eq!(struck(seed, &fleet[..3], half).len(), 2);
+            assert_eq!(struck(seed, &fleet[..2], half).len(), 1);
+            assert_eq!(struck(seed, &fleet, Ratio { part: 1, of: 1 }).len(), 4);
+            assert_eq!(struck(seed, &fleet, Ratio { part: 1, of: 1000 }).len(), 1);
+            ever.extend(now);
+        }
+        for name in fleet {
+            let times = ever.iter().filter(|struck| *struck == name).count();
+            assert!((10..=30).contains(&times), "{name} was struck {times} of 40 times");
+        }
+    }
+}

@@ -10,6 +10,7 @@ mod architecture;
 mod chapter;
 mod containers;
 mod go;
+mod incidents;
 mod mistakes;
 mod mutations;
 mod replays;

@@ -264,9 +264,14 @@ pub fn globals() -> Globals {
     globals.build()
 }
 
-/// The globals of the standard library: what a spec has, and what the library hands out.
+/// The globals of the standard library: faults, and what the library hands out.
 pub fn library_globals() -> Globals {
     let mut globals = super::dialect::standard_globals();
+    for builtin in
+        BUILTINS.iter().filter(|def| ["error", "deny"].contains(&def.name)).chain([&FAULT_ASSUMPTION])
+    {
+        globals.set(builtin.name, BuiltinValue(builtin));
+    }
     globals.set("native_grpc", module("grpc", Some(&GRPC_SERVER)));
     let jwt =
         ModuleValue { name: "jwt", protocol: None, function: None, members: &[], server: Some(&JWT_SERVER) };
@@ -278,6 +283,9 @@ pub fn library_globals() -> Globals {
 const LIBRARY: &[(&str, &str)] = &[
     ("@faultbox/mocks/grpc.star", include_str!("../../../specs/faultbox/mocks/grpc.star")),
     ("@faultbox/mocks/jwt.star", include_str!("../../../specs/faultbox/mocks/jwt.star")),
+    ("@faultbox/recipes/kafka.star", include_str!("../../../specs/faultbox/recipes/kafka.star")),
+    ("@faultbox/recipes/mysql.star", include_str!("../../../specs/faultbox/recipes/mysql.star")),
+    ("@faultbox/recipes/redis.star", include_str!("../../../specs/faultbox/recipes/redis.star")),
 ];
 
 /// A file of the standard library.
@@ -332,6 +340,12 @@ mod tests {
         for rule in protocol::kafka::rules::DISTURBANCES {
             assert!(KAFKA_RULES.iter().any(|def| def.name == rule.name), "{} has no builtin", rule.name);
             assert!(page.contains(&format!("kafka.{}(", rule.name)), "kafka.{} is missing", rule.name);
+        }
+        let recipes = LIBRARY.iter().filter(|(path, _)| path.contains("/recipes/"));
+        for recipe in recipes.flat_map(|(_, text)| text.lines()).filter_map(|line| line.strip_prefix("def "))
+        {
+            let name = recipe.split('(').next().unwrap_or_default();
+            assert!(page.contains(&format!("`{name}`")), "the recipe {name} is missing");
         }
         for protocol in protocol::PROTOCOLS {
             assert!(page.contains(&format!("`{}`", protocol.name())), "{} is missing", protocol.name());
