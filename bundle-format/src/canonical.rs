@@ -146,6 +146,7 @@ impl Gathered<'_> {
             Body::Decision(d) if scenario && d.on_sut => {
                 let ambient = d.key == "connection"
                     || is_connect(&d.key)
+                    || d.key.starts_with("member ")
                     || self.ambient.contains(&(d.source.clone(), d.key.clone()));
                 if ambient && self.policy == Policy::Default {
                     return self.count("decision about connections and ambient exchanges");

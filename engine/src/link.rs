@@ -60,6 +60,17 @@ pub struct Request {
     pub body: Value,
 }
 
+impl Request {
+    /// What the asking client calls itself, where its protocol has that.
+    fn client(&self) -> &str {
+        let client = self.fields.iter().find(|(field, _)| *field == CLIENT);
+        client.and_then(|(_, names)| names.first()).map_or("", String::as_str)
+    }
+}
+
+/// The field of a request that holds what the client calls itself.
+pub const CLIENT: &str = "client";
+
 /// What a conversation answers.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answer {
@@ -228,6 +239,7 @@ impl Link {
                 source: &self.source,
                 key: &request.key,
                 works: request.works,
+                client: request.client(),
                 on_sut: faults.is_sut(&self.source),
                 field: &|name| {
                     let values = request.fields.iter().find(|(field, _)| *field == name);

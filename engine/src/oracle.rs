@@ -3,6 +3,7 @@
 //! Contract: a choice is drawn here and journaled in the same call of
 //! [`crate::journal::Journal::decide`], so an unjournaled decision cannot be written.
 
+use crate::fault::rule::member_key;
 use crate::prng::Key;
 
 /// A ratio between 0 and 1, kept as integers: probabilities are never floats.
@@ -19,6 +20,12 @@ impl Ratio {
     pub fn admits(self, draw: u64) -> bool {
         // draw / 2^64 < part / of, without rounding.
         u128::from(draw) * u128::from(self.of) < u128::from(self.part) << 64
+    }
+
+    /// That share of so many, rounded up.
+    pub fn of_these(self, count: usize) -> usize {
+        let share = (count as u128 * u128::from(self.part)).div_ceil(u128::from(self.of.max(1)));
+        usize::try_from(share).unwrap_or(usize::MAX)
     }
 }
 
@@ -37,6 +44,9 @@ pub struct Question<'a> {
     pub draw: u64,
     /// The odds.
     pub ratio: Ratio,
+    /// Names of the members that it is a share of: exactly that share of them is chosen, rounded up.
+    /// Empty where each key is drawn for itself.
+    pub of: &'a [String],
 }
 
 /// Makes choices.
@@ -60,7 +70,54 @@ impl SeededOracle {
 
 impl Oracle for SeededOracle {
     fn admits(&self, question: &Question<'_>) -> bool {
-        let stream = format!("{}#{}:{}", question.assumption, question.index, question.key);
-        question.ratio.admits(self.run.below(question.cell).draw(&stream, question.draw))
+        let cell = self.run.below(question.cell);
+        let draw = |key: &str| {
+            cell.draw(&format!("{}#{}:{key}", question.assumption, question.index), question.draw)
+        };
+        let own = draw(question.key);
+        if question.of.is_empty() {
+            return question.ratio.admits(own);
+        }
+        let keys = question.of.iter().map(|name| member_key(name));
+        let before = keys.filter(|key| (draw(key), key.as_str()) < (own, question.key)).count();
+        before < question.ratio.of_these(question.of.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn struck(seed: u64, of: &[&str], ratio: Ratio) -> Vec<String> {
+        let oracle = SeededOracle::new(seed);
+        let of: Vec<String> = of.iter().map(|name| (*name).to_owned()).collect();
+        let chosen = |name: &&String| {
+            let key = member_key(name);
+            let question =
+                Question { cell: "c", assumption: "a", index: 0, key: &key, draw: 0, ratio, of: &of };
+            oracle.admits(&question)
+        };
+        of.iter().filter(chosen).cloned().collect()
+    }
+
+    #[test]
+    fn a_share_of_members_is_exactly_that_share_and_the_seed_says_who() {
+        let half = Ratio { part: 50, of: 100 };
+        let fleet = ["api", "second", "third", "fourth"];
+        let mut ever: Vec<String> = Vec::new();
+        for seed in 0..40 {
+            let now = struck(seed, &fleet, half);
+            assert_eq!((now.len(), &now), (2, &struck(seed, &fleet, half)), "seed {seed}");
+            // Of an odd number the larger half.
+            assert_eq!(struck(seed, &fleet[..3], half).len(), 2);
+            assert_eq!(struck(seed, &fleet[..2], half).len(), 1);
+            assert_eq!(struck(seed, &fleet, Ratio { part: 1, of: 1 }).len(), 4);
+            assert_eq!(struck(seed, &fleet, Ratio { part: 1, of: 1000 }).len(), 1);
+            ever.extend(now);
+        }
+        for name in fleet {
+            let times = ever.iter().filter(|struck| *struck == name).count();
+            assert!((10..=30).contains(&times), "{name} was struck {times} of 40 times");
+        }
     }
 }

@@ -12,7 +12,7 @@ use crate::session::Recording;
 use faultbox_bundle_format::canonical::scanner_of;
 use faultbox_bundle_format::generated::{self, Scanner};
 use faultbox_bundle_format::redact::Redactor;
-use faultbox_bundle_format::{Body, Class, Exchange, Outcome, Phase, RuleHit, Value};
+use faultbox_bundle_format::{Body, Class, Entry, Exchange, Outcome, Phase, RuleHit, Value};
 use faultbox_engine::journal::Journal;
 use faultbox_engine::link::{Answer, BoxFuture, Conversation, Request, Responder, UNREACHABLE};
 use faultbox_engine::protocol;
@@ -73,6 +73,7 @@ impl Tape {
     pub fn new(recording: &Recording, live: Scanner, running: &BTreeSet<String>) -> Arc<Self> {
         let recorded = scanner_of(&recording.entries, recording.unix_ns);
         let mut state = State { bindings: recorded.address_pairs(&live), ..State::default() };
+        let begun = Begun::of(&recording.entries);
         for entry in &recording.entries {
             let Body::Exchange(exchange) = &entry.body else { continue };
             if exchange.interface.rsplit_once('.').is_some_and(|(service, _)| running.contains(service)) {
@@ -81,8 +82,11 @@ impl Tape {
             let Some(request) = exchange.request.value() else { continue };
             let key = (exchange.source.clone(), exchange.interface.clone(), exchange.key.clone());
             state.queues.entry(key).or_default().push(state.recorded.len());
+            // A poll brings what came while it was open: it belongs to where it ended, not to where it began.
+            let polled = exchange.class == Class::Ambient;
+            let phase = if polled { begun.at(entry.seq).max(entry.phase) } else { entry.phase };
             state.recorded.push(Recorded {
-                phase: entry.phase,
+                phase,
                 ended_seq: entry.seq,
                 template: recorded.template(&request.stable()),
                 request,
@@ -298,6 +302,28 @@ impl Tape {
         };
         let pause = if answer == Answer::Silence { Duration::ZERO } else { pause };
         (answer, rule, pause)
+    }
+}
+
+/// Where in the journal the scenario began and where it was over.
+struct Begun {
+    scenario: u64,
+    tail: u64,
+}
+
+impl Begun {
+    fn of(entries: &[Entry]) -> Self {
+        let first =
+            |phase| entries.iter().filter(|e| e.phase == phase).map(|e| e.seq).min().unwrap_or(u64::MAX);
+        Begun { scenario: first(Phase::Scenario), tail: first(Phase::Tail) }
+    }
+
+    fn at(&self, seq: u64) -> Phase {
+        match seq {
+            _ if seq >= self.tail => Phase::Tail,
+            _ if seq >= self.scenario => Phase::Scenario,
+            _ => Phase::Start,
+        }
     }
 }
 

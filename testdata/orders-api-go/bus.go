@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,6 +17,10 @@ const (
 	group = "orders-api"
 	// publishLimit is how long a request waits for its event to be delivered.
 	publishLimit = time.Second
+	// handledLimit is how long somebody who asks for an event waits until it is handled.
+	handledLimit = 5 * time.Second
+	// remembered is how many of the last events are known to be handled.
+	remembered = 1000
 	// A topic that has just been made may have no leader yet.
 	leaderAttempts = 20
 	leaderPause    = 50 * time.Millisecond
@@ -37,19 +42,32 @@ type undelivered struct {
 
 // bus publishes what happens to orders to Kafka, and listens to it. Publishing waits publishLimit at
 // most; an event that is not delivered by then stays in an outbox in memory, from which drain sees
-// to it that it is. Events may be published twice, never lost while the process lives.
+// to it that it is. Events may be published twice, never lost while the process lives. An event that
+// is listened to is committed once it has been handled; one whose commit fails may come again.
 type bus struct {
 	client *kgo.Client
+	events string        // the topic that is listened to
 	joined chan struct{} // closed when the group has said what our part of the topic is
 	blocks bool
+	stops  bool
 
 	mu     sync.Mutex
 	outbox []undelivered
+
+	handledMu sync.Mutex
+	handled   []string      // keys of the last events that were handled
+	more      chan struct{} // closed when there are more of them
 }
 
 // newBus makes producer and consumer in one client, which connects in the background.
-func newBus(brokers []string, bug Bug) (*bus, error) {
-	b := &bus{joined: make(chan struct{}), blocks: bug == busBlock}
+func newBus(brokers []string, events string, bug Bug) (*bus, error) {
+	b := &bus{
+		events: events,
+		joined: make(chan struct{}),
+		blocks: bug == busBlock,
+		stops:  bug == rebalanceStop,
+		more:   make(chan struct{}),
+	}
 	joined := sync.OnceFunc(func() { close(b.joined) })
 	client, err := kgo.NewClient(
 		kgo.SeedBrokers(brokers...),
@@ -59,10 +77,13 @@ func newBus(brokers []string, bug Bug) (*bus, error) {
 		// Somebody waits for each event.
 		kgo.ProducerLinger(0),
 		kgo.ConsumerGroup(group),
-		kgo.ConsumeTopics(topic),
-		kgo.ConsumeResetOffset(kgo.NewOffset().AtEnd()),
+		kgo.ConsumeTopics(events),
+		// A group that has committed nothing has handled nothing.
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.DisableAutoCommit(),
 		kgo.SessionTimeout(6*time.Second),
-		kgo.HeartbeatInterval(2*time.Second),
+		// Who waits for the others to rejoin waits so long.
+		kgo.HeartbeatInterval(300*time.Millisecond),
 		// Called for an empty part as well: there may be more members than partitions.
 		kgo.OnPartitionsAssigned(func(context.Context, *kgo.Client, map[string][]int32) { joined() }),
 	)
@@ -70,22 +91,19 @@ func newBus(brokers []string, bug Bug) (*bus, error) {
 	return b, err
 }
 
-// warm waits until the topic has a leader (asking for it creates it), opens the connection that
+// warm waits until the topics have leaders (asking for one creates it), opens the connection that
 // events will be sent on, and waits for our place in the consumer group.
 func (b *bus) warm(ctx context.Context) {
-	for range leaderAttempts {
-		leader, err := b.leader(ctx)
-		if err != nil {
-			slog.Warn("no event bus yet", "why", err)
-			return
-		}
-		if leader >= 0 {
-			if err := b.client.EnsureProduceConnectionIsOpen(ctx, leader); err != nil {
-				slog.Warn("no event bus yet", "why", err)
-			}
-			break
-		}
-		time.Sleep(leaderPause)
+	leader, err := b.waitLeader(ctx, topic)
+	if err == nil && leader >= 0 {
+		err = b.client.EnsureProduceConnectionIsOpen(ctx, leader)
+	}
+	if err == nil && b.events != topic {
+		_, err = b.waitLeader(ctx, b.events)
+	}
+	if err != nil {
+		slog.Warn("no event bus yet", "why", err)
+		return
 	}
 	select {
 	case <-b.joined:
@@ -93,8 +111,19 @@ func (b *bus) warm(ctx context.Context) {
 	}
 }
 
+func (b *bus) waitLeader(ctx context.Context, topic string) (int32, error) {
+	for range leaderAttempts {
+		leader, err := b.leader(ctx, topic)
+		if err != nil || leader >= 0 {
+			return leader, err
+		}
+		time.Sleep(leaderPause)
+	}
+	return -1, nil
+}
+
 // leader is the broker that leads the topic's first partition, -1 while none does.
-func (b *bus) leader(ctx context.Context) (int32, error) {
+func (b *bus) leader(ctx context.Context, topic string) (int32, error) {
 	ctx, cancel := context.WithTimeout(ctx, publishLimit)
 	defer cancel()
 	asked := kmsg.NewMetadataRequestTopic()
@@ -197,7 +226,7 @@ func (b *bus) drain() {
 	b.outbox = waiting
 }
 
-// listen logs what arrives until the context ends.
+// listen handles what arrives until the context ends.
 func (b *bus) listen(ctx context.Context) {
 	seen := 0
 	for ctx.Err() == nil {
@@ -210,10 +239,50 @@ func (b *bus) listen(ctx context.Context) {
 				slog.Warn("event bus", "topic", topic, "partition", partition, "why", err)
 			}
 		})
-		fetches.EachRecord(func(record *kgo.Record) {
+		for _, record := range fetches.Records() {
 			seen++
 			slog.Info("event seen", "topic", record.Topic, "offset", record.Offset, "seen", seen)
-		})
+			err := b.client.CommitRecords(ctx, record)
+			b.remember(string(record.Key))
+			if err != nil {
+				slog.Warn("commit", "offset", record.Offset, "why", err)
+				// ORDERS_BUG=rebalance-stop: takes it for the end.
+				if b.stops {
+					return
+				}
+			}
+		}
+	}
+}
+
+func (b *bus) remember(key string) {
+	b.handledMu.Lock()
+	defer b.handledMu.Unlock()
+	if len(b.handled) == remembered {
+		b.handled = b.handled[1:]
+	}
+	b.handled = append(b.handled, key)
+	close(b.more)
+	b.more = make(chan struct{})
+}
+
+// handles says whether the event with this key has been handled here; it waits for handledLimit at
+// most.
+func (b *bus) handles(ctx context.Context, key string) bool {
+	ctx, cancel := context.WithTimeout(ctx, handledLimit)
+	defer cancel()
+	for {
+		b.handledMu.Lock()
+		known, more := slices.Contains(b.handled, key), b.more
+		b.handledMu.Unlock()
+		if known {
+			return true
+		}
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return false
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/url"
@@ -25,6 +26,8 @@ const (
 	authCascade Bug = "auth-cascade"
 	// busBlock: an order waits for the event bus without end.
 	busBlock Bug = "bus-block"
+	// rebalanceStop: the consumer of events ends for good when a rebalance overtakes a commit.
+	rebalanceStop Bug = "rebalance-stop"
 )
 
 // Config is what the environment says, read once at the start.
@@ -34,6 +37,7 @@ type Config struct {
 	Brokers             []string
 	Geo, Users, Balance string // host:port
 	Issuer, JWKS        string // URLs
+	Events              string // the topic that the consumer listens to
 	Bug                 Bug
 }
 
@@ -59,10 +63,10 @@ func readConfig(getenv func(string) string) (Config, error) {
 	}
 	bug := Bug(getenv("ORDERS_BUG"))
 	switch bug {
-	case noBug, dbPoison, dbSlowHealth, authCascade, busBlock:
+	case noBug, dbPoison, dbSlowHealth, authCascade, busBlock, rebalanceStop:
 	default:
-		return Config{}, fmt.Errorf("ORDERS_BUG is %q: it is one of %s, %s, %s, %s",
-			bug, dbPoison, dbSlowHealth, authCascade, busBlock)
+		return Config{}, fmt.Errorf("ORDERS_BUG is %q: it is one of %s, %s, %s, %s, %s",
+			bug, dbPoison, dbSlowHealth, authCascade, busBlock, rebalanceStop)
 	}
 	return Config{
 		Database: database,
@@ -73,6 +77,7 @@ func readConfig(getenv func(string) string) (Config, error) {
 		Balance:  withoutScheme(values["BALANCE_API_ADDR"]),
 		Issuer:   withScheme("http", values["OIDC_ISSUER"]),
 		JWKS:     withScheme("http", values["OIDC_JWKS_URL"]),
+		Events:   cmp.Or(getenv("EVENTS_TOPIC"), topic),
 		Bug:      bug,
 	}, nil
 }

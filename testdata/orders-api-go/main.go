@@ -78,7 +78,7 @@ func run(ctx context.Context) error {
 }
 
 func newApp(config Config) (*app, error) {
-	bus, err := newBus(config.Brokers, config.Bug)
+	bus, err := newBus(config.Brokers, config.Events, config.Bug)
 	if err != nil {
 		return nil, fmt.Errorf("KAFKA_BROKERS: %w", err)
 	}

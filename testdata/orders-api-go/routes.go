@@ -42,6 +42,7 @@ func (a *app) routes() http.Handler {
 	mux.Handle("GET /orders", handler(a.listOrders))
 	mux.Handle("POST /orders", handler(a.createOrder))
 	mux.Handle("POST /auth/refresh", handler(a.refresh))
+	mux.Handle("GET /events/{key}", handler(a.event))
 	return envelope(mux)
 }
 
@@ -277,6 +278,17 @@ func (a *app) refresh(w http.ResponseWriter, r *http.Request) error {
 		"user":         map[string]any{"id": user.GetId(), "name": user.GetName()},
 		"refreshed_at": timestamp(time.Now()),
 	})
+	return nil
+}
+
+// event says whether this instance has handled the event with this key, and waits for it for a while.
+func (a *app) event(w http.ResponseWriter, r *http.Request) error {
+	key := r.PathValue("key")
+	handled, code := a.bus.handles(r.Context(), key), http.StatusOK
+	if !handled {
+		code = http.StatusServiceUnavailable
+	}
+	writeJSON(w, code, map[string]any{"event": key, "handled": handled})
 	return nil
 }
 

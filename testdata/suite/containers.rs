@@ -104,7 +104,8 @@ fn a_defect_turns_the_same_cells_red_in_containers() {
     assert_eq!(exit, 1);
 }
 
-fn passes(name: &str) {
+/// Runs a spec of `testdata/containers`: all of it passes, and nothing is left.
+pub fn passes(name: &str) {
     let output = run(&["test", &spec(name), "--seed", "1", "--no-bundle", "--format", "json"]);
     let document = document(&output);
     assert_eq!(red(&document), Vec::<String>::new(), "{}", reasons(&document));

@@ -4,7 +4,8 @@ use super::chapter::{defects_turn_their_cells_red, healthy};
 use super::{repository, skipped};
 use std::path::PathBuf;
 
-fn go_api() -> Option<PathBuf> {
+/// The service in Go, where it is built.
+pub fn go_api() -> Option<PathBuf> {
     let api = repository("testdata/orders-api-go/bin/api");
     if !api.exists() {
         skipped("the Go service is not built: `make go` needs a Go toolchain");

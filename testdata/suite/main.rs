@@ -11,6 +11,7 @@ mod chapter;
 mod containers;
 mod doctor;
 mod go;
+mod incidents;
 mod mistakes;
 mod mutations;
 mod replays;

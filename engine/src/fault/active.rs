@@ -4,7 +4,7 @@
 //! call. Rules are consulted in order of activation; the first that acts wins. A rule that
 //! matched and did not act (its modifiers said no) shields nothing.
 
-use super::rule::{Assumption, Effect, Modifiers, Rule, SyscallAction};
+use super::rule::{Assumption, Effect, Modifiers, Rule, Share, SyscallAction};
 use crate::journal::Journal;
 use crate::oracle::{Oracle, Question, Ratio};
 use faultbox_bundle_format::{Body, Decision, FaultCount, FaultWindow, RuleHit};
@@ -32,6 +32,8 @@ pub struct Consultation<'a> {
     pub key: &'a str,
     /// Whether it does work (rules without matchers apply to these only, `drop` to all).
     pub works: bool,
+    /// What the asking client calls itself, where its protocol has that.
+    pub client: &'a str,
     /// Values of a field that matchers look at.
     pub field: &'a dyn Fn(&str) -> Vec<String>,
     /// Whether the asker is the service under test.
@@ -110,7 +112,8 @@ impl ActiveFaults {
     pub fn note_refusal(&self, interface: &str, source: &str) {
         if let Some((name, index)) = self.refusal(interface, source) {
             let key = "connection";
-            self.count(&name, index, source, key, &Modifiers::default(), None);
+            let asked = Asked { source, key, share: None, age_ns: None };
+            self.count(&name, index, &asked, &Modifiers::default());
         }
     }
 
@@ -131,8 +134,17 @@ impl ActiveFaults {
                 if !matches(rule, about) {
                     continue;
                 }
+                let member =
+                    rule.share.as_ref().map(|share| (share, share.member(about.source, about.client)));
+                let (share, key) = match &member {
+                    None => (None, about.key),
+                    Some((share, Some(member))) => (Some(*share), member.as_str()),
+                    // Not one of those that the rule is about.
+                    Some((_, None)) => continue,
+                };
                 let age = self.journal.clock().now_ns().saturating_sub(since);
-                if self.count(&assumption.name, index, about.source, about.key, &rule.modifiers, Some(age)) {
+                let asked = Asked { source: about.source, key, share, age_ns: Some(age) };
+                if self.count(&assumption.name, index, &asked, &rule.modifiers) {
                     let hit =
                         RuleHit { assumption: assumption.name.clone(), index, action: rule.words.clone() };
                     return Some(Firing { effect: rule.effect.clone(), hit });
@@ -176,7 +188,8 @@ impl ActiveFaults {
                     continue;
                 }
                 let age = self.journal.clock().now_ns().saturating_sub(since);
-                if self.count(&assumption.name, index, service, key, &rule.modifiers, Some(age)) {
+                let asked = Asked { source: service, key, share: None, age_ns: Some(age) };
+                if self.count(&assumption.name, index, &asked, &rule.modifiers) {
                     let hit =
                         RuleHit { assumption: assumption.name.clone(), index, action: rule.words.clone() };
                     return Some((rule.action, hit));
@@ -242,18 +255,15 @@ impl ActiveFaults {
 
     /// Counts a match, draws where the rule has odds, journals the decision, says whether
     /// the rule acts.
-    fn count(
-        &self,
-        assumption: &str,
-        index: u32,
-        source: &str,
-        key: &str,
-        modifiers: &Modifiers,
-        age_ns: Option<u64>,
-    ) -> bool {
+    fn count(&self, assumption: &str, index: u32, asked: &Asked<'_>, modifiers: &Modifiers) -> bool {
+        let Asked { source, key, share, age_ns } = *asked;
         let mut account = self.account.lock().unwrap_or_else(|p| p.into_inner());
         let matched = bump(&mut account.matched, (assumption.to_owned(), index, source.to_owned())) + 1;
-        let draw = bump(&mut account.draws, (assumption.to_owned(), index, key.to_owned()));
+        let draw = match share {
+            None => bump(&mut account.draws, (assumption.to_owned(), index, key.to_owned())),
+            // Who is struck stays struck.
+            Some(_) => 0,
+        };
         let total = account.totals.entry((assumption.to_owned(), index)).or_default();
         total.0 += 1;
         let in_time = match (modifiers.for_time, age_ns) {
@@ -266,9 +276,11 @@ impl ActiveFaults {
             && modifiers.times.is_none_or(|n| total.1 < n);
         let drawn = match modifiers.probability {
             None => true,
-            Some(ratio) => self.admits(assumption, index, key, draw, ratio),
+            Some(ratio) => self.admits(assumption, index, key, draw, ratio, &[]),
         };
-        let fired = in_time && counted && drawn;
+        let struck =
+            share.is_none_or(|share| self.admits(assumption, index, key, draw, share.ratio, &share.of));
+        let fired = in_time && counted && drawn && struck;
         if fired {
             total.1 += 1;
         }
@@ -288,9 +300,17 @@ impl ActiveFaults {
         fired
     }
 
-    fn admits(&self, assumption: &str, index: u32, key: &str, draw: u64, ratio: Ratio) -> bool {
+    fn admits(
+        &self,
+        assumption: &str,
+        index: u32,
+        key: &str,
+        draw: u64,
+        ratio: Ratio,
+        of: &[String],
+    ) -> bool {
         let cell = self.journal.cell_name();
-        self.oracle.admits(&Question { cell, assumption, index, key, draw, ratio })
+        self.oracle.admits(&Question { cell, assumption, index, key, draw, ratio, of })
     }
 
     fn note_window(&self, assumption: &Assumption, active: bool) {
@@ -306,6 +326,15 @@ impl ActiveFaults {
         let window = FaultWindow { assumption: assumption.name.clone(), active, targets, rules };
         self.journal.note("faultbox", "faults", None, Body::FaultWindow(window));
     }
+}
+
+/// Who asked for what, when a rule matched.
+struct Asked<'a> {
+    source: &'a str,
+    key: &'a str,
+    share: Option<&'a Share>,
+    /// Time since the fault began.
+    age_ns: Option<u64>,
 }
 
 /// Families whose rules mean regular files unless the rule says otherwise.

@@ -5,5 +5,5 @@ pub mod rule;
 
 pub use active::{ActiveFaults, Firing};
 pub use rule::{
-    Assumption, Effect, Fields, Matcher, Modifiers, Pattern, Rule, SyscallAction, SyscallRule, Target,
+    Assumption, Effect, Fields, Matcher, Modifiers, Pattern, Rule, Share, SyscallAction, SyscallRule, Target,
 };

@@ -76,6 +76,34 @@ pub struct Matcher {
     pub pattern: Pattern,
 }
 
+/// Which members of a consumer group a rule is about: a share of them, drawn from the seed and the
+/// same for as long as the fault is active.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Share {
+    /// How many of them.
+    pub ratio: Ratio,
+    /// Names of services or clients: that share of these, rounded up. Where there are none, each
+    /// client is drawn for itself.
+    pub of: Vec<String>,
+}
+
+impl Share {
+    /// The decision's key for who asks; `None` where the asker is none of those that it is a share of.
+    /// Never the id that the broker made: that is another one in every run.
+    pub fn member(&self, source: &str, client: &str) -> Option<String> {
+        let named = |name: &&str| self.of.iter().any(|member| member == name);
+        match self.of.is_empty() {
+            true => Some(member_key(&format!("{source}/{client}"))),
+            false => [source, client].into_iter().find(named).map(member_key),
+        }
+    }
+}
+
+/// The key of decisions about a member of a consumer group.
+pub fn member_key(name: &str) -> String {
+    format!("member {name}")
+}
+
 /// When a matching rule acts. Counting is per asking service, in arrival order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Modifiers {
@@ -129,6 +157,8 @@ pub struct Rule {
     pub matchers: Vec<Matcher>,
     /// Which service asks; `None` is anyone.
     pub source: Option<String>,
+    /// Which members of a consumer group; `None` where membership does not matter.
+    pub share: Option<Share>,
     /// When it acts.
     pub modifiers: Modifiers,
     /// What it does.

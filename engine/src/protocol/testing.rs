@@ -90,8 +90,14 @@ impl World {
                 pattern: Pattern { glob: (*glob).to_owned(), case_sensitive: true },
             })
             .collect();
-        let rule =
-            Rule { matchers, source: None, modifiers: Modifiers::default(), effect, words: "rule".into() };
+        let rule = Rule {
+            matchers,
+            source: None,
+            share: None,
+            modifiers: Modifiers::default(),
+            effect,
+            words: "rule".into(),
+        };
         self.faults.activate(Arc::new(Assumption {
             name: "fault".into(),
             description: String::new(),
@@ -155,4 +161,35 @@ impl Dial for Tcp {
     fn dial(&self) -> BoxFuture<'_, std::io::Result<Stream>> {
         Box::pin(async move { Ok(Box::new(tokio::net::TcpStream::connect(self.0).await?) as Stream) })
     }
+}
+
+/// The rule that `call` makes, a call of this recipe of the standard library or of a module of the
+/// language, on a service `target` that speaks the protocol.
+pub(crate) fn rule_of(protocol: &str, recipe: Option<&str>, call: &str) -> Rule {
+    let load = recipe.map(|name| format!("load(\"@faultbox/recipes/{protocol}.star\", \"{name}\")\n"));
+    let text = format!(
+        "{}target = service(\"target\", interface(\"main\", \"{protocol}\", 1), image = \"x\")\n\
+         fault = fault_assumption(\"fault\", target = target.main, rules = [{call}])\n\
+         def scenario():\n    return step(target.main, \"{}\")\n\
+         fault_matrix(scenarios = [scenario], faults = [fault], default_expect = expect_success())\n",
+        load.unwrap_or_default(),
+        match protocol {
+            "mysql" => "query\", sql = \"SELECT 1",
+            "redis" => "get\", key = \"k",
+            _ => "offsets\", topic = \"t",
+        },
+    );
+    let mut files = crate::spec::MemoryFiles::default();
+    files.insert("a.star", text.into_bytes());
+    let addresses = crate::addresses::AddressBook::isolated();
+    let options = crate::spec::LoadOptions {
+        addresses: &addresses,
+        env: Vec::new(),
+        binaries: Vec::new(),
+        seed: 1,
+        files: Some(&files),
+    };
+    let plan = crate::spec::load(std::path::Path::new("a.star"), &options);
+    let plan = plan.unwrap_or_else(|errors| panic!("{call}: {errors}"));
+    plan.cells[0].assumption.as_ref().unwrap().rules[0].clone()
 }

@@ -206,6 +206,18 @@ static GRPC_STATUS: &[Def] = &[
     open("unauthenticated", STATUS, faults::status),
 ];
 
+const MEMBERS: &[Param] = &[keyword("share"), keyword("members")];
+
+/// What a coordinator does to the members of a group, as rules
+/// ([`crate::protocol::kafka::rules::DISTURBANCES`]).
+static KAFKA_RULES: &[Def] = &[
+    open("rebalance", MEMBERS, faults::disturb),
+    open("not_coordinator", MEMBERS, faults::disturb),
+    open("coordinator_not_available", MEMBERS, faults::disturb),
+    open("coordinator_load_in_progress", MEMBERS, faults::disturb),
+    open("heartbeat_loss", MEMBERS, faults::disturb),
+];
+
 /// Wraps a callee whose late positional arguments have keywords.
 fn wrap<'v>(call: &mut super::call::Call<'_, 'v, '_, '_>) -> super::dialect::Result<Value<'v>> {
     let callee = call.slot_value("callee")?;
@@ -222,7 +234,11 @@ fn module(name: &'static str, server: Option<&'static Def>) -> ModuleValue {
             "tcp" => Some(&TCP_CHECK),
             _ => None,
         },
-        members: if name == "grpc" { GRPC_STATUS } else { &[] },
+        members: match name {
+            "grpc" => GRPC_STATUS,
+            "kafka" => KAFKA_RULES,
+            _ => &[],
+        },
         server,
     }
 }
@@ -248,9 +264,14 @@ pub fn globals() -> Globals {
     globals.build()
 }
 
-/// The globals of the standard library: what a spec has, and what the library hands out.
+/// The globals of the standard library: faults, and what the library hands out.
 pub fn library_globals() -> Globals {
     let mut globals = super::dialect::standard_globals();
+    for builtin in
+        BUILTINS.iter().filter(|def| ["error", "deny"].contains(&def.name)).chain([&FAULT_ASSUMPTION])
+    {
+        globals.set(builtin.name, BuiltinValue(builtin));
+    }
     globals.set("native_grpc", module("grpc", Some(&GRPC_SERVER)));
     let jwt =
         ModuleValue { name: "jwt", protocol: None, function: None, members: &[], server: Some(&JWT_SERVER) };
@@ -262,6 +283,9 @@ pub fn library_globals() -> Globals {
 const LIBRARY: &[(&str, &str)] = &[
     ("@faultbox/mocks/grpc.star", include_str!("../../../specs/faultbox/mocks/grpc.star")),
     ("@faultbox/mocks/jwt.star", include_str!("../../../specs/faultbox/mocks/jwt.star")),
+    ("@faultbox/recipes/kafka.star", include_str!("../../../specs/faultbox/recipes/kafka.star")),
+    ("@faultbox/recipes/mysql.star", include_str!("../../../specs/faultbox/recipes/mysql.star")),
+    ("@faultbox/recipes/redis.star", include_str!("../../../specs/faultbox/recipes/redis.star")),
 ];
 
 /// A file of the standard library.
@@ -312,6 +336,16 @@ mod tests {
         let methods = ISSUER_METHODS.iter().map(|def| def.name);
         for name in names.filter(|name| *name != late::WRAPPER).chain(methods) {
             assert!(page.contains(&format!("{name}(")), "{name} is missing");
+        }
+        for rule in protocol::kafka::rules::DISTURBANCES {
+            assert!(KAFKA_RULES.iter().any(|def| def.name == rule.name), "{} has no builtin", rule.name);
+            assert!(page.contains(&format!("kafka.{}(", rule.name)), "kafka.{} is missing", rule.name);
+        }
+        let recipes = LIBRARY.iter().filter(|(path, _)| path.contains("/recipes/"));
+        for recipe in recipes.flat_map(|(_, text)| text.lines()).filter_map(|line| line.strip_prefix("def "))
+        {
+            let name = recipe.split('(').next().unwrap_or_default();
+            assert!(page.contains(&format!("`{name}`")), "the recipe {name} is missing");
         }
         for protocol in protocol::PROTOCOLS {
             assert!(page.contains(&format!("`{}`", protocol.name())), "{} is missing", protocol.name());

@@ -5,15 +5,17 @@
 //! ([`RuleSpec::build`]). What the protocol does not know is refused there.
 
 use super::builtins;
-use super::call::{Call, described};
+use super::call::{Call, Def, described};
 use super::convert;
 use super::diagnostics::{Argument, Problem, nearest};
 use super::dialect::{FileSpan, Result, Value};
 use super::state::Draft;
 use super::values::{AssumptionValue, DenyValue, InterfaceValue, MockValue, RuleValue, ServiceValue};
 use crate::fault::{
-    Assumption, Effect, Fields, Matcher, Modifiers, Pattern, Rule, SyscallAction, SyscallRule, Target,
+    Assumption, Effect, Fields, Matcher, Modifiers, Pattern, Rule, Share, SyscallAction, SyscallRule, Target,
 };
+use crate::oracle::Ratio;
+use crate::protocol::kafka::rules::{DISTURBED_BY, disturbance};
 use crate::protocol::{PROTOCOLS, Protocol};
 use crate::supervisor;
 use crate::topology::ServiceKind;
@@ -46,6 +48,10 @@ pub struct RuleSpec {
     pub given: Vec<(String, Plain)>,
     /// Fields that its builtin adds (`code` of `grpc.unavailable`).
     pub fields: Vec<(String, Plain)>,
+    /// The one protocol whose rule it is; `None` where it is for all.
+    pub home: Option<&'static str>,
+    /// Of `kafka.rebalance` and its like: its name, and which members.
+    pub disturbance: Option<(&'static str, Share)>,
     /// When it acts.
     pub modifiers: Modifiers,
     /// Who must ask.
@@ -126,12 +132,24 @@ fn rule<'v>(
     verb: Verb,
     fields: Vec<(String, Plain)>,
 ) -> Result<Value<'v>> {
+    let spec = spec_of(call, name, verb, fields)?;
+    Ok(call.eval.heap().alloc(RuleValue(Arc::new(spec))))
+}
+
+fn spec_of(
+    call: &mut Call<'_, '_, '_, '_>,
+    name: &str,
+    verb: Verb,
+    fields: Vec<(String, Plain)>,
+) -> Result<RuleSpec> {
     let words = words_of(call, name);
     let answers = matches!(verb, Verb::Error | Verb::Response);
     let mut spec = RuleSpec {
         verb,
         given: Vec::new(),
         fields,
+        home: None,
+        disturbance: None,
         modifiers: Modifiers::default(),
         source: None,
         words,
@@ -147,10 +165,10 @@ fn rule<'v>(
             _ if is_known(&name, answers) || (name == "side" && call.def.name == "delay") => {
                 spec.given.push((name.clone(), convert::to_plain(value).map_err(at)?));
             }
-            _ => return Err(unknown_keyword(call.def.name, &name, answers).into()),
+            _ => return Err(unknown_keyword(call.def, &name, answers).into()),
         }
     }
-    Ok(call.eval.heap().alloc(RuleValue(Arc::new(spec))))
+    Ok(spec)
 }
 
 fn is_known(name: &str, answers: bool) -> bool {
@@ -160,14 +178,15 @@ fn is_known(name: &str, answers: bool) -> bool {
             && (COMMON.contains(&name) || PROTOCOLS.iter().any(|p| p.effect_parameters().contains(&name)))
 }
 
-fn unknown_keyword(builtin: &str, name: &str, answers: bool) -> Problem {
-    let mut right: Vec<&str> = PROTOCOLS.iter().flat_map(|p| p.matchers()).copied().collect();
+fn unknown_keyword(builtin: &Def, name: &str, answers: bool) -> Problem {
+    let mut right: Vec<&str> = builtin.params.iter().map(|param| param.name).collect();
+    right.extend(PROTOCOLS.iter().flat_map(|p| p.matchers()).copied());
     right.extend(MODIFIERS.iter().chain(&["source"]));
     if answers {
         right.extend(COMMON);
         right.extend(PROTOCOLS.iter().flat_map(|p| p.effect_parameters()).copied());
     }
-    let mut problem = Problem::new(format!("no rule has a parameter `{name}` ({builtin}())")).at(name);
+    let mut problem = Problem::new(format!("no rule has a parameter `{name}` ({}())", builtin.name)).at(name);
     problem.hint = nearest(name, right).map(|near| format!("did you mean `{near}`?"));
     problem
 }
@@ -269,12 +288,59 @@ pub fn status<'v>(call: &mut Call<'_, 'v, '_, '_>) -> Result<Value<'v>> {
     let code = call.def.name.to_uppercase();
     let message = call.text("message")?.unwrap_or_default();
     let name = format!("grpc.{}", call.def.name);
-    rule(
-        call,
-        &name,
-        Verb::Error,
-        vec![("code".to_owned(), Plain::Text(code)), ("message".to_owned(), Plain::Text(message))],
-    )
+    let fields = vec![("code".to_owned(), Plain::Text(code)), ("message".to_owned(), Plain::Text(message))];
+    let spec = RuleSpec { home: Some("grpc"), ..spec_of(call, &name, Verb::Error, fields)? };
+    Ok(call.eval.heap().alloc(RuleValue(Arc::new(spec))))
+}
+
+/// `kafka.rebalance(share=)` and its like: what a group's coordinator does to members.
+pub fn disturb<'v>(call: &mut Call<'_, 'v, '_, '_>) -> Result<Value<'v>> {
+    let Some(disturbance) = disturbance(call.def.name) else {
+        return Err(Problem::new(format!("kafka has no rule {}", call.def.name)).into());
+    };
+    let share = Share { ratio: share(call)?, of: members(call)? };
+    let (verb, fields) = match disturbance.code {
+        Some(code) => (Verb::Error, vec![("code".to_owned(), Plain::Text(code.to_owned()))]),
+        None => (Verb::Ready(Effect::Drop), Vec::new()),
+    };
+    let spec = spec_of(call, &format!("kafka.{}", disturbance.name), verb, fields)?;
+    let disturbance = Some((disturbance.name, share));
+    let spec = RuleSpec { home: Some("kafka"), disturbance, ..spec };
+    Ok(call.eval.heap().alloc(RuleValue(Arc::new(spec))))
+}
+
+fn share(call: &Call<'_, '_, '_, '_>) -> Result<Ratio, Problem> {
+    let Some(value) = call.value("share") else { return Ok(Ratio { part: 1, of: 1 }) };
+    match convert::ratio(value) {
+        Ok(ratio) if ratio.part > 0 => Ok(ratio),
+        _ => Err(call
+            .problem("share", format!("bad share {}", value.to_repr()))
+            .hint("a share is a number above 0 up to 1, or a string like \"50%\"")),
+    }
+}
+
+/// Names of the members that a rule is about: services, or what clients call themselves.
+fn members(call: &Call<'_, '_, '_, '_>) -> Result<Vec<String>, Problem> {
+    let mut names: Vec<String> = Vec::new();
+    for item in call.list("members")? {
+        let service = ServiceValue::from_value(item).map(|service| service.0.name.clone());
+        let name = service.or(item.unpack_str().filter(|name| !name.is_empty()).map(str::to_owned));
+        match name {
+            Some(name) if names.contains(&name) => {
+                return Err(call.problem("members", format!("{name} stands twice in `members`")));
+            }
+            Some(name) => names.push(name),
+            None => {
+                let message =
+                    format!("`members` holds services and names of clients, not {}", described(item));
+                return Err(call.problem("members", message));
+            }
+        }
+    }
+    match call.value("members").is_some() && names.is_empty() {
+        true => Err(call.problem("members", "a share of nobody is nothing")),
+        false => Ok(names),
+    }
 }
 
 /// `deny("EIO")`.
@@ -440,9 +506,9 @@ impl RuleSpec {
     /// What the protocol cannot carry out, with its place.
     pub fn build(&self, protocol: &dyn Protocol) -> Result<Rule, Problem> {
         let here = |problem: Problem| problem.in_call(&self.span);
-        if !self.fields.is_empty() && protocol.name() != "grpc" {
+        if let Some(home) = self.home.filter(|home| *home != protocol.name()) {
             let message =
-                format!("{} is a rule for grpc, and this interface speaks {}", self.words, protocol.name());
+                format!("{} is a rule for {home}, and this interface speaks {}", self.words, protocol.name());
             return Err(here(Problem::new(message).hint("error(...) takes the protocol's own codes")));
         }
         let mut matchers = Vec::new();
@@ -458,10 +524,15 @@ impl RuleSpec {
                 None => return Err(here(foreign(protocol, self, name))),
             }
         }
+        if let Some((name, _)) = &self.disturbance {
+            let pattern = Pattern { glob: (*name).to_owned(), case_sensitive: true };
+            matchers.push(Matcher { field: DISTURBED_BY.to_owned(), pattern });
+        }
         let effect = self.effect(fields).map_err(here)?;
         let rule = Rule {
             matchers,
             source: self.source.clone(),
+            share: self.disturbance.as_ref().map(|(_, share)| share.clone()),
             modifiers: self.modifiers.clone(),
             effect,
             words: self.words.clone(),
@@ -627,6 +698,9 @@ impl AssumptionDraft {
         let mut built = None;
         for interface in aimed {
             built = Some(rule.build(interface.protocol)?);
+        }
+        if let Some(share) = built.as_mut().and_then(|rule| rule.share.as_mut()).filter(|s| s.of.is_empty()) {
+            share.of = draft.fleet(&target.service);
         }
         built.ok_or_else(|| {
             Problem::new(format!("{} has no interface for {}", target.service, rule.words))

@@ -208,6 +208,14 @@ impl Draft {
         self.services.iter().any(|draft| draft.service.depends_on.iter().any(|d| d == name))
     }
 
+    /// The services that depend on this one, where they are several; else none.
+    pub fn fleet(&self, service: &str) -> Vec<String> {
+        let depending = self.services.iter().map(|draft| &draft.service);
+        let names = depending.filter(|other| other.depends_on.iter().any(|name| name == service));
+        let names: Vec<String> = names.map(|other| other.name.clone()).collect();
+        if names.len() > 1 { names } else { Vec::new() }
+    }
+
     /// Whether a `connect` rule on the service is about connects *to* it.
     pub fn inbound(&self, service: &str, side: Option<Side>) -> bool {
         match side {

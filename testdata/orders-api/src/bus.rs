@@ -2,7 +2,8 @@
 //!
 //! Contract: publishing waits [`PUBLISH_LIMIT`] at most; an event that is not delivered by then stays
 //! in an outbox in memory, from which [`Bus::drain`] sees to it that it is. Events may be published
-//! twice, never lost while the process lives.
+//! twice, never lost while the process lives. An event that is listened to is committed once it has been
+//! handled; one whose commit fails may come again.
 
 use crate::config::Bug;
 use crate::log;
@@ -10,13 +11,15 @@ use crate::mutation;
 use crate::trace::HEADER;
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance, StreamConsumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance, StreamConsumer};
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::message::{Header, Message, OwnedHeaders};
+use rdkafka::message::{BorrowedMessage, Header, Message, OwnedHeaders};
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::producer::future_producer::DeliveryFuture;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde_json::json;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -26,6 +29,10 @@ const TOPIC: &str = "orders.events";
 const GROUP: &str = "orders-api";
 /// How long a request waits for its event to be delivered.
 const PUBLISH_LIMIT: Duration = Duration::from_secs(1);
+/// How long somebody who asks for an event waits until it is handled.
+const HANDLED_LIMIT: Duration = Duration::from_secs(5);
+/// How many of the last events are known to be handled.
+const REMEMBERED: usize = 1000;
 const METADATA_ATTEMPTS: usize = 20;
 const METADATA_PAUSE: Duration = Duration::from_millis(50);
 const GOODBYE: Duration = Duration::from_millis(20);
@@ -52,12 +59,17 @@ struct Undelivered {
 pub struct Bus {
     producer: FutureProducer<Context>,
     consumer: Arc<StreamConsumer<Context>>,
+    /// The topic that the consumer listens to.
+    events: String,
+    /// Keys of the last events that were handled.
+    handled: watch::Sender<VecDeque<Vec<u8>>>,
     assigned: watch::Receiver<bool>,
     outbox: Mutex<Vec<Undelivered>>,
     /// Whether the producer was last heard to be cut off.
     down: Arc<AtomicBool>,
     seen: AtomicU64,
     blocks: bool,
+    stops: bool,
 }
 
 impl Bus {
@@ -65,7 +77,7 @@ impl Bus {
     ///
     /// # Errors
     /// When the configuration makes no sense.
-    pub fn new(brokers: &str, bug: Option<Bug>) -> KafkaResult<Arc<Bus>> {
+    pub fn new(brokers: &str, events: Option<String>, bug: Option<Bug>) -> KafkaResult<Arc<Bus>> {
         let (sender, assigned) = watch::channel(false);
         let assignment = Arc::new(sender);
         let down = Arc::new(AtomicBool::new(false));
@@ -78,28 +90,46 @@ impl Bus {
             .create_with_context(context("producer", down.clone()))?;
         let consumer: StreamConsumer<Context> = config(brokers)
             .set("group.id", GROUP)
-            .set("auto.offset.reset", "latest")
+            // A group that has committed nothing has handled nothing.
+            .set("auto.offset.reset", "earliest")
+            .set("enable.auto.commit", "false")
             .set("allow.auto.create.topics", "true")
             .set("session.timeout.ms", "6000")
+            // Who waits for the others to rejoin waits so long.
+            .set("heartbeat.interval.ms", "300")
             .create_with_context(context("consumer", Arc::default()))?;
         Ok(Arc::new(Bus {
             producer,
             consumer: Arc::new(consumer),
+            events: events.unwrap_or_else(|| TOPIC.to_owned()),
+            handled: watch::Sender::default(),
             assigned,
             outbox: Mutex::default(),
             down,
             seen: AtomicU64::new(0),
             blocks: bug == Some(Bug::BusBlock),
+            stops: bug == Some(Bug::RebalanceStop),
         }))
     }
 
-    /// Waits until the producer knows the topic (asking for it creates it), joins the consumer group,
+    /// Waits until the producer knows the topics (asking for one creates it), joins the consumer group,
     /// and waits for a part of the topic. The group is joined whether or not the bus answers.
     pub async fn warm(&self) {
+        self.wait_leader(TOPIC.to_owned()).await;
+        if self.events != TOPIC {
+            self.wait_leader(self.events.clone()).await;
+        }
+        if let Err(error) = self.consumer.subscribe(&[&self.events]) {
+            log::warn("no consumer", json!({ "why": error.to_string() }));
+        }
+        self.wait_assigned(true).await;
+    }
+
+    async fn wait_leader(&self, topic: String) {
         for _ in 0..METADATA_ATTEMPTS {
-            let producer = self.producer.clone();
+            let (producer, topic) = (self.producer.clone(), topic.clone());
             let asked = tokio::task::spawn_blocking(move || {
-                let metadata = producer.client().fetch_metadata(Some(TOPIC), PUBLISH_LIMIT)?;
+                let metadata = producer.client().fetch_metadata(Some(&topic), PUBLISH_LIMIT)?;
                 let has_leader = |t: &MetadataTopic| !t.partitions().is_empty() && t.error().is_none();
                 Ok::<_, KafkaError>(metadata.topics().iter().all(has_leader))
             });
@@ -113,10 +143,6 @@ impl Bus {
                 }
             }
         }
-        if let Err(error) = self.consumer.subscribe(&[TOPIC]) {
-            log::warn("no consumer", json!({ "why": error.to_string() }));
-        }
-        self.wait_assigned(true).await;
     }
 
     async fn wait_assigned(&self, wanted: bool) {
@@ -163,7 +189,7 @@ impl Bus {
         }
     }
 
-    /// Counts what arrives, for ever.
+    /// Handles what arrives, for ever.
     pub async fn listen(&self) {
         loop {
             match self.consumer.recv().await {
@@ -174,10 +200,48 @@ impl Bus {
                         "event seen",
                         json!({ "topic": message.topic(), "offset": offset, "seen": seen }),
                     );
+                    let committed = self.commit(&message).await;
+                    self.remember(message.key().unwrap_or_default());
+                    if let Err(error) = committed {
+                        log::warn("commit", json!({ "offset": offset, "why": error.to_string() }));
+                        // ORDERS_BUG=rebalance-stop: takes it for the end.
+                        if self.stops {
+                            return;
+                        }
+                    }
                 }
                 Err(error) => self.consumer.context().failed(&error),
             }
         }
+    }
+
+    /// Whether the event with this key has been handled here; waits for it for [`HANDLED_LIMIT`] at most.
+    pub async fn handles(&self, key: &str) -> bool {
+        let mut handled = self.handled.subscribe();
+        let known = handled.wait_for(|keys| keys.iter().any(|known| known == key.as_bytes()));
+        tokio::time::timeout(HANDLED_LIMIT, known).await.is_ok()
+    }
+
+    fn remember(&self, key: &[u8]) {
+        self.handled.send_modify(|keys| {
+            if keys.len() == REMEMBERED {
+                keys.pop_front();
+            }
+            keys.push_back(key.to_owned());
+        });
+    }
+
+    async fn commit(&self, message: &BorrowedMessage<'_>) -> KafkaResult<()> {
+        let mut next = TopicPartitionList::new();
+        next.add_partition_offset(
+            message.topic(),
+            message.partition(),
+            Offset::Offset(message.offset() + 1),
+        )?;
+        let consumer = self.consumer.clone();
+        let committing = tokio::task::spawn_blocking(move || consumer.commit(&next, CommitMode::Sync));
+        // It is cut off only when the process ends.
+        committing.await.unwrap_or(Ok(()))
     }
 
     /// Leaves the consumer group, so that the next member need not wait for this one's session to end.

@@ -24,6 +24,8 @@ pub struct Config {
     pub issuer: String,
     /// `OIDC_JWKS_URL`, with a scheme.
     pub jwks: String,
+    /// `EVENTS_TOPIC`: what the consumer listens to; unless set, what this service publishes.
+    pub events: Option<String>,
     /// `ORDERS_BUG`.
     pub bug: Option<Bug>,
 }
@@ -40,6 +42,8 @@ pub enum Bug {
     AuthCascade,
     /// An order waits for the event bus without end.
     BusBlock,
+    /// The consumer of events ends for good when a rebalance overtakes a commit.
+    RebalanceStop,
 }
 
 /// Why the environment is refused.
@@ -83,6 +87,7 @@ impl Config {
             balance: with_scheme("http", &need("BALANCE_API_ADDR")?),
             issuer: with_scheme("http", &need("OIDC_ISSUER")?),
             jwks: with_scheme("http", &need("OIDC_JWKS_URL")?),
+            events: get("EVENTS_TOPIC").filter(|v| !v.is_empty()),
             bug: get("ORDERS_BUG").filter(|v| !v.is_empty()).map(Bug::parse).transpose()?,
         })
     }
@@ -95,10 +100,11 @@ impl Bug {
             "db-slow-health" => Ok(Bug::DbSlowHealth),
             "auth-cascade" => Ok(Bug::AuthCascade),
             "bus-block" => Ok(Bug::BusBlock),
+            "rebalance-stop" => Ok(Bug::RebalanceStop),
             _ => Err(ConfigError::Invalid {
                 name: "ORDERS_BUG",
                 value,
-                why: "it is one of db-poison, db-slow-health, auth-cascade, bus-block".into(),
+                why: "it is one of db-poison, db-slow-health, auth-cascade, bus-block, rebalance-stop".into(),
             }),
         }
     }

@@ -89,7 +89,7 @@ fn app(config: Config) -> Result<App, StartError> {
     Ok(App {
         db: db::Database::new(config.database, config.bug),
         cache: cache::Cache::new(&config.redis, clock::Moment::now().millis())?,
-        bus: bus::Bus::new(&config.brokers, config.bug)?,
+        bus: bus::Bus::new(&config.brokers, config.events, config.bug)?,
         upstreams: upstreams::Upstreams::new(&config.geo, &config.users, &config.balance)?,
         verifier: auth::Verifier::new(&config.issuer, &config.jwks),
         bug: config.bug,

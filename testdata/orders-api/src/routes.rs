@@ -14,7 +14,7 @@ use crate::mutation;
 use crate::trace::{HEADER, Trace};
 use crate::upstreams::{Balance, Upstreams};
 use axum::body::Bytes;
-use axum::extract::{Request, State};
+use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
@@ -102,6 +102,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/healthz", get(health))
         .route("/orders", get(list_orders).post(create_order))
         .route("/auth/refresh", post(refresh))
+        .route("/events/{key}", get(event))
         .layer(from_fn(envelope))
         .with_state(app)
 }
@@ -269,6 +270,13 @@ async fn refresh(
         "refreshed_at": Moment::now().to_string(),
     });
     Ok(Json(answer).into_response())
+}
+
+/// Whether this instance has handled the event with this key; waits for it for a while.
+async fn event(State(app): State<Arc<App>>, Path(key): Path<String>) -> Response {
+    let handled = app.bus.handles(&key).await;
+    let status = if handled { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(json!({ "event": key, "handled": handled }))).into_response()
 }
 
 /// Who asks, if the token says so and permits it.

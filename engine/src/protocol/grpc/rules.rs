@@ -151,7 +151,7 @@ mod tests {
     fn what_cannot_be_carried_out_is_refused() {
         let check = |effect: Effect| {
             let (matchers, modifiers, words) = (Vec::new(), Modifiers::default(), String::new());
-            super::check(&Rule { matchers, source: None, modifiers, effect, words })
+            super::check(&Rule { matchers, source: None, share: None, modifiers, effect, words })
         };
         let fields =
             |f: &[(&str, Value)]| Fields(f.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect());

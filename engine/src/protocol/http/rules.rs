@@ -122,6 +122,7 @@ mod tests {
                 pattern: Pattern { glob: "*".to_owned(), case_sensitive: true },
             }],
             source: None,
+            share: None,
             modifiers: Modifiers::default(),
             effect,
             words: String::new(),

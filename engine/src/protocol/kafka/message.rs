@@ -10,7 +10,8 @@
 
 use super::codec::Head;
 use super::records::{self, Record};
-use crate::link::Request;
+use super::rules;
+use crate::link::{CLIENT, Request};
 use bytes::Bytes;
 use faultbox_bundle_format::{Class, Value};
 use kafka_protocol::ResponseError;
@@ -52,7 +53,13 @@ pub fn describe(head: &Head, kind: &RequestKind) -> Request {
     Request {
         operation: name.clone(),
         key,
-        fields: vec![("api", vec![name]), ("topic", topics), ("group", groups)],
+        fields: vec![
+            (rules::DISTURBED_BY, rules::disturbances_of(&name, &groups)),
+            (CLIENT, head.client.clone().into_iter().collect()),
+            ("api", vec![name]),
+            ("topic", topics),
+            ("group", groups),
+        ],
         class,
         works,
         mutating,

@@ -8,7 +8,7 @@
 
 use super::message::error_name;
 use super::shape;
-use crate::fault::rule::{Effect, Fields, Rule};
+use crate::fault::rule::{Effect, Fields, Matcher, Rule};
 use crate::protocol::RuleProblem;
 use faultbox_bundle_format::Value;
 use kafka_protocol::ResponseError;
@@ -18,6 +18,52 @@ use kafka_protocol::messages::*;
 pub static MATCHERS: &[&str] = &["topic", "group", "api"];
 /// What `error(...)` takes.
 pub static EFFECT_PARAMETERS: &[&str] = &["code", "message"];
+
+/// A way in which a group's coordinator disturbs its members, as the rule of that name does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Disturbance {
+    /// The rule's name in the module `kafka`.
+    pub name: &'static str,
+    /// What members are answered; `None` cuts the connection instead.
+    pub code: Option<&'static str>,
+    /// The requests of members that it meets.
+    pub apis: &'static [&'static str],
+}
+
+/// The field of a request that names the disturbances it can meet.
+pub const DISTURBED_BY: &str = "disturbed_by";
+
+const MEMBERSHIP: &[&str] = &["JoinGroup", "SyncGroup", "Heartbeat", "OffsetCommit"];
+const WITH_OFFSETS: &[&str] = &["JoinGroup", "SyncGroup", "Heartbeat", "OffsetCommit", "OffsetFetch"];
+
+/// All disturbances.
+pub static DISTURBANCES: &[Disturbance] = &[
+    Disturbance { name: "rebalance", code: Some("REBALANCE_IN_PROGRESS"), apis: MEMBERSHIP },
+    Disturbance { name: "not_coordinator", code: Some("NOT_COORDINATOR"), apis: WITH_OFFSETS },
+    Disturbance {
+        name: "coordinator_not_available",
+        code: Some("COORDINATOR_NOT_AVAILABLE"),
+        apis: &["FindCoordinator", "JoinGroup", "SyncGroup", "Heartbeat", "OffsetCommit", "OffsetFetch"],
+    },
+    Disturbance {
+        name: "coordinator_load_in_progress",
+        code: Some("COORDINATOR_LOAD_IN_PROGRESS"),
+        apis: WITH_OFFSETS,
+    },
+    // The broker hears nothing, and takes the member for dead once its session is over.
+    Disturbance { name: "heartbeat_loss", code: None, apis: &["Heartbeat"] },
+];
+
+/// The disturbance of that name.
+pub fn disturbance(name: &str) -> Option<&'static Disturbance> {
+    DISTURBANCES.iter().find(|disturbance| disturbance.name == name)
+}
+
+/// Names of the disturbances that a request to these groups can meet.
+pub fn disturbances_of(api: &str, groups: &[String]) -> Vec<String> {
+    let met = DISTURBANCES.iter().filter(|d| !groups.is_empty() && d.apis.contains(&api));
+    met.map(|disturbance| disturbance.name.to_owned()).collect()
+}
 
 /// The code of an `error(...)`.
 ///
@@ -70,13 +116,18 @@ pub fn check(rule: &Rule) -> Result<(), RuleProblem> {
     let refuse = |message: &str, hint: &str| {
         Err(RuleProblem { message: message.into(), argument: None, hint: Some(hint.into()) })
     };
-    for matcher in &rule.matchers {
+    let disturbed = rule.matchers.iter().find(|m| m.field == DISTURBED_BY);
+    let disturbance = disturbed.and_then(|m| disturbance(&m.pattern.glob));
+    for matcher in rule.matchers.iter().filter(|m| m.field != DISTURBED_BY) {
         if !MATCHERS.contains(&matcher.field.as_str()) {
             return Err(RuleProblem {
                 message: format!("kafka has no matcher {:?}", matcher.field),
                 argument: Some(matcher.field.clone()),
                 hint: Some(format!("it has {}", MATCHERS.join(", "))),
             });
+        }
+        if let Some(disturbance) = disturbance {
+            meets(disturbance, matcher)?;
         }
         if matcher.field == "api" && !shape::SHAPES.iter().any(|s| matcher.pattern.matches(s.name)) {
             let names: Vec<_> = shape::SHAPES.iter().map(|s| s.name).collect();
@@ -116,6 +167,24 @@ pub fn check(rule: &Rule) -> Result<(), RuleProblem> {
         | Effect::Duplicate
         | Effect::Slow { .. }
         | Effect::ResetAfter { .. } => Ok(()),
+    }
+}
+
+/// Whether requests that a disturbance is about can match.
+fn meets(disturbance: &Disturbance, matcher: &Matcher) -> Result<(), RuleProblem> {
+    let problem = |message: String, hint: String| {
+        Err(RuleProblem { message, argument: Some(matcher.field.clone()), hint: Some(hint) })
+    };
+    match matcher.field.as_str() {
+        "api" if !disturbance.apis.iter().any(|api| matcher.pattern.matches(api)) => problem(
+            format!("kafka.{} does not act on {:?}", disturbance.name, matcher.pattern.glob),
+            format!("it acts on {}", disturbance.apis.join(", ")),
+        ),
+        "topic" => problem(
+            format!("kafka.{} is about a group, whatever topics it reads", disturbance.name),
+            "give `group`".to_owned(),
+        ),
+        _ => Ok(()),
     }
 }
 

@@ -18,7 +18,8 @@ use crate::link::{Answer, BoxFuture, Conversation, Link, Request, Responder, Str
 use crate::protocol::ProtocolError;
 use faultbox_bundle_format::Value;
 use kafka_protocol::messages::{
-    CreateTopicsRequest, FetchRequest, ProduceRequest, RequestKind, ResponseKind, create_topics_response,
+    CreateTopicsRequest, FetchRequest, FetchResponse, ProduceRequest, RequestKind, ResponseKind,
+    create_topics_response,
 };
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -28,6 +29,10 @@ use std::time::Duration;
 
 /// How long the responder may take to say what the server could make up by itself.
 const HINT_WITHIN: Duration = Duration::from_millis(500);
+/// How many empty answers in a row are passed over at once.
+const PASSED_OVER: usize = 1000;
+/// How often a poll that waits asks the responder again.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
 
 /// What all connections of a link share.
 #[derive(Default)]
@@ -119,6 +124,26 @@ impl Served {
         answer
     }
 
+    /// What the responder has for a poll now: `Pending` where there is nothing, `Ready(None)` where the
+    /// connection is to be cut. Its empty answers are passed over, unless a rule made them: how many polls
+    /// came to nothing is timing.
+    async fn poll(&self, request: &Request) -> Poll<Option<FetchResponse>> {
+        for _ in 0..PASSED_OVER {
+            let (answer, rule) = self.conversation.answer(request).await;
+            match answer {
+                Answer::Reply(value) => {
+                    let response = message::fetch_response(&value);
+                    if rule.is_some() || message::brings_something(&response) {
+                        return Poll::Ready(Some(response));
+                    }
+                }
+                Answer::Cut => return Poll::Ready(None),
+                Answer::Unknown | Answer::Silence | Answer::Nothing => return Poll::Pending,
+            }
+        }
+        Poll::Pending
+    }
+
     /// A request that is the responder's alone.
     async fn ask(&self, call: &Call, encode: impl Fn(&Value) -> ResponseKind) -> Reply {
         match self.link.converse(call.connection, &*self.conversation, call.describe()).await {
@@ -183,22 +208,20 @@ impl Backend for Served {
     fn fetch<'a>(&'a self, call: &'a Call, request: &'a FetchRequest) -> BoxFuture<'a, Reply> {
         Box::pin(async move {
             let pending = self.link.ask(call.connection, call.describe());
-            let (answer, rule) = self.conversation.answer(pending.request()).await;
-            let recorded = match &answer {
-                Answer::Reply(value) => Some(message::fetch_response(value)),
-                Answer::Cut => {
-                    pending.dropped();
-                    return Reply::Cut;
-                }
-                Answer::Unknown | Answer::Silence | Answer::Nothing => None,
-            };
-            // An empty poll takes its time, unless it was a rule that made it what it was.
-            let response = match recorded.filter(|r| rule.is_some() || message::brings_something(r)) {
-                Some(response) => response,
-                None => {
-                    let wait = u64::try_from(request.max_wait_ms).unwrap_or(0);
-                    tokio::time::sleep(Duration::from_millis(wait)).await;
-                    rules::fetch_error(request, 0)
+            let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
+            let deadline = tokio::time::Instant::now() + wait;
+            let response = loop {
+                match self.poll(pending.request()).await {
+                    Poll::Ready(Some(response)) => break response,
+                    Poll::Ready(None) => {
+                        pending.dropped();
+                        return Reply::Cut;
+                    }
+                    Poll::Pending if tokio::time::Instant::now() >= deadline => {
+                        break rules::fetch_error(request, 0);
+                    }
+                    // What it waits for may come once the cell has gone on.
+                    Poll::Pending => tokio::time::sleep(wait.min(ASK_AGAIN)).await,
                 }
             };
             let kind = ResponseKind::Fetch(response);

@@ -8,8 +8,9 @@ use crate::fault::rule::{Assumption, Effect, Fields, Matcher, Modifiers, Pattern
 use crate::journal::Journal;
 use crate::link::{Answer, Conversation, InterfaceOptions, Request};
 use crate::oracle::SeededOracle;
+use crate::protocol::testing::rule_of;
 use crate::standin::{StandIn, StandInOptions};
-use faultbox_bundle_format::{Body, Class, Exchange, Outcome, RuleHit, Value};
+use faultbox_bundle_format::{Body, Class, Decision, Exchange, Outcome, RuleHit, Value};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
@@ -17,6 +18,7 @@ use rdkafka::consumer::{CommitMode, Consumer, StreamConsumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Message, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -124,6 +126,14 @@ impl Recorded {
         self.sink.entries().into_iter().filter_map(body).collect()
     }
 
+    fn decisions(&self) -> Vec<Decision> {
+        let body = |entry: faultbox_bundle_format::Entry| match entry.body {
+            Body::Decision(decision) => Some(decision),
+            _ => None,
+        };
+        self.sink.entries().into_iter().filter_map(body).collect()
+    }
+
     fn activate(&self, rules: Vec<Rule>) {
         // Counters are kept by name.
         let name = format!("a{}", self.journal.position());
@@ -171,6 +181,7 @@ fn rule(matchers: &[(&str, &str)], effect: Effect, modifiers: Modifiers) -> Rule
     Rule {
         matchers: matchers.iter().map(matcher).collect(),
         source: None,
+        share: None,
         modifiers,
         effect,
         words: "rule".into(),
@@ -836,4 +847,128 @@ async fn advertised_addresses_and_versions_are_the_proxys() {
     let kafka_protocol::messages::ResponseKind::ApiVersions(answer) = answer else { panic!() };
     assert_eq!(answer.error_code, 35);
     assert!(answer.api_keys.iter().any(|api| api.api_key == 1 && api.max_version == 12));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_recipe_is_an_error_that_the_client_knows() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, broker) = stand_in(&folder, &[]).await;
+    let recording = Recorded::new();
+    let proxy = recording.proxy(&broker).await;
+    let producer = producer(&proxy.addr, &[("acks", "all")]);
+    send(&producer, "t", "k", "v").await.unwrap();
+    let activate = |recipe: &str, more: &str| {
+        let call = format!("{recipe}(topic = \"t\"{more})");
+        recording.activate(vec![rule_of("kafka", Some(recipe), &call)]);
+    };
+    // Those that pass: the client comes again by itself, as it does with no other code.
+    for (recipe, name) in [
+        ("not_leader", "NOT_LEADER_OR_FOLLOWER"),
+        ("not_enough_replicas", "NOT_ENOUGH_REPLICAS"),
+        ("storage_error", "KAFKA_STORAGE_ERROR"),
+    ] {
+        activate(recipe, ", times = 1");
+        send(&producer, "t", "k", "v").await.expect(recipe);
+        let hit = recording.exchanges("Produce").into_iter().rfind(|e| e.rule.is_some()).expect(recipe);
+        let refused = hit.response.unwrap().value().unwrap();
+        assert!(format!("{refused:?}").contains(name), "{recipe}: {refused:?}");
+    }
+    // Those that do not.
+    for (recipe, known) in [
+        ("message_too_large", RDKafkaErrorCode::MessageSizeTooLarge),
+        ("topic_not_authorized", RDKafkaErrorCode::TopicAuthorizationFailed),
+    ] {
+        activate(recipe, "");
+        assert_eq!(code(send(&producer, "t", "k", "v").await.unwrap_err()), known, "{recipe}");
+    }
+    recording.activate(vec![rule_of("kafka", Some("offset_out_of_range"), "offset_out_of_range(times = 1)")]);
+    // The client looks for the log's beginning and goes on there.
+    assert_eq!(next(&consumer(&proxy.addr, "g", &["t"])).await.2, 0);
+    assert!(recording.exchanges("Fetch").iter().any(|fetch| fetch.rule.is_some()));
+}
+
+/// Two members of one group in one service: a share of them is one of them, the same throughout.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebalance_strikes_a_share_of_the_members() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, broker) = stand_in(&folder, &[]).await;
+    let recording = Recorded::new();
+    let proxy = recording.proxy(&broker).await;
+    let producer = producer(&proxy.addr, &[("acks", "all")]);
+    let member = |client: &str, topic: &str| {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &proxy.addr).set("group.id", "g").set("client.id", client);
+        config.set("auto.offset.reset", "earliest").set("enable.auto.commit", "false");
+        config.set("heartbeat.interval.ms", "100").set("reconnect.backoff.ms", "10");
+        let consumer: Arc<StreamConsumer> = Arc::new(config.create().unwrap());
+        consumer.subscribe(&[topic]).unwrap();
+        consumer
+    };
+    for topic in ["one", "two"] {
+        send(&producer, topic, "k", "v").await.unwrap();
+    }
+    let members = [member("first", "one"), member("other", "two")];
+    // Both are polled all the time: a group waits for each of its members.
+    let mut values = members.each_ref().map(|member| {
+        let (sender, values) = tokio::sync::mpsc::unbounded_channel();
+        let member = member.clone();
+        tokio::spawn(async move { while sender.send(next(&member).await.1).is_ok() {} });
+        values
+    });
+    for values in &mut values {
+        assert_eq!(values.recv().await.as_deref(), Some("v"));
+    }
+    let commit = |member: &Arc<StreamConsumer>, topic: &str| {
+        let mut next = TopicPartitionList::new();
+        next.add_partition_offset(topic, 0, Offset::Offset(1)).unwrap();
+        member.commit(&next, CommitMode::Sync)
+    };
+    let commits = || [commit(&members[0], "one"), commit(&members[1], "two")];
+    let both_commit = async || {
+        let committing = async {
+            while commits().iter().any(Result::is_err) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(GUARD, committing).await.expect("commits");
+    };
+    both_commit().await;
+    let half = "kafka.rebalance(share = \"50%\", members = [\"first\", \"other\"], api = \"OffsetCommit\")";
+    recording.activate(vec![rule_of("kafka", None, half)]);
+    let struck = commits().map(|commit| match commit {
+        Ok(()) => false,
+        Err(error) => {
+            assert_eq!(code(error), RDKafkaErrorCode::RebalanceInProgress);
+            true
+        }
+    });
+    assert_ne!(struck[0], struck[1]);
+    let keys: Vec<_> = recording.decisions().iter().map(|d| (d.key.clone(), d.fired)).collect();
+    for (name, struck) in ["first", "other"].iter().zip(struck) {
+        let key = format!("member {name}");
+        assert!(keys.contains(&(key.clone(), struck)) && !keys.contains(&(key, !struck)), "{keys:?}");
+    }
+
+    // Who is not named is no member that it is about; a group of another name is another group.
+    for nobody in [
+        half.replace("\"other\"", "\"third\"").replace("\"first\"", "\"fourth\""),
+        half.replace("api =", "group = \"h\", api ="),
+    ] {
+        recording.activate(vec![rule_of("kafka", None, &nobody)]);
+        both_commit().await;
+    }
+
+    // All of them lose their heartbeats, and one its coordinator, which it finds again.
+    recording.activate(vec![rule_of("kafka", None, "kafka.heartbeat_loss(group = \"g\", times = 2)")]);
+    while recording.exchanges("Heartbeat").iter().filter(|e| e.outcome == Outcome::Dropped).count() < 2 {
+        tokio::task::yield_now().await;
+    }
+    recording.activate(vec![rule_of("kafka", None, "kafka.not_coordinator(times = 1, api = \"Heartbeat\")")]);
+    let asked = recording.exchanges("FindCoordinator").len();
+    while recording.exchanges("FindCoordinator").len() == asked {
+        tokio::task::yield_now().await;
+    }
+    recording.faults.deactivate();
+    send(&producer, "one", "k", "again").await.unwrap();
+    while values[0].recv().await.as_deref() != Some("again") {}
 }

@@ -11,6 +11,7 @@ use crate::link::{
     Answer, BoxFuture, Conversation, Dial, InterfaceOptions, Link, Request, Responder, Stream,
 };
 use crate::oracle::SeededOracle;
+use crate::protocol::testing::rule_of;
 use crate::protocol::{Protocol, ProtocolError};
 use crate::standin::{StandIn, StandInOptions, mysql};
 use crate::step::StepCall;
@@ -276,6 +277,7 @@ fn rule(matchers: &[(&str, &str)], effect: Effect) -> Rule {
     Rule {
         matchers: matchers.iter().map(matcher).collect(),
         source: None,
+        share: None,
         modifiers: Modifiers::default(),
         effect,
         words: "rule".into(),
@@ -527,5 +529,43 @@ mod codec {
             assert_eq!((message.payload.len(), buffer.len()), (len, 0));
             assert_eq!(message.seq.wrapping_add(1), seq);
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_recipe_is_an_error_that_the_driver_knows() {
+    let data = tempfile::tempdir().expect("tempdir");
+    let (_server, upstream) = seeded(data.path()).await;
+    let proxy = proxied(upstream).await;
+    let pool = pool(proxy.address);
+    let mut conn = pool.get_conn().await.expect("connect");
+    for (recipe, code, state) in [
+        ("deadlock", 1213, "40001"),
+        ("lock_wait_timeout", 1205, "HY000"),
+        ("too_many_connections", 1040, "08004"),
+        ("read_only", 1290, "HY000"),
+        ("disk_full", 1021, "HY000"),
+        ("query_interrupted", 1317, "70100"),
+    ] {
+        let mut rule = rule_of("mysql", Some(recipe), &format!("{recipe}(query = \"update*\", times = 1)"));
+        // Counters are kept by name.
+        rule.words = recipe.to_owned();
+        let name = format!("fault {recipe}");
+        proxy.faults.activate(Arc::new(Assumption {
+            name,
+            description: String::new(),
+            target: Some(Target { service: "db".into(), interface: None }),
+            rules: vec![rule],
+            syscalls: Vec::new(),
+            parts: Vec::new(),
+        }));
+        let update = "UPDATE orders SET status = 'x' WHERE id = 1";
+        match conn.query_drop(update).await.expect_err(recipe) {
+            mysql_async::Error::Server(e) => {
+                assert_eq!((e.code, e.state.as_str()), (code, state), "{recipe}")
+            }
+            other => panic!("{recipe}: {other}"),
+        }
+        conn.query_drop(update).await.expect("the second time");
     }
 }

@@ -249,6 +249,7 @@ mod tests {
         Rule {
             matchers: matchers.collect(),
             source: None,
+            share: None,
             modifiers: Modifiers::default(),
             effect,
             words: String::new(),

@@ -12,6 +12,7 @@ use crate::journal::Journal;
 use crate::link::{Answer, BoxFuture, Conversation, Dial, Link, Request, Responder, Stream};
 use crate::oracle::SeededOracle;
 use crate::protocol::Protocol;
+use crate::protocol::testing::rule_of;
 use crate::standin::{StandIn, StandInOptions};
 use crate::step::{StepCall, StepResponse};
 use faultbox_bundle_format::{Body, Class, Exchange, Outcome, RuleHit, Value};
@@ -142,8 +143,14 @@ impl Rig {
             field: (*field).to_owned(),
             pattern: Pattern { glob: (*glob).to_owned(), case_sensitive: true },
         });
-        let rule =
-            Rule { matchers: matchers.collect(), source: None, modifiers, effect, words: "rule".to_owned() };
+        let rule = Rule {
+            matchers: matchers.collect(),
+            source: None,
+            share: None,
+            modifiers,
+            effect,
+            words: "rule".to_owned(),
+        };
         PROTOCOL.check_rule(&rule).unwrap();
         self.faults.activate(Arc::new(Assumption {
             name: "bad".to_owned(),
@@ -696,4 +703,31 @@ fn secrets_never_reach_the_journal() {
     let mut session = super::session::Session::default();
     let request = session.ask(&of(&["CONFIG", "SET", "requirepass", "hunter22"])).request;
     assert!(!format!("{request:?}").contains("hunter22"));
+}
+
+#[tokio::test]
+async fn each_recipe_is_an_error_that_the_client_knows() {
+    let rig = Rig::live().await;
+    let mut connection = rig.connect(false).await;
+    for (recipe, code) in [
+        ("out_of_memory", "OOM"),
+        ("read_only_replica", "READONLY"),
+        ("loading", "LOADING"),
+        ("snapshot_failed", "MISCONF"),
+        ("busy_script", "BUSY"),
+    ] {
+        let rule = rule_of("redis", Some(recipe), &format!("{recipe}(command = \"SET\")"));
+        rig.faults.activate(Arc::new(Assumption {
+            name: recipe.to_owned(),
+            description: String::new(),
+            target: Some(Target { service: "cache".to_owned(), interface: None }),
+            rules: vec![rule],
+            syscalls: Vec::new(),
+            parts: Vec::new(),
+        }));
+        let refused: redis::RedisResult<()> = soon(connection.set("k", "v")).await;
+        assert_eq!(refused.unwrap_err().code(), Some(code), "{recipe}");
+        let read: redis::RedisResult<Option<String>> = soon(connection.get("k")).await;
+        assert_eq!(read.unwrap(), None, "{recipe}");
+    }
 }
