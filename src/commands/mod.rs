@@ -1,6 +1,7 @@
 //! One file a command. Each returns the exit code.
 
 pub mod clean;
+pub mod images;
 pub mod inspect;
 pub mod recover;
 pub mod replay;
