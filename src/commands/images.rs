@@ -5,7 +5,7 @@ use super::run::Host;
 use crate::exit_code;
 use crate::terminal::{Progress, notice, say};
 use faultbox_engine::containers::lock::{self, Drift, Lock};
-use faultbox_engine::containers::{ContainerError, Engine, ImageFacts};
+use faultbox_engine::containers::{ContainerError, Engine, ImageFacts, Keeping};
 use faultbox_engine::plan::Plan;
 use faultbox_engine::spec::{self, LoadOptions};
 use faultbox_engine::topology::{Service, ServiceKind};
@@ -40,6 +40,8 @@ pub async fn connect(host: &mut Host, services: &[&Service]) -> Result<(), u8> {
         lacks(&services.iter().map(line).chain([error.to_string()]).collect::<Vec<_>>())
     })?;
     let swept = engine.sweep().await.map_err(|error| lacks(&[error.to_string()]))?;
+    let slots = Keeping::folder(&std::env::temp_dir());
+    engine.sweep_slots(&slots).await.map_err(|error| lacks(&[error.to_string()]))?;
     for removed in swept {
         notice(&format!(
             "notice: removed {} ({}, {}), left by a run that was killed",

@@ -258,6 +258,18 @@ impl Engine {
         .await
     }
 
+    /// Removes the slots below `root` that no container is in and no process holds.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    pub async fn sweep_slots(&self, root: &Path) -> Result<(), ContainerError> {
+        let Ok(entries) = std::fs::read_dir(root) else { return Ok(()) };
+        let slots: Vec<PathBuf> = self.ours().await?.iter().filter_map(Found::slot).collect();
+        let empty = entries.flatten().map(|entry| entry.path()).filter(|slot| !slots.contains(slot));
+        empty.filter(|slot| kept::is_free(slot) == Some(true)).for_each(|slot| kept::remove(&slot));
+        Ok(())
+    }
+
     /// Removes the containers that this process made or took over, and has not kept.
     ///
     /// # Errors

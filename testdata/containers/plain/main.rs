@@ -8,7 +8,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 
 fn main() {
-    let listener = TcpListener::bind(("0.0.0.0", 8080)).expect("port 8080");
+    let port = std::env::var("PORT").ok().and_then(|port| port.parse().ok()).unwrap_or(8080);
+    let listener = TcpListener::bind(("0.0.0.0", port)).expect("its port");
     for stream in listener.incoming().flatten() {
         // One that sends nothing sensible gets nothing.
         std::thread::spawn(move || serve(stream));
