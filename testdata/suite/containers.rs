@@ -145,6 +145,13 @@ fn kafka_is_put_back() {
 }
 
 #[test]
+fn a_jvm_is_supervised() {
+    if ready(&["kafka"]) {
+        passes("jvm.star");
+    }
+}
+
+#[test]
 fn an_image_that_is_nowhere_is_named_with_its_registry() {
     if !ready(&[]) {
         return;

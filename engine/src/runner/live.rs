@@ -3,7 +3,8 @@
 //!
 //! Contract: a stand-in or reused container is started once a run (after what it depends on),
 //! seeded, and put back to its seeded state before every later cell; where that cannot be done, and
-//! without `reuse`, it is started cold. One that ended during a cell (of an injected fault, most
+//! without `reuse`, it is started cold. A reused container that an earlier run has kept is taken over
+//! instead of started, and at the end of the run it is kept where that was asked for. One that ended during a cell (of an injected fault, most
 //! of the time) is told of and starts cold for the next. Mocks live as long as a cell.
 //! Not modelled: an image with neither engine nor stand-in is an error that says so.
 
