@@ -63,6 +63,14 @@ fn report(to: BorrowedFd<'_>, step: &str, error: &io::Error) {
     let _ = sys::send(to, &wire::failed(step, error.raw_os_error().unwrap_or(0)), &[]);
 }
 
+/// As [`report`], to the helper; returns when it has passed the word on. (The end of the container's
+/// first process, which we are, is the helper's too.)
+fn report_to_helper(handoff: BorrowedFd<'_>, step: &str, error: &io::Error) {
+    report(handoff, step, error);
+    // It closes its end then.
+    while let Ok(Some(_)) = sys::receive(handoff) {}
+}
+
 /// Takes the control socket where it is the helper's from then on.
 fn run(control: &mut Option<OwnedFd>) -> StepResult<()> {
     let closed = || ("find the control socket".to_owned(), io::Error::from_raw_os_error(9));
@@ -80,7 +88,7 @@ fn run(control: &mut Option<OwnedFd>) -> StepResult<()> {
     sys::close_others_at_exec();
     if orders.filter.is_empty() {
         let error = image.1.execute();
-        report(theirs.as_fd(), &format!("execute {}", image.0), &error);
+        report_to_helper(theirs.as_fd(), &format!("execute {}", image.0), &error);
         sys::exit_now(127);
     }
     execute_filtered(orders, image, theirs)
@@ -142,7 +150,7 @@ fn execute_filtered(orders: Orders, (name, image): (String, sys::Image), handoff
     let (to_us, go_ahead) = mpsc::channel::<()>();
     let sender = std::thread::Builder::new().spawn(move || {
         let fail = |(step, error): (String, io::Error)| -> ! {
-            report(handoff.as_fd(), &step, &error);
+            report_to_helper(handoff.as_fd(), &step, &error);
             sys::exit_now(127)
         };
         match from_filter.recv() {

@@ -298,7 +298,7 @@ fn a_container_without_libc_or_shell_is_a_service_under_test() {
     assert_eq!(left(), Vec::<String>::new());
 
     // The image of the bundle is known by what it is.
-    let shown = said(&run(&["inspect", &bundle]));
+    let shown = said(&run(&["inspect", &bundle, "matrix_writes_full"]));
     assert!(shown.contains("build ./plain sha256:"), "{shown}");
     let lost = Command::new(faultbox())
         .args(["replay", &bundle])
