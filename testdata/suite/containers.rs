@@ -265,6 +265,15 @@ fn plain() -> (tempfile::TempDir, String) {
     (dir, spec)
 }
 
+/// Removes the images that were built for these services, now or in a test that failed.
+fn forget_builds(services: &[&str]) {
+    for service in services {
+        for id in lines(&docker(&["images", "--quiet", &format!("faultbox-build/{service}")])) {
+            docker(&["rmi", "--force", &id]);
+        }
+    }
+}
+
 fn exact(document: &serde_json::Value) -> usize {
     let inexact: Vec<_> = cells(document).iter().filter(|cell| cell["exact"] != true).collect();
     assert!(inexact.is_empty(), "{inexact:#?}");
@@ -307,6 +316,11 @@ fn a_container_without_libc_or_shell_is_a_service_under_test() {
         .unwrap();
     assert_eq!(code(&lost), 4);
     assert!(said(&lost).contains("plain: build ./plain needs a container engine"), "{}", said(&lost));
+
+    forget_builds(&["plain", "relay"]);
+    let gone = run(&["replay", &bundle]);
+    assert_eq!(code(&gone), 4);
+    assert!(said(&gone).contains("plain: the recorded image (build ./plain, sha256:"), "{}", said(&gone));
 }
 
 #[test]
@@ -349,6 +363,7 @@ fn the_chapters_service_in_a_container_is_found_out_and_replays() {
     let other = run(&["replay", &bundle, "--with", "api=localhost:1/faultbox/absent:3"]);
     assert_eq!(code(&other), 4);
     assert!(said(&other).contains("localhost:1/faultbox/absent:3"), "{}", said(&other));
+    forget_builds(&["api"]);
     assert_eq!(left(), Vec::<String>::new());
 }
 
