@@ -185,13 +185,17 @@ fn header(out: &mut impl Write, name: &[u8], kind: u8, mode: u32, size: u64, lin
     };
     put(0, &name[..name.len().min(100)]);
     put(100, format!("{mode:07o}").as_bytes());
-    put(108, b"0000000\0000000000\0");
+    // Nobody's: user and group 0.
+    for at in [108, 116] {
+        put(at, b"0000000");
+    }
     // Sizes from 8 GiB on do not fit in octal digits: then they are binary, marked by the high bit.
     match size < 1 << 33 {
         true => put(124, format!("{size:011o}").as_bytes()),
         false => put(124, &[&[0x80, 0, 0, 0][..], &size.to_be_bytes()].concat()),
     }
-    put(136, b"00000000000\0        ");
+    put(136, b"00000000000");
+    put(148, b"        ");
     put(156, &[kind]);
     put(157, &link[..link.len().min(100)]);
     put(257, b"ustar  ");
