@@ -6,7 +6,8 @@
 use super::engine::{Engine, ImageFacts};
 use super::kept::Slot;
 use super::{
-    ContainerError, LABEL, LABEL_DEFINITION, LABEL_OWNER, LABEL_SERVICE, LABEL_SLOT, LABEL_SPEC, context,
+    ContainerError, LABEL, LABEL_DEFINITION, LABEL_IMAGE, LABEL_OWNER, LABEL_SERVICE, LABEL_SLOT, LABEL_SPEC,
+    context,
 };
 use crate::link::BoxFuture;
 use crate::supervisor::{self, Adopt, Exit, Output, OutputStream, Running, SyscallPolicy};
@@ -447,6 +448,7 @@ fn definition(start: &StartContainer<'_>, owner: &str) -> Result<ContainerCreate
         label(LABEL, env!("CARGO_PKG_VERSION")),
         label(LABEL_OWNER, owner),
         label(LABEL_SERVICE, &service.name),
+        label(LABEL_IMAGE, &start.image.name),
         label(LABEL_DEFINITION, &hash),
     ];
     let kept = start

@@ -4,8 +4,8 @@
 //! of that only what belongs to a run that has ended, unless it is told to remove everything.
 
 use super::{
-    ContainerError, LABEL, LABEL_DEFINITION, LABEL_OWNER, LABEL_REALLY, LABEL_SERVICE, LABEL_SLOT,
-    LABEL_SPEC, kept, words,
+    ContainerError, LABEL, LABEL_DEFINITION, LABEL_IMAGE, LABEL_OWNER, LABEL_REALLY, LABEL_SERVICE,
+    LABEL_SLOT, LABEL_SPEC, kept, words,
 };
 use bollard::Docker;
 use bollard::query_parameters::{
@@ -336,8 +336,11 @@ impl Engine {
             if let Some(slot) = found.slot() {
                 kept::remove(&slot);
             }
-            let service = found.label(LABEL_SERVICE).to_owned();
-            removed.push(Removed { name: found.name, service, image: found.image, kept });
+            let label = |name: &str| found.label(name).to_owned();
+            let (service, named) = (label(LABEL_SERVICE), label(LABEL_IMAGE));
+            // Those of earlier versions do not say it.
+            let image = if named.is_empty() { found.image } else { named };
+            removed.push(Removed { name: found.name, service, image, kept });
         }
         Ok(removed)
     }

@@ -38,6 +38,8 @@ pub const LABEL: &str = "faultbox";
 const LABEL_OWNER: &str = "faultbox.owner";
 /// The service's name.
 const LABEL_SERVICE: &str = "faultbox.service";
+/// The image's name in the spec. (Containers are made from its id.)
+const LABEL_IMAGE: &str = "faultbox.image";
 /// A hash of the service's definition.
 const LABEL_DEFINITION: &str = "faultbox.definition";
 /// The slot of a container that can be kept: a folder on this machine.
