@@ -50,6 +50,11 @@ pub enum Command {
         #[arg(long, value_enum, default_value = "human")]
         format: Format,
     },
+    /// Pin the images of a spec in faultbox.lock beside it
+    Lock {
+        /// The spec
+        spec: PathBuf,
+    },
     /// Remove every container that Faultbox has made, and say what it was
     Clean,
     /// Run a local executable for the engine.
@@ -104,6 +109,12 @@ pub struct TestArgs {
     /// Keep local executables in the bundle even if every cell passes
     #[arg(long)]
     pub embed: bool,
+    /// Keep the containers of reuse = True services for the next run, which then starts faster
+    #[arg(long, conflicts_with = "embedded")]
+    pub keep: bool,
+    /// An image that is not the one in faultbox.lock is an error
+    #[arg(long, conflicts_with = "embedded")]
+    pub locked: bool,
     /// How to print
     #[arg(long, value_enum, default_value = "human")]
     pub format: Format,
@@ -137,7 +148,7 @@ pub struct ReplayArgs {
     /// What runs again
     #[arg(long, value_enum, default_value = "redrive")]
     pub depth: Depth,
-    /// Drive another executable of a service against the recording; repeatable
+    /// Drive another executable (or image) of a service against the recording; repeatable
     #[arg(long = "with", value_name = "SERVICE=PATH")]
     pub with: Vec<String>,
     /// Set an environment variable of a service, over the recorded ones; repeatable

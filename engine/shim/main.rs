@@ -13,6 +13,8 @@
 //! - A step that fails is reported with its name and errno, and nothing is executed.
 //! - The helper keeps a duplicate of the filter's listener (calls wait rather than fail with
 //!   ENOSYS when Faultbox is killed) and ends every process as soon as its control socket closes.
+//! - Unless it was told to keep the container: then it lets every trapped call pass and waits for
+//!   the next Faultbox to connect, which takes over with the listener and new sockets.
 //!
 //! Not modelled: programs that gain privileges by a set-uid bit under a filter (`no_new_privs`).
 
@@ -49,7 +51,8 @@ fn main() {
             sys::exit_now(126);
         }
     };
-    if let Err((step, error)) = run(&control) {
+    let mut control = Some(control);
+    if let (Err((step, error)), Some(control)) = (run(&mut control), &control) {
         report(control.as_fd(), &step, &error);
     }
     sys::exit_now(126);
@@ -60,30 +63,24 @@ fn report(to: BorrowedFd<'_>, step: &str, error: &io::Error) {
     let _ = sys::send(to, &wire::failed(step, error.raw_os_error().unwrap_or(0)), &[]);
 }
 
-/// Ends the container's first process once the helper has passed on why: with the first process
-/// the helper ends too.
-fn give_up(handoff: BorrowedFd<'_>, step: &str, error: &io::Error) -> ! {
+/// As [`report`], to the helper; returns when it has passed the word on. (The end of the container's
+/// first process, which we are, is the helper's too.)
+fn report_to_helper(handoff: BorrowedFd<'_>, step: &str, error: &io::Error) {
     report(handoff, step, error);
-    // Returns when the helper has closed its end.
-    let _ = sys::receive(handoff);
-    sys::exit_now(127)
+    // It closes its end then.
+    while let Ok(Some(_)) = sys::receive(handoff) {}
 }
 
-fn run(control: &OwnedFd) -> StepResult<()> {
-    let orders = sys::receive(control.as_fd()).step(|| "read the orders".to_owned())?;
-    let orders = orders.as_deref().and_then(Orders::parse);
-    let orders =
-        orders.ok_or_else(|| ("understand the orders".to_owned(), io::Error::from_raw_os_error(71)))?;
+/// Takes the control socket where it is the helper's from then on.
+fn run(control: &mut Option<OwnedFd>) -> StepResult<()> {
+    let closed = || ("find the control socket".to_owned(), io::Error::from_raw_os_error(9));
+    let orders = obey_orders(control.as_ref().ok_or_else(closed)?.as_fd())?;
     let image = image()?;
-    for some in listeners(&orders)?.chunks(sys::DESCRIPTORS_MAX) {
-        let raw: Vec<RawFd> = some.iter().map(AsRawFd::as_raw_fd).collect();
-        sys::send(control.as_fd(), wire::LISTENERS, &raw).step(|| "hand the listeners over".to_owned())?;
-    }
     let (ours, theirs) = sys::channel().step(|| "make the handoff".to_owned())?;
     if sys::fork_once().step(|| "fork".to_owned())? {
         drop(theirs);
         sys::detach();
-        Helper { control: control.as_fd(), handoff: Some(ours), listener: None }.run();
+        Helper::new(control.take().ok_or_else(closed)?, ours).run();
         sys::exit_now(0);
     }
     drop(ours);
@@ -91,9 +88,23 @@ fn run(control: &OwnedFd) -> StepResult<()> {
     sys::close_others_at_exec();
     if orders.filter.is_empty() {
         let error = image.1.execute();
-        give_up(theirs.as_fd(), &format!("execute {}", image.0), &error);
+        report_to_helper(theirs.as_fd(), &format!("execute {}", image.0), &error);
+        sys::exit_now(127);
     }
     execute_filtered(orders, image, theirs)
+}
+
+/// Reads the orders and hands over the listeners that they want.
+fn obey_orders(control: BorrowedFd<'_>) -> StepResult<Orders> {
+    let orders = sys::receive(control).step(|| "read the orders".to_owned())?;
+    let orders = orders.as_deref().and_then(Orders::parse);
+    let orders =
+        orders.ok_or_else(|| ("understand the orders".to_owned(), io::Error::from_raw_os_error(71)))?;
+    for some in listeners(&orders)?.chunks(sys::DESCRIPTORS_MAX) {
+        let raw: Vec<RawFd> = some.iter().map(AsRawFd::as_raw_fd).collect();
+        sys::send(control, wire::LISTENERS, &raw).step(|| "hand the listeners over".to_owned())?;
+    }
+    Ok(orders)
 }
 
 fn listeners(orders: &Orders) -> StepResult<Vec<std::net::TcpListener>> {
@@ -139,7 +150,8 @@ fn execute_filtered(orders: Orders, (name, image): (String, sys::Image), handoff
     let (to_us, go_ahead) = mpsc::channel::<()>();
     let sender = std::thread::Builder::new().spawn(move || {
         let fail = |(step, error): (String, io::Error)| -> ! {
-            give_up(handoff.as_fd(), &step, &error)
+            report_to_helper(handoff.as_fd(), &step, &error);
+            sys::exit_now(127)
         };
         match from_filter.recv() {
             Ok(Ok(listener)) => {
@@ -178,24 +190,63 @@ fn execute_filtered(orders: Orders, (name, image): (String, sys::Image), handoff
     }
 }
 
-struct Helper<'a> {
-    control: BorrowedFd<'a>,
+struct Helper {
+    /// The Faultbox that is connected, if one is.
+    control: Option<OwnedFd>,
     handoff: Option<OwnedFd>,
     listener: Option<OwnedFd>,
+    /// Where the next Faultbox connects, once we were told to wait for it.
+    door: Option<OwnedFd>,
+    /// Whether the end of the connection is not the end.
+    kept: bool,
+    /// Whether nobody else answers trapped calls: then we let them pass.
+    resting: bool,
 }
 
-impl Helper<'_> {
+impl Helper {
+    fn new(control: OwnedFd, handoff: OwnedFd) -> Self {
+        Helper {
+            control: Some(control),
+            handoff: Some(handoff),
+            listener: None,
+            door: None,
+            kept: false,
+            resting: false,
+        }
+    }
+
     fn run(&mut self) {
         loop {
-            let mut fds = vec![self.control.as_raw_fd()];
-            fds.extend(self.handoff.as_ref().map(AsRawFd::as_raw_fd));
-            let ready = sys::wait(&fds, -1);
-            if ready.get(1) == Some(&true) {
+            // A negative descriptor has nothing to say.
+            let raw = |fd: &Option<OwnedFd>| fd.as_ref().map_or(-1, AsRawFd::as_raw_fd);
+            let door = if self.control.is_none() { raw(&self.door) } else { -1 };
+            let listener = if self.resting { raw(&self.listener) } else { -1 };
+            let ready = sys::wait(&[raw(&self.control), raw(&self.handoff), door, listener], -1);
+            let is_ready = |which: usize| ready.get(which) == Some(&true);
+            if let (true, Some(listener)) = (is_ready(3), &self.listener) {
+                sys::pass_one(listener.as_fd());
+            }
+            if is_ready(1) {
                 self.hand_over();
             }
-            if ready.first() == Some(&true) && !self.obey() {
-                return self.end();
+            if is_ready(2) {
+                self.welcome();
             }
+            if is_ready(0) && !self.obey() {
+                if !self.kept {
+                    return self.end();
+                }
+                self.control = None;
+                self.resting = true;
+            }
+        }
+    }
+
+    /// Says something to the Faultbox that is connected. When it cannot be sent, the next receive
+    /// tells why.
+    fn say(&self, text: &str, with: &[RawFd]) {
+        if let Some(control) = &self.control {
+            let _ = sys::send(control.as_fd(), text, with);
         }
     }
 
@@ -204,39 +255,60 @@ impl Helper<'_> {
         let Some(handoff) = &self.handoff else { return };
         match sys::receive_with(handoff.as_fd()) {
             Ok(Some((text, Some(listener)))) if text == wire::FILTER => {
-                let _ = sys::send(self.control, wire::FILTER, &[listener.as_raw_fd()]);
+                self.say(wire::FILTER, &[listener.as_raw_fd()]);
                 self.listener = Some(listener);
             }
             Ok(Some((text, _))) => {
-                let _ = sys::send(self.control, &text, &[]);
+                self.say(&text, &[]);
                 self.handoff = None;
             }
             Ok(None) | Err(_) => {
-                let _ = sys::send(self.control, wire::STARTED, &[]);
+                self.say(wire::STARTED, &[]);
                 self.handoff = None;
             }
         }
     }
 
+    /// Another Faultbox takes over: it gets what the first one got. One that says nothing sensible
+    /// is not heard, and the next one may come.
+    fn welcome(&mut self) {
+        let Some(Ok(control)) = self.door.as_ref().map(|door| sys::accept_on(door.as_fd())) else { return };
+        if let Err((step, error)) = obey_orders(control.as_fd()) {
+            return report(control.as_fd(), &step, &error);
+        }
+        self.control = Some(control);
+        match &self.listener {
+            // Trapped calls pass until it answers them.
+            Some(listener) => self.say(wire::FILTER, &[listener.as_raw_fd()]),
+            None => self.taken_over(),
+        }
+    }
+
+    fn taken_over(&mut self) {
+        (self.kept, self.resting) = (false, false);
+        self.say(wire::STARTED, &[]);
+    }
+
     /// Carries out a command; `false` means the end.
     fn obey(&mut self) -> bool {
-        let Ok(Some(text)) = sys::receive(self.control) else { return false };
+        let received = self.control.as_ref().map(|control| sys::receive_with(control.as_fd()));
+        let Some(Ok(Some((text, with)))) = received else { return false };
         match Command::parse(&text) {
-            Some(Command::Go) => {
-                if let Some(handoff) = &self.handoff {
-                    let _ = sys::send(handoff.as_fd(), "\"Go\"", &[]);
-                }
-            }
-            Some(Command::Socket { v6 }) => {
-                // When the answer cannot be sent, the next receive ends this.
-                let _ = match sys::tcp_socket(v6) {
-                    Ok(socket) => sys::send(self.control, wire::SOCKET, &[socket.as_raw_fd()]),
-                    Err(error) => {
-                        sys::send(self.control, &wire::no_socket(error.raw_os_error().unwrap_or(0)), &[])
-                    }
-                };
-            }
+            Some(Command::Go) => match &self.handoff {
+                // When this cannot be sent, there is nothing left that could go.
+                Some(handoff) => drop(sys::send(handoff.as_fd(), "\"Go\"", &[])),
+                None if self.resting => self.taken_over(),
+                None => {}
+            },
+            Some(Command::Socket { v6 }) => match sys::tcp_socket(v6) {
+                Ok(socket) => self.say(wire::SOCKET, &[socket.as_raw_fd()]),
+                Err(error) => self.say(&wire::no_socket(error.raw_os_error().unwrap_or(0)), &[]),
+            },
             Some(Command::Signal(number)) => sys::signal_all(number),
+            Some(Command::Keep) => {
+                self.door = with.or(self.door.take());
+                (self.kept, self.resting) = (self.door.is_some(), true);
+            }
             Some(Command::End) => return false,
             None => {}
         }

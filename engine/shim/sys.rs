@@ -3,7 +3,7 @@
 //! Contract: every function is safe to call with any arguments; descriptors come and go as owned
 //! values; what fails says its errno.
 
-use std::ffi::{CString, c_char, c_int, c_long, c_uint, c_void};
+use std::ffi::{CString, c_char, c_int, c_long, c_uint, c_ulong, c_void};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
@@ -11,6 +11,8 @@ unsafe extern "C" {
     fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int;
     fn socketpair(domain: c_int, kind: c_int, protocol: c_int, pair: *mut c_int) -> c_int;
     fn connect(fd: c_int, address: *const c_void, len: c_uint) -> c_int;
+    fn accept4(fd: c_int, address: *mut c_void, len: *mut c_uint, flags: c_int) -> c_int;
+    fn ioctl(fd: c_int, request: c_ulong, ...) -> c_int;
     fn sendmsg(fd: c_int, message: *const Message, flags: c_int) -> isize;
     fn recvmsg(fd: c_int, message: *mut Message, flags: c_int) -> isize;
     fn poll(fds: *mut Poll, count: usize, timeout: c_int) -> c_int;
@@ -114,6 +116,13 @@ pub fn connect_to(path: &str) -> io::Result<OwnedFd> {
     // SAFETY: `address` is 110 valid bytes for the length of the call.
     checked(unsafe { connect(socket.as_raw_fd(), address.as_ptr().cast(), 110) })?;
     Ok(socket)
+}
+
+/// The next connection to a control socket.
+pub fn accept_on(door: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let none = std::ptr::null_mut();
+    // SAFETY: no address is asked for.
+    owned(unsafe { accept4(door.as_raw_fd(), none, none.cast(), SOCK_CLOEXEC) })
 }
 
 /// Two ends of a channel, both closing at exec.
@@ -285,6 +294,36 @@ pub fn install_filter(program: &[(u16, u8, u8, u32)], killable: bool) -> io::Res
         }
     }
     Err(last)
+}
+
+/// Lets one trapped call pass; `false` when there was none.
+pub fn pass_one(listener: BorrowedFd<'_>) -> bool {
+    // `struct seccomp_notif` and `struct seccomp_notif_resp`, as the kernel lays them out.
+    #[repr(C)]
+    struct Notification {
+        id: u64,
+        rest: [u64; 9],
+    }
+    #[repr(C)]
+    struct Response {
+        id: u64,
+        value: i64,
+        error: i32,
+        flags: u32,
+    }
+    const RECEIVE: c_ulong = 0xc050_2100;
+    const SEND: c_ulong = 0xc018_2101;
+    const CONTINUE: u32 = 1;
+    let mut notification = Notification { id: 0, rest: [0; 9] };
+    // SAFETY: the kernel writes 80 bytes, which is the size of `notification`.
+    if unsafe { ioctl(listener.as_raw_fd(), RECEIVE, &raw mut notification) } < 0 {
+        return false;
+    }
+    let response = Response { id: notification.id, value: 0, error: 0, flags: CONTINUE };
+    // SAFETY: the kernel reads 24 bytes, which is the size of `response`. A caller that has gone
+    // meanwhile needs no answer.
+    unsafe { ioctl(listener.as_raw_fd(), SEND, &raw const response) };
+    true
 }
 
 /// What is to be executed: nothing is left to allocate or look up.

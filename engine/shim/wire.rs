@@ -65,6 +65,9 @@ pub enum Command {
     },
     /// Send this signal to every process.
     Signal(i32),
+    /// The end of this connection is not the end: wait for the next one. The first time, the socket
+    /// on which it will arrive comes with this.
+    Keep,
     /// End.
     End,
 }
@@ -75,6 +78,7 @@ impl Command {
         match text {
             "\"Go\"" => Some(Command::Go),
             "\"End\"" => Some(Command::End),
+            "\"Keep\"" => Some(Command::Keep),
             "{\"Socket\":{\"v6\":false}}" => Some(Command::Socket { v6: false }),
             "{\"Socket\":{\"v6\":true}}" => Some(Command::Socket { v6: true }),
             other => {

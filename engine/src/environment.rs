@@ -38,6 +38,11 @@ pub trait Environment: Send + Sync {
         None
     }
 
+    /// Why nothing can be run any more, once that is so; until then it is waited for.
+    fn lost(&self) -> BoxFuture<'_, String> {
+        Box::pin(std::future::pending())
+    }
+
     /// The scenario is over and the local executables have ended.
     fn settle<'a>(&'a self, cell: &'a Arc<CellContext>) -> BoxFuture<'a, ()>;
 }

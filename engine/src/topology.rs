@@ -49,12 +49,40 @@ impl Topology {
         self.suts().next()
     }
 
-    /// The services under test: those with a binary on which no other service depends. Several are a
-    /// fleet: what holds for the service under test holds for each of them.
+    /// The services under test: those with a binary or a `build=` on which no other service depends.
+    /// Several are a fleet: what holds for the service under test holds for each of them.
+    ///
+    /// Where there is none, an `image=` is one that nobody asks and that asks another service or
+    /// speaks HTTP or gRPC. A container with `reuse` is never one: it is put back, not started anew.
     pub fn suts(&self) -> impl Iterator<Item = &Service> {
-        let depended = |name: &str| self.services.iter().any(|s| s.depends_on.iter().any(|d| d == name));
-        let binaries = self.services.iter().filter(|s| matches!(s.kind, ServiceKind::Binary { .. }));
-        binaries.filter(move |s| !depended(&s.name))
+        let own = |service: &Service| match service.kind {
+            ServiceKind::Binary { .. } => !self.is_depended_on(&service.name),
+            ServiceKind::Build { .. } => !service.reuse && !self.is_asked(&service.name),
+            _ => false,
+        };
+        let foreign = |service: &Service| {
+            let speaks = |i: &Interface| matches!(i.protocol.name(), "http" | "http2" | "grpc");
+            let asks = || self.services.iter().any(|other| self.asks(&service.name, &other.name));
+            matches!(service.kind, ServiceKind::Image(_))
+                && !service.reuse
+                && !self.is_asked(&service.name)
+                && (service.interfaces.iter().any(speaks) || asks())
+        };
+        let any_own = self.services.iter().any(own);
+        self.services.iter().filter(move |service| if any_own { own(service) } else { foreign(service) })
+    }
+
+    fn is_depended_on(&self, name: &str) -> bool {
+        self.services.iter().any(|service| service.depends_on.iter().any(|d| d == name))
+    }
+
+    fn is_asked(&self, name: &str) -> bool {
+        self.services.iter().any(|service| self.asks(&service.name, name))
+    }
+
+    /// Whether this is a service under test.
+    pub fn is_sut(&self, name: &str) -> bool {
+        self.suts().any(|sut| sut.name == name)
     }
 
     /// Services in an order in which each comes after what it depends on. Cycles are refused
@@ -74,6 +102,13 @@ impl Topology {
             }
         }
         order
+    }
+}
+
+impl Service {
+    /// Whether it runs in a container (or a stand-in takes its place).
+    pub fn is_contained(&self) -> bool {
+        matches!(self.kind, ServiceKind::Image(_) | ServiceKind::Build { .. })
     }
 }
 
@@ -124,12 +159,30 @@ pub enum ServiceKind {
     },
     /// A container image.
     Image(String),
-    /// An image built from a folder.
-    Build(PathBuf),
+    /// An image built from a folder with a Dockerfile.
+    Build {
+        /// As written in the spec.
+        written: String,
+        /// Absolute path.
+        folder: PathBuf,
+    },
     /// A server somewhere else.
     Remote(String),
     /// A mock inside Faultbox.
     Mock(Arc<dyn crate::mock::Mock>),
+}
+
+impl ServiceKind {
+    /// `image mysql:8`, as people read it.
+    pub fn words(&self) -> String {
+        match self {
+            ServiceKind::Binary { written, .. } => format!("binary {written}"),
+            ServiceKind::Image(image) => format!("image {image}"),
+            ServiceKind::Build { written, .. } => format!("build {written}"),
+            ServiceKind::Remote(address) => format!("remote {address}"),
+            ServiceKind::Mock(mock) => format!("{} mock", mock.kind()),
+        }
+    }
 }
 
 /// What happens between cells to a reused service.

@@ -83,6 +83,7 @@ pub async fn redrive(
     let services = plan.topology.services.iter();
     let addresses: Vec<Named> = services.flat_map(runner::addresses_of).collect();
     let suts: BTreeSet<String> = plan.topology.suts().map(|service| service.name.clone()).collect();
+    let recording = &asked_by(recording, &suts);
     let tape = Tape::new(recording, Scanner::new(run.clock.unix_ns()).with_addresses(&addresses), &suts);
     let environment = RecordedEnvironment::new(tape.clone(), suts);
     let result = runner::run_cell(run, plan, index, environment).await;
@@ -100,6 +101,16 @@ pub async fn redrive(
         divergences.splice(0..0, unexpected);
     }
     outcome
+}
+
+/// A recording without what services asked that do not run again: it is their business.
+fn asked_by(recording: &Recording, suts: &BTreeSet<String>) -> Recording {
+    let asks = |source: &String| source == runner::TEST || suts.contains(source);
+    let stays = |entry: &&Entry| match &entry.body {
+        Body::Exchange(exchange) => asks(&exchange.source),
+        _ => true,
+    };
+    Recording { entries: recording.entries.iter().filter(stays).cloned().collect(), ..recording.clone() }
 }
 
 /// Compares a cell that ran (live or redriven, at `unix_ns`) with its recording.

@@ -18,7 +18,11 @@ pub fn run() -> u8 {
     match cleaned {
         Ok(removed) => {
             for container in &removed {
-                say(&format!("removed {} ({}, {})", container.name, container.service, container.image));
+                let kept = if container.kept { ", kept by --keep" } else { "" };
+                say(&format!(
+                    "removed {} ({}, {}{kept})",
+                    container.name, container.service, container.image
+                ));
             }
             say(&format!("{} removed", removed.len()));
             exit_code::OK

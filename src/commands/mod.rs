@@ -2,6 +2,7 @@
 
 pub mod clean;
 pub mod doctor;
+pub mod images;
 pub mod inspect;
 pub mod recover;
 pub mod replay;

@@ -1,5 +1,6 @@
 //! `faultbox replay`: drive recorded cells again from a bundle, compare, say exact or where.
 
+use super::images;
 use super::run::{self, Host};
 use super::test::{is_executable, select, verdict_json};
 use crate::cli::{Depth, Format, ReplayArgs};
@@ -7,7 +8,7 @@ use crate::terminal::{self, notice, plain, say};
 use crate::{exit_code, host};
 use faultbox_bundle_format::canonical::Policy;
 use faultbox_bundle_format::redact::Redactor;
-use faultbox_bundle_format::{Body, Bundle, Ending, Entry, RunStarted, StoredFile};
+use faultbox_bundle_format::{Body, Bundle, Ending, Entry, Named, RunStarted, StoredFile};
 use faultbox_engine::addresses::AddressBook;
 use faultbox_engine::event_sink::NullSink;
 use faultbox_engine::plan::Plan;
@@ -15,9 +16,10 @@ use faultbox_engine::prng::Key;
 use faultbox_engine::runner::live::Live;
 use faultbox_engine::runner::{self, RunContext};
 use faultbox_engine::spec::{self, LoadOptions, MemoryFiles};
-use faultbox_engine::topology::ServiceKind;
+use faultbox_engine::topology::{Service, ServiceKind};
 use faultbox_replayer::divergence::Divergence;
 use faultbox_replayer::session::{self, Outcome, Recording};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -50,10 +52,12 @@ fn try_run(args: &ReplayArgs) -> Result<u8, u8> {
     let plan = Arc::new(source.plan(args, &addresses, dir.path())?);
     let cells = source.cells(&plan, &args.tests)?;
     let runtime = run::runtime()?;
-    // What ran in containers runs in containers again.
     let embedded = source.started.command.iter().any(|word| word == "--embedded");
-    if let (Some(host), Depth::Rerun, false) = (&mut host, args.depth, embedded) {
-        runtime.block_on(super::test::ready_containers(&plan, host))?;
+    if let Some(host) = &mut host {
+        // What ran in containers runs in containers again; in a redrive that is the service under
+        // test at most.
+        let services = images::contained(&plan, embedded || args.depth == Depth::Redrive);
+        runtime.block_on(source.images(args, host, &services))?;
     }
     if let Some(host) = &host {
         let rerun = args.depth == Depth::Rerun;
@@ -69,13 +73,13 @@ fn try_run(args: &ReplayArgs) -> Result<u8, u8> {
         let Some(recording) = source.recording(&plan, index)? else { continue };
         let outcome = match (&host, args.depth) {
             (Some(host), Depth::Redrive) => runtime.block_on(async {
-                let (run, oracle) = context(host, &recording, &dir, &addresses, &recording.entries);
+                let (run, oracle) = context(host, &recording, &dir, &addresses, &recording.entries, embedded);
                 let mut outcome = session::redrive(&run, &plan, index, &recording, policy).await;
                 outcome.divergences.extend(oracle.divergences());
                 outcome
             }),
             (Some(host), Depth::Rerun) => runtime.block_on(async {
-                let context = context(host, &recording, &dir, &addresses, &[]).0;
+                let context = context(host, &recording, &dir, &addresses, &[], embedded).0;
                 rerun(&context, &plan, index, &recording, policy).await
             }),
             _ => session::judge(&plan, index, &recording, Key::of_run(recording.seed)),
@@ -102,6 +106,7 @@ fn context(
     dir: &host::RunDir,
     addresses: &Arc<AddressBook>,
     journal: &[Entry],
+    embedded: bool,
 ) -> (Arc<RunContext>, Arc<faultbox_replayer::oracle::RecordedOracle>) {
     let oracle = Arc::new(faultbox_replayer::oracle::RecordedOracle::new(recording.seed, journal));
     let sink = Arc::new(NullSink);
@@ -112,8 +117,9 @@ fn context(
             sink,
             oracle.clone(),
             dir,
-            host.engine.is_none(),
+            embedded,
             addresses.clone(),
+            None,
         ),
         oracle,
     )
@@ -138,6 +144,8 @@ struct Source {
     bundle: Bundle,
     started: RunStarted,
     files: Vec<StoredFile>,
+    /// What the containers of services were: id, digest and name of their images.
+    containers: BTreeMap<String, String>,
 }
 
 impl Source {
@@ -150,15 +158,20 @@ impl Source {
         let entries = bundle.run_entries().map_err(|error| unreadable(error.to_string()))?;
         let mut started = None;
         let mut files = Vec::new();
+        let mut containers = BTreeMap::new();
         for entry in entries {
             match entry.body {
                 Body::RunStarted(run) => started = Some(run),
                 Body::File(file) => files.push(file),
+                Body::HostFact(Named { name, value }) => {
+                    let service = name.strip_prefix(images::CONTAINER);
+                    containers.extend(service.map(|service| (service.to_owned(), value)));
+                }
                 _ => {}
             }
         }
         let started = started.ok_or_else(|| unreadable("it does not say how its run began".to_owned()))?;
-        Ok(Source { path: path.to_owned(), bundle, started, files })
+        Ok(Source { path: path.to_owned(), bundle, started, files, containers })
     }
 
     fn unreadable(&self, why: &str) -> u8 {
@@ -190,32 +203,31 @@ impl Source {
             files: Some(&files),
         };
         run::env_overrides(&env).map_err(usage)?;
-        let given = run::path_overrides("with", &args.with).map_err(usage)?;
+        let given = run::overrides("with", &args.with).map_err(usage)?;
         if args.depth == Depth::Judge {
             return self.load(&options(Vec::new()));
         }
         let mut binaries = Vec::new();
-        for service in &self.load(&options(Vec::new()))?.topology.services {
-            let ServiceKind::Binary { written, .. } = &service.kind else { continue };
-            let with = given.iter().find(|(name, _)| *name == service.name);
-            let path = match with {
-                Some((_, path)) if !is_executable(path) => {
-                    notice(&format!(
-                        "faultbox: {}: {}, given by --with, is not an executable file",
-                        service.name,
-                        path.display()
-                    ));
-                    return Err(exit_code::HOST);
+        let mut known = Vec::new();
+        let declared = self.load(&options(Vec::new()))?;
+        for service in &declared.topology.services {
+            let with = given.iter().find(|(name, _)| *name == service.name).map(|(_, value)| value);
+            let path = match (&service.kind, with) {
+                (ServiceKind::Binary { .. }, Some(path)) => executable_given(&service.name, path)?,
+                (ServiceKind::Binary { written, .. }, None) => {
+                    self.executable(&service.name, written, dir)?
                 }
-                Some((_, path)) => path.clone(),
-                None => self.executable(&service.name, written, dir)?,
+                _ => {
+                    // An image takes its place later.
+                    let under_test = service.is_contained() && declared.topology.is_sut(&service.name);
+                    known.extend(under_test.then_some(service.name.clone()));
+                    continue;
+                }
             };
+            known.push(service.name.clone());
             binaries.push((service.name.clone(), path));
         }
-        if let Some((name, _)) =
-            given.iter().find(|(name, _)| !binaries.iter().any(|(known, _)| known == name))
-        {
-            let known: Vec<&str> = binaries.iter().map(|(known, _)| known.as_str()).collect();
+        if let Some((name, _)) = given.iter().find(|(name, _)| !known.contains(name)) {
             notice(&format!(
                 "faultbox: --with: no service with an executable is called {name}; there is {}",
                 known.join(", ")
@@ -230,6 +242,53 @@ impl Source {
             notice(errors.to_string().trim_end());
             exit_code::USAGE
         })
+    }
+
+    /// The container engine and the images of these services: those of the recording, or what is
+    /// given by `--with`.
+    async fn images(&self, args: &ReplayArgs, host: &mut Host, services: &[&Service]) -> Result<(), u8> {
+        if services.is_empty() {
+            return Ok(());
+        }
+        images::connect(host, services).await?;
+        let Some(engine) = host.engine.clone() else { return Err(exit_code::HOST) };
+        let given = run::overrides("with", &args.with).unwrap_or_default();
+        for service in services {
+            let lacks = |why: String| {
+                notice(&format!("faultbox: {}: {why}", service.name));
+                exit_code::HOST
+            };
+            let with = given.iter().find(|(name, _)| *name == service.name);
+            if let Some((_, image)) = with {
+                let facts = engine.image(image, &|_| {}).await.map_err(|error| lacks(error.to_string()))?;
+                host.images.insert(service.name.clone(), facts);
+                continue;
+            }
+            let recorded = self.containers.get(&service.name);
+            let mut parts = recorded.map(|text| text.splitn(3, ' ')).into_iter().flatten();
+            let (id, digest) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+            let name = parts.next().unwrap_or_default();
+            let local = engine.local_image(id).await.map_err(|error| lacks(error.to_string()))?;
+            let mut facts = match local {
+                Some(facts) => facts,
+                None if digest.contains('@') => {
+                    engine.image(digest, &|_| {}).await.map_err(|error| lacks(error.to_string()))?
+                }
+                None if matches!(service.kind, ServiceKind::Image(_)) && args.depth == Depth::Rerun => {
+                    continue;
+                }
+                None => {
+                    return Err(lacks(format!(
+                        "the recorded image ({name}, {id}) is not on this machine; `docker load` brings it from a \
+                         file, --with {}=IMAGE drives another one",
+                        service.name
+                    )));
+                }
+            };
+            facts.name = name.to_owned();
+            host.images.insert(service.name.clone(), facts);
+        }
+        images::ready(host, services).await
     }
 
     /// The recorded executable: out of the bundle, else the file that still has its digest.
@@ -301,6 +360,19 @@ impl Source {
         }
         Ok(recording)
     }
+}
+
+/// The executable that `--with` gives for a service.
+fn executable_given(service: &str, path: &str) -> Result<PathBuf, u8> {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
+    if is_executable(&absolute) {
+        return Ok(absolute);
+    }
+    notice(&format!(
+        "faultbox: {service}: {}, given by --with, is not an executable file",
+        absolute.display()
+    ));
+    Err(exit_code::HOST)
 }
 
 /// Values of a repeatable flag on the recorded command line.

@@ -5,14 +5,15 @@ use crate::{exit_code, host};
 use faultbox_bundle_format::redact::Redactor;
 use faultbox_engine::addresses::AddressBook;
 use faultbox_engine::clock::RunClock;
-use faultbox_engine::containers::{Engine, ImageFacts};
+use faultbox_engine::containers::{Engine, ImageFacts, Keeping};
 use faultbox_engine::diagnosis::{self, Missing};
 use faultbox_engine::event_sink::EventSink;
 use faultbox_engine::oracle::Oracle;
 use faultbox_engine::plan::Plan;
 use faultbox_engine::runner::{RunContext, policy};
 use faultbox_engine::supervisor::{Feature, HostFacts, Isolation, probe_host, without};
-use faultbox_engine::topology::{Service, ServiceKind};
+use faultbox_engine::topology::Service;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -32,19 +33,31 @@ pub fn env_overrides(flags: &[String]) -> Result<Vec<(String, String, String)>, 
         .collect()
 }
 
-/// `SERVICE=PATH` flags.
+/// `SERVICE=VALUE` flags.
 ///
 /// # Errors
 /// The flag that is not of that form, in words.
-pub fn path_overrides(name: &str, flags: &[String]) -> Result<Vec<(String, PathBuf)>, String> {
+pub fn overrides(name: &str, flags: &[String]) -> Result<Vec<(String, String)>, String> {
     let parse = |flag: &String| {
-        let (service, path) = flag.split_once('=')?;
-        Some((service.to_owned(), std::path::absolute(path).ok()?))
+        let (service, value) = flag.split_once('=').filter(|(_, value)| !value.is_empty())?;
+        Some((service.to_owned(), value.to_owned()))
     };
     flags
         .iter()
         .map(|flag| parse(flag).ok_or_else(|| format!("--{name} {flag}: want SERVICE=PATH")))
         .collect()
+}
+
+/// `SERVICE=PATH` flags.
+///
+/// # Errors
+/// The flag that is not of that form, in words.
+pub fn path_overrides(name: &str, flags: &[String]) -> Result<Vec<(String, PathBuf)>, String> {
+    let path = |(service, path): (String, String)| match std::path::absolute(&path) {
+        Ok(absolute) => Ok((service, absolute)),
+        Err(error) => Err(format!("--{name} {service}={path}: {error}")),
+    };
+    overrides(name, flags)?.into_iter().map(path).collect()
 }
 
 /// The host as a run finds it.
@@ -57,8 +70,8 @@ pub struct Host {
     pub isolation: Isolation,
     /// The container engine, where one is used.
     pub engine: Option<Arc<Engine>>,
-    /// The images that are used.
-    pub images: Vec<ImageFacts>,
+    /// The images that are used, by service.
+    pub images: BTreeMap<String, ImageFacts>,
 }
 
 impl Host {
@@ -72,7 +85,7 @@ impl Host {
             Ok(()) => Isolation::Namespace,
             Err(_) => Isolation::Shared,
         };
-        Ok(Host { launcher, facts, isolation, engine: None, images: Vec::new() })
+        Ok(Host { launcher, facts, isolation, engine: None, images: BTreeMap::new() })
     }
 
     /// Says in which mode the services that `runs` chooses run (images as stand-ins where `embedded`),
@@ -89,10 +102,8 @@ impl Host {
         let services: Vec<&Service> = plan.topology.services.iter().filter(|s| runs(s)).collect();
         let faulted: Vec<&str> =
             services.iter().filter(|s| traps(plan, s)).map(|s| s.name.as_str()).collect();
-        let local = services.iter().any(|service| match service.kind {
-            ServiceKind::Image(_) => embedded,
-            _ => true,
-        });
+        let local =
+            services.iter().any(|s| !s.is_contained() || (embedded && !plan.topology.is_sut(&s.name)));
         let mut lacking = Vec::new();
         if local {
             let line =
@@ -134,7 +145,7 @@ impl Host {
         }
     }
 
-    /// A context for a run.
+    /// A context for a run, which keeps containers where `keeping` says so.
     pub fn context(
         &self,
         seed: u64,
@@ -144,6 +155,7 @@ impl Host {
         dir: &host::RunDir,
         embedded: bool,
         addresses: Arc<AddressBook>,
+        keeping: Option<Keeping>,
     ) -> Arc<RunContext> {
         Arc::new(RunContext {
             clock: RunClock::start(),
@@ -157,6 +169,8 @@ impl Host {
             dir: dir.path().to_owned(),
             embedded,
             engine: self.engine.clone(),
+            keeping,
+            images: self.images.clone(),
             addresses,
             interrupted: host::interruption(),
         })

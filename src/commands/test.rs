@@ -1,5 +1,6 @@
 //! `faultbox test`: run every cell of a spec, write the bundle, report.
 
+use super::images;
 use super::run::{self, Host};
 use crate::cli::{Format, TestArgs};
 use crate::terminal::{self, Progress, notice, say};
@@ -9,7 +10,7 @@ use faultbox_bundle_format::{
     Blame, Body, Ending, Header, Named, Payload, RunEnded, RunStarted, StoredFile, Verdict,
 };
 use faultbox_engine::addresses::AddressBook;
-use faultbox_engine::containers::{ContainerError, Engine};
+use faultbox_engine::containers::Keeping;
 use faultbox_engine::event_sink::{EventSink, NullSink};
 use faultbox_engine::journal::Journal;
 use faultbox_engine::oracle::SeededOracle;
@@ -64,8 +65,11 @@ fn try_run(args: &TestArgs) -> Result<u8, u8> {
     let mut host = host.take().ok_or(exit_code::HOST)?;
     check_host(&plan, args, &host)?;
     let runtime = run::runtime()?;
+    let services = images::contained(&plan, args.embedded);
+    runtime.block_on(images::ready(&mut host, &services))?;
+    runtime.block_on(images::tell_of_closed(&host, &plan, &services));
     if !args.embedded {
-        runtime.block_on(ready_containers(&plan, &mut host))?;
+        images::compare(&args.spec, &host.images.values().collect::<Vec<_>>(), args.locked)?;
     }
     if args.format == Format::Human {
         say(&format!("Seed: {seed} ({source})\n"));
@@ -118,6 +122,11 @@ fn check_host(plan: &Plan, args: &TestArgs, host: &Host) -> Result<(), u8> {
     let mut lacking = Vec::new();
     for service in &plan.topology.services {
         match &service.kind {
+            // What containers need is looked at next.
+            ServiceKind::Image(_) | ServiceKind::Build { .. } if plan.topology.is_sut(&service.name) => {}
+            ServiceKind::Build { written, .. } if args.embedded => {
+                lacking.push(format!("{}: there is no stand-in for build {written}", service.name));
+            }
             ServiceKind::Image(image) if args.embedded => match stand_in_for(image) {
                 Some(kind) => notice(&format!(
                     "notice: {}: the embedded {kind} stand-in runs instead of {image}",
@@ -128,10 +137,9 @@ fn check_host(plan: &Plan, args: &TestArgs, host: &Host) -> Result<(), u8> {
                     service.name
                 )),
             },
-            // What containers need is looked at next.
-            ServiceKind::Image(_) => {}
-            ServiceKind::Build(_) | ServiceKind::Remote(_) => {
-                lacking.push(format!("{}: build= and remote= are not in this version", service.name));
+            ServiceKind::Image(_) | ServiceKind::Build { .. } => {}
+            ServiceKind::Remote(_) => {
+                lacking.push(format!("{}: remote= is not in this version", service.name));
             }
             ServiceKind::Binary { path, written } if !is_executable(path) => {
                 let (name, place) = (&service.name, path.display());
@@ -149,80 +157,9 @@ fn check_host(plan: &Plan, args: &TestArgs, host: &Host) -> Result<(), u8> {
     }
     lacking.iter().for_each(|line| notice(&format!("faultbox: {line}")));
     let kernel = host.check_kernel(plan, args.embedded, |service| {
-        matches!(service.kind, ServiceKind::Binary { .. } | ServiceKind::Image(_))
+        matches!(service.kind, ServiceKind::Binary { .. }) || service.is_contained()
     });
     if lacking.is_empty() { kernel } else { Err(exit_code::HOST) }
-}
-
-/// Finds the container engine and the images, and removes what runs that were killed left; names
-/// what is missing before the first cell.
-///
-/// # Errors
-/// The exit code, where no engine answers or an image is not to be had.
-pub async fn ready_containers(plan: &Plan, host: &mut Host) -> Result<(), u8> {
-    let services = plan.topology.services.iter();
-    let wanted: Vec<(&str, &str)> = services
-        .filter_map(|service| match &service.kind {
-            ServiceKind::Image(image) => Some((service.name.as_str(), image.as_str())),
-            _ => None,
-        })
-        .collect();
-    if wanted.is_empty() {
-        return Ok(());
-    }
-    let lacks = |lines: Vec<String>| {
-        lines.iter().for_each(|line| notice(&format!("faultbox: {line}")));
-        exit_code::HOST
-    };
-    let engine = Engine::connect().await.map_err(|error| {
-        let line = |(service, image): &(&str, &str)| format!("{service}: {image} needs a container engine");
-        lacks(wanted.iter().map(line).chain([error.to_string()]).collect())
-    })?;
-    let swept = engine.sweep().await.map_err(|error| lacks(vec![error.to_string()]))?;
-    for removed in swept {
-        notice(&format!(
-            "notice: removed {} ({}, {}), left by a run that was killed",
-            removed.name, removed.service, removed.image
-        ));
-    }
-    let progress = Progress::new();
-    let mut lacking = Vec::new();
-    for (service, image) in wanted {
-        match engine.image(image, &|text| progress.tell(text)).await {
-            Ok(facts) => {
-                progress.clear();
-                if let Some(really) = &facts.really {
-                    notice(&format!("notice: {service}: {image} on this machine is really {really}"));
-                }
-                host.images.push(facts);
-            }
-            Err(error @ ContainerError::Pull { .. }) => lacking.push(format!("{service}: {error}")),
-            Err(error) => return Err(lacks(vec![error.to_string()])),
-        }
-    }
-    progress.clear();
-    if !lacking.is_empty() {
-        return Err(lacks(lacking));
-    }
-    tell_of_closed(plan, &engine).await;
-    host.engine = Some(engine);
-    Ok(())
-}
-
-/// Says which containers' syscalls cannot be faulted by this user, and what that would take.
-async fn tell_of_closed(plan: &Plan, engine: &Engine) {
-    let services = plan.topology.services.iter();
-    let faulted = services.filter(|s| matches!(s.kind, ServiceKind::Image(_)) && run::traps(plan, s));
-    let faulted: Vec<&str> = faulted.map(|service| service.name.as_str()).collect();
-    if faulted.is_empty() {
-        return;
-    }
-    if let Err(lack) = engine.look_into().await {
-        let of = faulted.join(", ");
-        notice(&format!(
-            "notice: a cell that faults syscalls of the container of {of} ends in an error: {lack}"
-        ));
-    }
 }
 
 /// Whether this is a file that may be executed.
@@ -260,8 +197,16 @@ impl Session<'_> {
         let (results, interrupted) = runtime.block_on(async {
             let oracle = Arc::new(SeededOracle::new(self.seed));
             let (embedded, addresses) = (self.args.embedded, self.addresses.clone());
-            let context =
-                self.host.context(self.seed, redactor, sink.clone(), oracle, &dir, embedded, addresses);
+            let context = self.host.context(
+                self.seed,
+                redactor,
+                sink.clone(),
+                oracle,
+                &dir,
+                embedded,
+                addresses,
+                self.keeping(),
+            );
             self.run_cells(&context).await
         });
         // Results that were reached are shown even where the bundle was lost.
@@ -272,6 +217,13 @@ impl Session<'_> {
         let code = self.report(&results, bundle.as_deref(), interrupted);
         let code = lost.unwrap_or(code);
         Ok(code)
+    }
+
+    /// How containers are kept after this run.
+    fn keeping(&self) -> Option<Keeping> {
+        let spec = std::path::absolute(&self.args.spec).unwrap_or_else(|_| self.args.spec.clone());
+        let spec = spec.display().to_string();
+        Some(Keeping { keep: self.args.keep, root: Keeping::folder(&std::env::temp_dir()), spec })
     }
 
     fn recorder(&self, header: Header, redactor: Redactor) -> Result<Option<Arc<Recorder>>, u8> {
@@ -371,8 +323,20 @@ impl Session<'_> {
             journal.note("faultbox", "run", None, Body::HostFact(Named { name: name.to_owned(), value }));
         }
         let engine = self.host.engine.iter().map(|engine| ("container engine".to_owned(), engine.describe()));
-        let images = self.host.images.iter().map(|image| (format!("image {}", image.name), image.describe()));
-        for (name, value) in engine.chain(images) {
+        let mut images: Vec<(String, String)> = self
+            .host
+            .images
+            .values()
+            .map(|image| (format!("image {}", image.name), image.describe()))
+            .collect();
+        images.sort();
+        images.dedup();
+        let containers = self
+            .host
+            .images
+            .iter()
+            .map(|(service, image)| (format!("{}{service}", images::CONTAINER), image.identity()));
+        for (name, value) in engine.chain(images).chain(containers) {
             journal.note("faultbox", "run", None, Body::HostFact(Named { name, value }));
         }
     }

@@ -4,7 +4,11 @@
 //! that the spec needs, or fails and leaves nothing behind.
 
 use super::engine::{Engine, ImageFacts};
-use super::{ContainerError, LABEL, LABEL_DEFINITION, LABEL_IMAGE, LABEL_OWNER, LABEL_SERVICE};
+use super::kept::Slot;
+use super::{
+    ContainerError, LABEL, LABEL_DEFINITION, LABEL_IMAGE, LABEL_OWNER, LABEL_SERVICE, LABEL_SLOT, LABEL_SPEC,
+    context,
+};
 use crate::link::BoxFuture;
 use crate::supervisor::{self, Adopt, Exit, Output, OutputStream, Running, SyscallPolicy};
 use crate::topology::{Service, Topology};
@@ -14,8 +18,9 @@ use bollard::query_parameters::{
     AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, WaitContainerOptionsBuilder,
 };
 use futures_util::StreamExt;
-use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
 use std::collections::BTreeSet;
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
@@ -23,10 +28,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// How long a container may take from its start to its shim's word.
 const HANDOFF: Duration = Duration::from_secs(60);
+
+/// How long the shim of a kept container may take to hand over.
+const TAKE_OVER: Duration = Duration::from_secs(10);
 
 /// Numbers the containers of this process: a name is never used twice.
 static NUMBER: AtomicU64 = AtomicU64::new(0);
@@ -46,6 +54,25 @@ pub struct StartContainer<'a> {
     /// A folder of its own on this machine; must be reachable for the engine, and need not
     /// exist.
     pub dir: PathBuf,
+    /// Where it may be kept: then `dir` is the slot's, and this is the spec that it is for.
+    pub slot: Option<(&'a Slot, &'a str)>,
+}
+
+impl StartContainer<'_> {
+    /// A hash of everything that makes two containers equal that are to be kept: also of what is
+    /// mounted, of what `seed` does (in words), and of the shim.
+    pub fn definition(&self, seed: &str) -> String {
+        let mut parts = fingerprint(self);
+        for volume in &self.service.volumes {
+            let source = Path::new(volume.split(':').next().unwrap_or_default());
+            let content = context::digest(source).map_or_else(|error| error.to_string(), |h| h.to_string());
+            parts.push_str(&content);
+        }
+        let names: Vec<&str> = self.topology.services.iter().map(|s| s.name.as_str()).collect();
+        let (name, reset) = (&self.service.name, self.service.reset);
+        parts.push_str(&format!("{name} {names:?} {reset:?} {seed} {}", blake3::hash(supervisor::SHIM)));
+        short_hash(&parts)
+    }
 }
 
 /// A service in a container. Removed by [`Container::remove`]; when it is only dropped, its shim
@@ -53,7 +80,10 @@ pub struct StartContainer<'a> {
 pub struct Container {
     engine: Arc<Engine>,
     id: String,
+    name: String,
     running: Running,
+    /// Where its shim will be told to wait for the next run, if it may be kept and was not before.
+    door: Option<OwnedFd>,
 }
 
 impl Container {
@@ -74,14 +104,61 @@ impl Container {
         let options = CreateContainerOptionsBuilder::new().name(&name).build();
         let created = engine.docker.create_container(Some(options), body).await;
         let id = created.map_err(ContainerError::engine(format!("create the container of {service}")))?.id;
+        let kept_door = match start.slot {
+            Some(_) => Some(door.listener.try_clone().map_err(ContainerError::io("the shim's socket"))?),
+            None => None,
+        };
         match run(engine, &start, &id, door, policy).await {
-            Ok(running) => Ok(Container { engine: engine.clone(), id, running }),
+            Ok(running) => Ok(Container { engine: engine.clone(), id, name, running, door: kept_door }),
             Err(error) => {
                 // The first error is the one that matters.
                 let _ = engine.remove(&id).await;
                 Err(error)
             }
         }
+    }
+
+    /// Takes over the container that waits in a slot; `None` when there is none any more.
+    ///
+    /// # Errors
+    /// When the engine fails or the shim does not hand over; the container is removed then.
+    pub async fn take_over(
+        engine: &Arc<Engine>,
+        start: &StartContainer<'_>,
+        slot: &Slot,
+        policy: Arc<dyn SyscallPolicy>,
+    ) -> Result<Option<Container>, ContainerError> {
+        let Some((id, name)) = engine.waiting_in(slot).await? else { return Ok(None) };
+        let taken = async {
+            let shim = knock(&slot.control()).map_err(ContainerError::io("the shim's socket"))?;
+            let (output, end) = (attach(engine, &id).await?, told_end(engine, &id).await);
+            supervise(engine, start, &id, shim, policy, output, end).await
+        };
+        let late = || ContainerError::Engine {
+            what: format!("take over the container {name}"),
+            why: format!("its shim did not answer within {}s", TAKE_OVER.as_secs()),
+        };
+        match tokio::time::timeout(TAKE_OVER, taken).await.unwrap_or_else(|_| Err(late())) {
+            Ok(running) => Ok(Some(Container { engine: engine.clone(), id, name, running, door: None })),
+            Err(error) => {
+                // The first error is the one that matters.
+                let _ = engine.remove(&id).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Leaves it to the next run.
+    ///
+    /// # Errors
+    /// When its shim is gone.
+    pub async fn leave(self) -> Result<(), ContainerError> {
+        self.running.leave(self.door).await.map_err(ContainerError::io("the shim's socket"))
     }
 
     /// The service: ways in, output, end.
@@ -100,6 +177,21 @@ impl Container {
         Box::pin(async move { exec(&engine, &id, &command).await })
     }
 
+    /// Asks its processes to end, kills after `grace` what is left, and removes it.
+    ///
+    /// # Errors
+    /// When the engine cannot.
+    pub async fn stop(self, grace: Duration) -> Result<Exit, ContainerError> {
+        self.running.calm();
+        // The kernel keeps a signal from the first process of a container unless that handles it.
+        if handles_sigterm(self.running.pid) {
+            self.running.signal(libc::SIGTERM);
+            // In vain: then it is killed.
+            let _ = tokio::time::timeout(grace, self.running.exited()).await;
+        }
+        self.remove().await
+    }
+
     /// Kills it (its state is not kept, so there is nothing to end in order) and removes it.
     ///
     /// # Errors
@@ -114,6 +206,15 @@ impl Container {
             None => self.running.exited().await,
         })
     }
+}
+
+/// Whether a process has a handler for SIGTERM.
+fn handles_sigterm(pid: u32) -> bool {
+    let status = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status"));
+    let caught = status.unwrap_or_default();
+    let caught = caught.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    caught.is_some_and(|mask| mask & (1 << (libc::SIGTERM - 1)) != 0)
 }
 
 async fn exec(engine: &Engine, id: &str, command: &[String]) -> Result<(), String> {
@@ -152,7 +253,7 @@ impl Door {
         let open = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode));
         open(dir, 0o755).map_err(failed)?;
         let shim = dir.join("shim");
-        // One that a container before this one used: it is read-only, also for us unless we are root.
+        // One that a container before this one used: it may be executed still, and is read-only.
         let _ = std::fs::remove_file(&shim);
         std::fs::write(&shim, supervisor::SHIM).and_then(|()| open(&shim, 0o555)).map_err(failed)?;
         let path = dir.join("control");
@@ -196,7 +297,25 @@ async fn run(
 ) -> Result<Running, ContainerError> {
     let service = &start.service.name;
     let output = attach(engine, id).await?;
-    let (ended, end) = tokio::sync::watch::channel(None);
+    let mut end = told_end(engine, id).await;
+    let begun = engine.docker.start_container(id, None).await;
+    begun.map_err(ContainerError::engine(format!("start the container of {service}")))?;
+    let refused =
+        |why: String| ContainerError::Engine { what: format!("start {service} under the shim"), why };
+    let shim = tokio::select! {
+        shim = door.answer() => shim.map_err(ContainerError::io("the shim's socket"))?,
+        // The guard must not live on into the branch.
+        () = async { drop(end.wait_for(Option::is_some).await) } => {
+            return Err(refused(format!("it ended before the shim could speak: {}", tail(output).await)));
+        }
+        () = tokio::time::sleep(HANDOFF) => return Err(refused("the shim did not connect".to_owned())),
+    };
+    supervise(engine, start, id, shim, policy, output, end).await
+}
+
+/// Is told how the container ends, once it does.
+async fn told_end(engine: &Engine, id: &str) -> watch::Receiver<Option<Exit>> {
+    let (ended, end) = watch::channel(None);
     let awaited = wait(engine, id);
     tokio::spawn(async move {
         // Nobody waits any more: then it does not matter.
@@ -204,22 +323,25 @@ async fn run(
     });
     // So that the wait is under way before there is anything to wait for.
     tokio::task::yield_now().await;
-    let begun = engine.docker.start_container(id, None).await;
-    begun.map_err(ContainerError::engine(format!("start the container of {service}")))?;
-    let mut over = end.clone();
-    let refused =
-        |why: String| ContainerError::Engine { what: format!("start {service} under the shim"), why };
-    let shim = tokio::select! {
-        shim = door.answer() => shim.map_err(ContainerError::io("the shim's socket"))?,
-        // The guard must not live on into the branch.
-        () = async { drop(over.wait_for(Option::is_some).await) } => {
-            return Err(refused(format!("it ended before the shim could speak: {}", tail(output).await)));
-        }
-        () = tokio::time::sleep(HANDOFF) => return Err(refused("the shim did not connect".to_owned())),
+    end
+}
+
+/// The supervision of a container whose shim has connected.
+async fn supervise(
+    engine: &Engine,
+    start: &StartContainer<'_>,
+    id: &str,
+    shim: OwnedFd,
+    policy: Arc<dyn SyscallPolicy>,
+    output: mpsc::UnboundedReceiver<Output>,
+    mut over: watch::Receiver<Option<Exit>>,
+) -> Result<Running, ContainerError> {
+    let adopt = Adopt {
+        service: start.service.name.clone(),
+        listen: start.listen.clone(),
+        families: start.families.clone(),
+        keepable: start.slot.is_some(),
     };
-    let adopt =
-        Adopt { service: service.clone(), listen: start.listen.clone(), families: start.families.clone() };
-    let mut over = end;
     let end: BoxFuture<'static, Exit> = Box::pin(async move {
         let exit = over.wait_for(Option::is_some).await;
         exit.ok().and_then(|exit| *exit).unwrap_or(Exit::Unknown)
@@ -229,6 +351,13 @@ async fn run(
     let pid = inspected.ok().and_then(|facts| facts.state).and_then(|state| state.pid);
     running.pid = pid.and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0);
     Ok(running)
+}
+
+/// A connection to the shim of a kept container.
+fn knock(control: &Path) -> io::Result<OwnedFd> {
+    let shim = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+    connect(shim.as_raw_fd(), &UnixAddr::new(control)?)?;
+    Ok(shim)
 }
 
 /// Everything that was printed, in one line.
@@ -310,22 +439,28 @@ fn definition(start: &StartContainer<'_>, owner: &str) -> Result<ContainerCreate
     };
     let network = if service.ports.is_empty() { "none" } else { "bridge" };
     let exposed = service.ports.iter().filter_map(|port| bindings(port).map(|(port, _)| port)).collect();
-    let hash = fingerprint(start);
+    let hash = match start.slot {
+        Some((slot, _)) => slot.definition.clone(),
+        None => short_hash(&fingerprint(start)),
+    };
     let label = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let labels = [
         label(LABEL, env!("CARGO_PKG_VERSION")),
         label(LABEL_OWNER, owner),
         label(LABEL_SERVICE, &service.name),
-        label(LABEL_DEFINITION, &hash),
         label(LABEL_IMAGE, &start.image.name),
+        label(LABEL_DEFINITION, &hash),
     ];
+    let kept = start
+        .slot
+        .map(|(slot, spec)| [label(LABEL_SLOT, &slot.dir().display().to_string()), label(LABEL_SPEC, spec)]);
     Ok(ContainerCreateBody {
         hostname: Some(service.name.clone()),
         image: Some(start.image.id.clone()),
         entrypoint: Some(vec![format!("{}/shim", supervisor::SHIM_FOLDER)]),
         cmd: Some(command),
         env: Some(service.env.iter().map(|(name, value)| format!("{name}={value}")).collect()),
-        labels: Some(labels.into_iter().collect()),
+        labels: Some(labels.into_iter().chain(kept.into_iter().flatten()).collect()),
         exposed_ports: Some(exposed),
         host_config: Some(HostConfig {
             binds: Some(binds),
@@ -341,10 +476,10 @@ fn definition(start: &StartContainer<'_>, owner: &str) -> Result<ContainerCreate
     })
 }
 
-/// A hash of all that makes two containers of a service equal.
+/// All that makes two containers of a service equal when they are created.
 fn fingerprint(start: &StartContainer<'_>) -> String {
     let service = start.service;
-    let parts = format!(
+    format!(
         "{} {:?} {:?} {:?} {:?} {:?} {:?}",
         start.image.id,
         service.env,
@@ -353,7 +488,10 @@ fn fingerprint(start: &StartContainer<'_>) -> String {
         service.ports,
         start.families,
         start.listen
-    );
+    )
+}
+
+fn short_hash(parts: &str) -> String {
     blake3::hash(parts.as_bytes()).to_hex().chars().take(16).collect()
 }
 
@@ -396,7 +534,7 @@ mod tests {
             ..ImageFacts::default()
         };
         let (listen, families) = (Vec::new(), BTreeSet::new());
-        StartContainer { service, topology, image, listen, families, dir: "/run/x".into() }
+        StartContainer { service, topology, image, listen, families, dir: "/run/x".into(), slot: None }
     }
 
     #[test]
@@ -441,8 +579,17 @@ mod tests {
         let (mut service, topology) = (service(), Topology::default());
         let first = fingerprint(&start(&service, &topology));
         assert_eq!(first, fingerprint(&start(&service, &topology)));
+        let kept = start(&service, &topology).definition("seeds");
+        assert_eq!(kept, start(&service, &topology).definition("seeds"));
+        assert_ne!(kept, start(&service, &topology).definition("seeds more"));
         service.env.push(("B".to_owned(), "2".to_owned()));
         assert_ne!(first, fingerprint(&start(&service, &topology)));
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("my.cnf"), "a").unwrap();
+        service.volumes = vec![format!("{}:/etc/my.cnf:ro", dir.path().join("my.cnf").display())];
+        let kept = start(&service, &topology).definition("seeds");
+        std::fs::write(dir.path().join("my.cnf"), "b").unwrap();
+        assert_ne!(kept, start(&service, &topology).definition("seeds"), "what is mounted counts");
     }
 
     #[test]

@@ -4,16 +4,22 @@
 //! of that only what belongs to a run that has ended, unless it is told to remove everything.
 
 use super::access::{endpoint, way_in};
-use super::{ContainerError, LABEL, LABEL_IMAGE, LABEL_OWNER, LABEL_REALLY, LABEL_SERVICE, words};
+use super::{
+    ContainerError, LABEL, LABEL_DEFINITION, LABEL_IMAGE, LABEL_OWNER, LABEL_REALLY, LABEL_SERVICE,
+    LABEL_SLOT, LABEL_SPEC, kept, words,
+};
 use bollard::Docker;
 use bollard::query_parameters::{
-    CreateImageOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
+    CreateImageOptionsBuilder, EventsOptionsBuilder, ListContainersOptionsBuilder,
+    RemoveContainerOptionsBuilder,
 };
 use futures_util::{Stream, StreamExt};
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// How long an engine may take to begin its answer. (Starting a container under load is slow.)
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -26,6 +32,10 @@ pub struct Engine {
     endpoint: String,
     version: String,
     owner: String,
+    /// Ids of kept containers that this process has taken over.
+    taken: Mutex<Vec<String>>,
+    /// Why it does not answer any more, once that is so.
+    lost: watch::Sender<Option<String>>,
 }
 
 /// What is known of an image that is on this machine.
@@ -37,6 +47,8 @@ pub struct ImageFacts {
     pub id: String,
     /// The digest under which its registry has it, where it came from one.
     pub repo_digest: Option<String>,
+    /// All digests by which it is known.
+    pub(super) digests: Vec<String>,
     /// What it really is, where it carries another's name.
     pub really: Option<String>,
     pub(super) entrypoint: Vec<String>,
@@ -52,9 +64,24 @@ impl ImageFacts {
         bytes?.try_into().ok().filter(|_| hex.len() == 64)
     }
 
+    /// What pins it: the digest in its registry, else (of an image that was made here) its id.
+    pub fn pin(&self) -> &str {
+        self.repo_digest.as_ref().unwrap_or(&self.id)
+    }
+
+    /// All that is needed to find the image again: its id, its digest in a registry, its name.
+    pub fn identity(&self) -> String {
+        format!("{} {} {}", self.id, self.repo_digest.as_deref().unwrap_or("-"), self.name)
+    }
+
+    /// Whether a pin means this image.
+    pub fn is(&self, pin: &str) -> bool {
+        self.id == pin || self.digests.iter().any(|digest| digest == pin)
+    }
+
     /// One line for people and for the bundle.
     pub fn describe(&self) -> String {
-        let digest = self.repo_digest.as_ref().unwrap_or(&self.id);
+        let digest = self.pin();
         let really = self.really.as_ref().map(|really| format!(" (really {really})")).unwrap_or_default();
         format!("{} {digest}{really}", self.name)
     }
@@ -69,6 +96,27 @@ pub struct Removed {
     pub service: String,
     /// Its image.
     pub image: String,
+    /// Whether it was kept on purpose.
+    pub kept: bool,
+}
+
+/// A container of ours.
+struct Found {
+    id: String,
+    name: String,
+    image: String,
+    running: bool,
+    labels: BTreeMap<String, String>,
+}
+
+impl Found {
+    fn label(&self, name: &str) -> &str {
+        self.labels.get(name).map_or("", String::as_str)
+    }
+
+    fn slot(&self) -> Option<PathBuf> {
+        Some(PathBuf::from(self.label(LABEL_SLOT))).filter(|slot| !slot.as_os_str().is_empty())
+    }
 }
 
 impl Engine {
@@ -92,7 +140,47 @@ impl Engine {
         let docker = Docker::connect_with_host(&endpoint).map_err(none)?.with_timeout(PATIENCE);
         let docker = docker.negotiate_version().await.map_err(none)?;
         let version = docker.version().await.map_err(none)?.version.unwrap_or_default();
-        Ok(Arc::new(Engine { docker, endpoint, version, owner: owner() }))
+        let lost = watch::channel(None).0;
+        Ok(Arc::new(Engine { docker, endpoint, version, owner: owner(), taken: Mutex::default(), lost }))
+    }
+
+    /// Watches the engine from now on, so that [`Engine::lost`] tells when it goes away.
+    pub fn watch(self: &Arc<Self>) {
+        let engine = Arc::downgrade(self);
+        let docker = self.docker.clone();
+        tokio::spawn(async move {
+            let ours = [("label".to_owned(), vec![LABEL.to_owned()])].into_iter().collect();
+            loop {
+                // Nothing that it says is of interest, only that it ends.
+                let mut events =
+                    pin!(docker.events(Some(EventsOptionsBuilder::new().filters(&ours).build())));
+                while let Some(Ok(_)) = events.next().await {}
+                let ping = docker.ping().await;
+                let Some(engine) = engine.upgrade() else { return };
+                if let Err(error) = ping {
+                    let why = format!(
+                        "the container engine at {} went away in the middle of the run ({})",
+                        engine.endpoint,
+                        words(&error)
+                    );
+                    engine.lost.send_replace(Some(why));
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Why the engine does not answer any more, once that is so; waits for it.
+    pub async fn lost(&self) -> String {
+        let mut lost = self.lost.subscribe();
+        // The sender lives in what we hold; what it shows must not be held across the wait.
+        while lost.borrow_and_update().is_none() && lost.changed().await.is_ok() {}
+        self.is_lost().unwrap_or_default()
+    }
+
+    /// As [`Engine::lost`], without waiting.
+    pub fn is_lost(&self) -> Option<String> {
+        self.lost.borrow().clone()
     }
 
     /// `20.10.24 at unix:///var/run/docker.sock`.
@@ -151,10 +239,12 @@ impl Engine {
         };
         let config = inspected.config.unwrap_or_default();
         let really = config.labels.as_ref().and_then(|labels| labels.get(LABEL_REALLY)).cloned();
+        let digests = inspected.repo_digests.unwrap_or_default();
         Ok(Some(ImageFacts {
             name: name.to_owned(),
             id: inspected.id.unwrap_or_default(),
-            repo_digest: inspected.repo_digests.and_then(|digests| digests.into_iter().next()),
+            repo_digest: digests.first().cloned(),
+            digests,
             really,
             entrypoint: config.entrypoint.unwrap_or_default(),
             command: config.cmd.unwrap_or_default(),
@@ -177,15 +267,38 @@ impl Engine {
     /// # Errors
     /// When the engine fails.
     pub async fn sweep(&self) -> Result<Vec<Removed>, ContainerError> {
-        self.remove_where(|owner, running| abandoned(owner, &self.owner, running)).await
+        self.remove_where(|found| match found.slot() {
+            Some(slot) if kept::is_kept(&slot) && found.running => false,
+            slot => slot
+                .and_then(|slot| kept::is_free(&slot))
+                .unwrap_or_else(|| abandoned(found.label(LABEL_OWNER), &self.owner, found.running)),
+        })
+        .await
     }
 
-    /// Removes the containers that this process made.
+    /// Removes the slots below `root` that no container is in and no process holds.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    pub async fn sweep_slots(&self, root: &Path) -> Result<(), ContainerError> {
+        let Ok(entries) = std::fs::read_dir(root) else { return Ok(()) };
+        let slots: Vec<PathBuf> = self.ours().await?.iter().filter_map(Found::slot).collect();
+        let empty = entries.flatten().map(|entry| entry.path()).filter(|slot| !slots.contains(slot));
+        empty.filter(|slot| kept::is_free(slot) == Some(true)).for_each(|slot| kept::remove(&slot));
+        Ok(())
+    }
+
+    /// Removes the containers that this process made or took over, and has not kept.
     ///
     /// # Errors
     /// When the engine fails.
     pub async fn remove_own(&self) -> Result<Vec<Removed>, ContainerError> {
-        self.remove_where(|owner, _| owner == self.owner).await
+        let taken = self.taken.lock().unwrap_or_else(|p| p.into_inner()).clone();
+        self.remove_where(|found| {
+            let ours = found.label(LABEL_OWNER) == self.owner || taken.contains(&found.id);
+            ours && !found.slot().is_some_and(|slot| kept::is_kept(&slot))
+        })
+        .await
     }
 
     /// Removes every container of ours, those of other runs that are alive included.
@@ -193,28 +306,81 @@ impl Engine {
     /// # Errors
     /// When the engine fails.
     pub async fn clean(&self) -> Result<Vec<Removed>, ContainerError> {
-        self.remove_where(|_, _| true).await
+        self.remove_where(|_| true).await
     }
 
-    async fn remove_where(&self, which: impl Fn(&str, bool) -> bool) -> Result<Vec<Removed>, ContainerError> {
+    /// Removes kept containers of a service of a spec that have another definition than this one
+    /// and are not in use.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    pub async fn remove_outdated(
+        &self,
+        spec: &str,
+        service: &str,
+        definition: &str,
+    ) -> Result<Vec<Removed>, ContainerError> {
+        self.remove_where(|found| {
+            let same = found.label(LABEL_SPEC) == spec && found.label(LABEL_SERVICE) == service;
+            let free = || {
+                found.slot().is_some_and(|slot| kept::is_kept(&slot) && kept::is_free(&slot) == Some(true))
+            };
+            same && found.label(LABEL_DEFINITION) != definition && free()
+        })
+        .await
+    }
+
+    /// The container that waits in a slot: its id and name.
+    pub(super) async fn waiting_in(
+        &self,
+        slot: &kept::Slot,
+    ) -> Result<Option<(String, String)>, ContainerError> {
+        let found = self.ours().await?.into_iter().find(|found| {
+            found.running
+                && found.label(LABEL_DEFINITION) == slot.definition
+                && found.slot().as_deref() == Some(slot.dir())
+        });
+        if let Some(found) = &found {
+            self.taken.lock().unwrap_or_else(|p| p.into_inner()).push(found.id.clone());
+        }
+        Ok(found.map(|found| (found.id, found.name)))
+    }
+
+    async fn remove_where(&self, which: impl Fn(&Found) -> bool) -> Result<Vec<Removed>, ContainerError> {
+        let mut removed = Vec::new();
+        for found in self.ours().await?.into_iter().filter(which) {
+            let kept = found.slot().is_some_and(|slot| kept::is_kept(&slot) && found.running);
+            self.remove(&found.id).await?;
+            if let Some(slot) = found.slot() {
+                kept::remove(&slot);
+            }
+            let label = |name: &str| found.label(name).to_owned();
+            let (service, named) = (label(LABEL_SERVICE), label(LABEL_IMAGE));
+            // Those of earlier versions do not say it.
+            let image = if named.is_empty() { found.image } else { named };
+            removed.push(Removed { name: found.name, service, image, kept });
+        }
+        Ok(removed)
+    }
+
+    /// Everything that carries our label.
+    async fn ours(&self) -> Result<Vec<Found>, ContainerError> {
         let filters = [("label".to_owned(), vec![LABEL.to_owned()])].into_iter().collect();
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
         let listed = self.docker.list_containers(Some(options)).await;
-        let mut removed = Vec::new();
-        for container in listed.map_err(ContainerError::engine("list containers"))? {
-            let labels = container.labels.unwrap_or_default();
-            let label = |name: &str| labels.get(name).cloned().unwrap_or_default();
-            let running = container.state.is_some_and(|state| state.to_string() == "running");
-            let Some(id) = container.id.filter(|_| which(&label(LABEL_OWNER), running)) else { continue };
-            self.remove(&id).await?;
-            let name = container.names.and_then(|names| names.into_iter().next()).unwrap_or(id);
-            removed.push(Removed {
+        let listed = listed.map_err(ContainerError::engine("list containers"))?;
+        let found = listed.into_iter().filter_map(|container| {
+            let id = container.id?;
+            let name = container.names.and_then(|names| names.into_iter().next()).unwrap_or(id.clone());
+            Some(Found {
+                id,
                 name: name.trim_start_matches('/').to_owned(),
-                service: label(LABEL_SERVICE),
-                image: label(LABEL_IMAGE),
-            });
-        }
-        Ok(removed)
+                image: container.image.unwrap_or_default(),
+                running: container.state.is_some_and(|state| state.to_string() == "running"),
+                labels: container.labels.unwrap_or_default().into_iter().collect(),
+            })
+        });
+        Ok(found.collect())
     }
 
     /// Kills and removes a container with its anonymous volumes, and waits until it is gone.

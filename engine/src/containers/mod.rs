@@ -4,7 +4,8 @@
 //! Docker's usual socket): images, labels, what earlier runs left; [`Container`] is one service:
 //! created with the [shim](crate::supervisor::SHIM) as its first program, it is
 //! supervised from then on as a local service is; `keep` puts a reused service back to its state
-//! just after `seed`; `access` tells what this user may do with the engine.
+//! just after `seed`, [`Slot`] is where a container that outlives its run is found again; `build`
+//! makes images from folders, [`lock`] pins them; `access` tells what this user may do with the engine.
 //!
 //! Contract:
 //! - The way into a container, and the listeners for what it asks for, are sockets that the shim
@@ -12,21 +13,26 @@
 //!   `ports` that network is loopback only: nothing goes out unseen, and no port of the host is taken.
 //! - Everything of ours carries the label `faultbox`; nothing else is ever touched. A container
 //!   ends with the run that made it; what a killed run left is removed by the next one, and a run
-//!   that is alive is left alone.
+//!   that is alive is left alone. A container that was kept on purpose waits for the next run.
 //! - A handoff that fails is an error with its reason, never a container without its filter.
 //! - An image is what its local digest says; it is pulled only when it is absent.
 //!
-//! Not modelled: `build=`, `remote=`, engines on another machine or in a virtual machine (the
-//! shim's socket must be reachable), containers kept after the run, `cwd` in containers.
+//! Not modelled: `remote=`, engines on another machine or in a virtual machine (the shim's socket
+//! must be reachable), `cwd` in containers.
 
 mod access;
+mod build;
 mod container;
+mod context;
 mod engine;
 pub mod keep;
+mod kept;
+pub mod lock;
 
 pub use access::{EngineFacts, survey};
 pub use container::{Container, StartContainer};
 pub use engine::{Engine, ImageFacts, Removed};
+pub use kept::{Keeping, Slot};
 
 /// The label of everything of ours; its value is the version.
 pub const LABEL: &str = "faultbox";
@@ -34,10 +40,14 @@ pub const LABEL: &str = "faultbox";
 const LABEL_OWNER: &str = "faultbox.owner";
 /// The service's name.
 const LABEL_SERVICE: &str = "faultbox.service";
+/// The image's name in the spec. (Containers are made from its id.)
+const LABEL_IMAGE: &str = "faultbox.image";
 /// A hash of the service's definition.
 const LABEL_DEFINITION: &str = "faultbox.definition";
-/// The image by the name that the spec gives it.
-const LABEL_IMAGE: &str = "faultbox.image";
+/// The slot of a container that can be kept: a folder on this machine.
+const LABEL_SLOT: &str = "faultbox.slot";
+/// The spec of a container that can be kept.
+const LABEL_SPEC: &str = "faultbox.spec";
 /// On images: what an image that carries another's name really is.
 const LABEL_REALLY: &str = "faultbox.really";
 
@@ -74,6 +84,16 @@ pub enum ContainerError {
         /// Its registry.
         registry: String,
         /// What the engine said.
+        why: String,
+    },
+    /// A `build=` that failed.
+    #[error("build of {service} from {folder} failed: {why}")]
+    Build {
+        /// The service.
+        service: String,
+        /// Its folder, as the spec writes it.
+        folder: String,
+        /// What the engine said, then the last lines of the build.
         why: String,
     },
     /// A declaration that containers cannot carry out.

@@ -3,23 +3,24 @@
 //!
 //! Contract: a stand-in or reused container is started once a run (after what it depends on),
 //! seeded, and put back to its seeded state before every later cell; where that cannot be done, and
-//! without `reuse`, it is started cold. One that ended during a cell (of an injected fault, most
+//! without `reuse`, it is started cold. A reused container that an earlier run has kept is taken over
+//! instead of started, and at the end of the run it is kept where that was asked for. One that ended during a cell (of an injected fault, most
 //! of the time) is told of and starts cold for the next. Mocks live as long as a cell.
 //! Not modelled: an image with neither engine nor stand-in is an error that says so.
 
-use super::policy::{self, CellPolicy};
+use super::contained::{self, Contained};
+use super::policy::CellPolicy;
 use super::switchboard::lock;
-use super::{CellContext, RunContext, SetupError, health};
+use super::{CellContext, RunContext, SetupError, health, seed_words};
 use crate::containers::keep::{self, Kept, PutBack};
-use crate::containers::{Container, Engine, StartContainer};
+use crate::containers::{Container, Keeping, Slot};
 use crate::environment::Environment;
-use crate::fault::Assumption;
 use crate::link::{BoxFuture, Dial, InterfaceOptions, Link, Responder, Stream};
 use crate::protocol::{Protocol, ProtocolError};
 use crate::standin::process::Control;
 use crate::supervisor::{self, Exit, Launch, Running};
 use crate::topology::{Reset, Service, ServiceKind};
-use faultbox_bundle_format::{Body, Named, ServiceStarted};
+use faultbox_bundle_format::{Body, ServiceStarted};
 use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
@@ -59,6 +60,8 @@ struct Hosted {
     output: super::OutputLog,
     /// What it asks for, inside its network.
     upstreams: Vec<(String, std::net::TcpListener)>,
+    /// Where its container may be kept after the run.
+    slot: Option<Slot>,
 }
 
 impl Hosted {
@@ -80,6 +83,9 @@ impl Hosted {
             Process::Container(container, _) => drop(container.remove().await),
         }
         self.output.drained().await;
+        if let Some(slot) = self.slot {
+            slot.discard();
+        }
     }
 }
 
@@ -97,17 +103,51 @@ impl Live {
         Arc::new(Live { run, hosted: Mutex::default(), ways: Mutex::default(), notices: Mutex::default() })
     }
 
-    /// Ends every stand-in and every container of this run.
+    /// Ends every stand-in and every container of this run, but for containers that are to be kept:
+    /// those are left to the next run, unless this one was interrupted.
     pub async fn stop(&self) {
         let hosted = std::mem::take(&mut *lock(&self.hosted));
-        futures_util::future::join_all(hosted.into_values().map(Hosted::end)).await;
-        if let Some(engine) = &self.run.engine {
+        let ended = hosted.into_iter().map(|(name, hosted)| self.part_with(name, hosted));
+        futures_util::future::join_all(ended).await;
+        if let Some(engine) = self.run.engine.as_ref().filter(|engine| engine.is_lost().is_none()) {
             // Those that an interruption left half started.
             if let Err(error) = engine.remove_own().await {
                 self.notice(format!(
                     "containers of this run are left: {error}; `faultbox clean` removes them"
                 ));
             }
+        }
+    }
+
+    async fn part_with(&self, name: String, hosted: Hosted) {
+        let lost = || self.run.engine.as_ref().is_some_and(|engine| engine.is_lost().is_some());
+        let cut_short = self.run.interrupted.is_cancelled() || lost();
+        match hosted {
+            Hosted { process: Process::Container(container, kept), output, slot: Some(slot), .. }
+                if !cut_short && container.running().exit().is_none() && !container.running().is_gone() =>
+            {
+                let called = container.name().to_owned();
+                if let Kept::Unknown(why) = &kept {
+                    self.notice(format!("{name}: its container is not kept: {why}"));
+                    drop(container.remove().await);
+                    return slot.discard();
+                }
+                let left = match slot.keep(kept) {
+                    Ok(()) => container.leave().await.map_err(|error| error.to_string()),
+                    Err(error) => Err(error.to_string()),
+                };
+                match left {
+                    Ok(()) => self.notice(format!(
+                        "{name}: its container {called} is kept for the next run; `faultbox clean` removes it"
+                    )),
+                    Err(why) => {
+                        slot.discard();
+                        self.notice(format!("{name}: its container could not be kept: {why}"));
+                    }
+                }
+                drop(output);
+            }
+            hosted => hosted.end().await,
         }
     }
 
@@ -146,8 +186,10 @@ impl Live {
                 cell.journal.note(&service.name, "lifecycle", None, Body::ServiceStarted(started));
                 Ok(())
             }
-            ServiceKind::Image(image) => {
-                let hosted = self.host(cell, service, image).await?;
+            // The runner starts services under test itself.
+            _ if cell.faults.is_sut(&service.name) => Ok(()),
+            ServiceKind::Image(_) | ServiceKind::Build { .. } => {
+                let hosted = self.host(cell, service).await?;
                 hosted.policy.enter(cell);
                 for (interface, listener) in &hosted.upstreams {
                     let listening = listener.try_clone().and_then(|listener| {
@@ -161,21 +203,16 @@ impl Live {
                 lock(&self.hosted).insert(service.name.clone(), hosted);
                 Ok(())
             }
-            ServiceKind::Build(_) | ServiceKind::Remote(_) => Err(SetupError::NoEngine {
+            ServiceKind::Remote(_) => Err(SetupError::NoEngine {
                 service: service.name.clone(),
-                image: "build= and remote= services".to_owned(),
+                image: "a remote= service".to_owned(),
             }),
             ServiceKind::Binary { .. } => Ok(()),
         }
     }
 
     /// The service in its seeded state: the one that runs already, or a new one.
-    async fn host(
-        &self,
-        cell: &Arc<CellContext>,
-        service: &Service,
-        image: &str,
-    ) -> Result<Hosted, SetupError> {
+    async fn host(&self, cell: &Arc<CellContext>, service: &Service) -> Result<Hosted, SetupError> {
         let known = lock(&self.hosted).remove(&service.name);
         if let Some(hosted) = known {
             if !hosted.has_ended() {
@@ -193,13 +230,13 @@ impl Live {
             }
             hosted.end().await;
         }
-        if self.run.embedded {
-            let none = || SetupError::NoEngine { service: service.name.clone(), image: image.to_owned() };
-            return self.start_stand_in(cell, service, stand_in_for(image).ok_or_else(none)?).await;
+        match (&service.kind, self.run.embedded) {
+            (ServiceKind::Image(image), true) => {
+                let none = || SetupError::NoEngine { service: service.name.clone(), image: image.clone() };
+                self.start_stand_in(cell, service, stand_in_for(image).ok_or_else(none)?).await
+            }
+            _ => self.start_container(cell, service).await,
         }
-        let none = || SetupError::NoEngine { service: service.name.clone(), image: image.to_owned() };
-        let engine = self.run.engine.as_ref().ok_or_else(none)?;
-        self.start_container(cell, service, image, engine).await
     }
 
     async fn put_back(
@@ -223,51 +260,105 @@ impl Live {
         }
     }
 
-    fn note_started(&self, cell: &CellContext, service: &Service, program: String, running: &Running) {
-        let env = service.env.iter();
-        let started = ServiceStarted {
-            service: service.name.clone(),
-            pid: running.pid,
-            program,
-            digest: None,
-            args: service.args.clone(),
-            env: env.map(|(name, value)| Named { name: name.clone(), value: value.clone() }).collect(),
-            isolated: self.run.isolation == supervisor::Isolation::Namespace,
-        };
-        cell.journal.note(&service.name, "lifecycle", None, Body::ServiceStarted(started));
+    /// The slot in which a reused service's container is or will be kept, where it may be.
+    async fn slot(&self, cell: &Arc<CellContext>, service: &Service) -> Result<Option<Slot>, SetupError> {
+        let failed = |why: String| SetupError::Start { service: service.name.clone(), why };
+        let may = |keeping: &&Keeping| service.reuse && (keeping.keep || keeping.root.is_dir());
+        let Some(keeping) = self.run.keeping.as_ref().filter(may) else { return Ok(None) };
+        let (plan, name) = (cell.plan.clone(), service.name.clone());
+        let seed = tokio::task::spawn_blocking(move || match plan.topology.service(&name) {
+            Some(service) if service.has_seed => seed_words::of(&plan, &name),
+            _ => String::new(),
+        });
+        let seed = seed.await.map_err(|error| failed(error.to_string()))?;
+        let image = contained::image_of(cell, service)?;
+        let definition = contained::definition(cell, service, image).0.definition(&seed);
+        if let (true, Some(engine)) = (keeping.keep, &self.run.engine) {
+            let outdated = engine.remove_outdated(&keeping.spec, &service.name, &definition).await;
+            for removed in outdated.map_err(|error| failed(error.to_string()))? {
+                self.notice(format!(
+                    "{}: its definition has changed: the kept container {} was removed",
+                    service.name, removed.name
+                ));
+            }
+        }
+        let slot = Slot::take(keeping, &definition).map_err(|error| failed(error.to_string()))?;
+        if slot.is_none() && keeping.keep {
+            self.notice(format!(
+                "{}: another run uses its kept container; this run's own is not kept",
+                service.name
+            ));
+        }
+        Ok(slot)
     }
 
     async fn start_container(
         &self,
         cell: &Arc<CellContext>,
         service: &Service,
-        image: &str,
-        engine: &Arc<Engine>,
+    ) -> Result<Hosted, SetupError> {
+        let slot = self.slot(cell, service).await?;
+        if let Some(taken) = &slot
+            && let Some(kept) = taken.reclaim()
+        {
+            match self.take_over(cell, service, taken, kept).await {
+                Ok(Some(hosted)) => return Ok(Hosted { slot, ..hosted }),
+                Ok(None) => {}
+                Err(why) => self.notice(format!(
+                    "{}: the kept container could not be used ({why}); it was removed and another starts",
+                    service.name
+                )),
+            }
+        }
+        // A run that keeps nothing leaves no slot behind.
+        let keeps = self.run.keeping.as_ref().is_some_and(|keeping| keeping.keep);
+        self.start_cold(cell, service, slot.filter(|_| keeps)).await
+    }
+
+    /// The container that an earlier run has kept, back in its seeded state; `None` when there is none.
+    async fn take_over(
+        &self,
+        cell: &Arc<CellContext>,
+        service: &Service,
+        slot: &Slot,
+        kept: Kept,
+    ) -> Result<Option<Hosted>, String> {
+        let taken = contained::take_over(cell, service, slot, cell.run_journal.clone());
+        let Some(taken) = taken.await.map_err(|error| error.to_string())? else { return Ok(None) };
+        let Contained { container, policy, mut output, upstreams } = taken;
+        let exec = |command: Vec<String>| container.exec(command);
+        self.let_in(service, container.running());
+        let ready = super::await_ready(service, container.running(), &mut output, &exec, (&[], true)).await;
+        let process = Process::Container(container, kept);
+        let hosted = Hosted { process, policy, output, upstreams, slot: None };
+        let back = match ready {
+            Ok(()) => self.put_back(cell, service, &hosted).await,
+            Err(error) => Err(error),
+        };
+        let why = match back {
+            Ok(PutBack::Done) => {
+                if let Process::Container(container, _) = &hosted.process {
+                    self.notice(format!("{}: uses the kept container {}", service.name, container.name()));
+                }
+                cell.journal.note(&service.name, "lifecycle", None, Body::ServiceReady(service.name.clone()));
+                return Ok(Some(hosted));
+            }
+            Ok(PutBack::Cold(why)) => why,
+            Err(error) => error.to_string(),
+        };
+        hosted.end().await;
+        Err(why)
+    }
+
+    async fn start_cold(
+        &self,
+        cell: &Arc<CellContext>,
+        service: &Service,
+        slot: Option<Slot>,
     ) -> Result<Hosted, SetupError> {
         let failed = |why: String| SetupError::Start { service: service.name.clone(), why };
-        // The command has pulled what was absent.
-        let image = engine.image(image, &|_| {}).await.map_err(|error| failed(error.to_string()))?;
-        let topology = &cell.plan.topology;
-        let assumptions: Vec<&Assumption> =
-            cell.plan.cells.iter().filter_map(|c| c.assumption.as_deref()).collect();
-        // Paths inside are named as the container names them.
-        let policy = CellPolicy::new(&service.name, supervisor::SHIM_FOLDER.into());
-        let asked = super::upstreams(topology, service);
-        let start = StartContainer {
-            service,
-            topology,
-            image: image.clone(),
-            listen: asked.iter().map(|(_, addr)| *addr).collect(),
-            families: policy::families(topology, &assumptions, service),
-            dir: self.run.dir.join(format!("{}.door", service.name)),
-        };
-        let container = Container::start(engine, start, policy.clone()).await;
-        let mut container = container.map_err(|error| failed(error.to_string()))?;
-        self.note_started(cell, service, format!("image {}", image.describe()), container.running());
-        let running = container.running_mut();
-        let mut output = super::OutputLog::follow(&service.name, running.output(), cell.run_journal.clone());
-        let listeners = std::mem::take(&mut running.listeners);
-        let upstreams = asked.into_iter().map(|(name, _)| name).zip(listeners).collect();
+        let started = contained::start(cell, service, slot.as_ref(), cell.run_journal.clone()).await?;
+        let Contained { container, policy, mut output, upstreams } = started;
         let exec = |command: Vec<String>| container.exec(command);
         if let Err(error) = self.make_ready(cell, service, container.running(), &mut output, &exec).await {
             // The first error is the one that matters.
@@ -277,9 +368,19 @@ impl Live {
         let ways = |port| container.running().dial(port);
         let kept = match (service.reuse, service.reset) {
             (true, Reset::Default) => Kept::remember(service, &ways).await.map_err(failed)?,
-            _ => Kept::Unknown("it is not reused".to_owned()),
+            // Its own callable puts it back, or nothing does.
+            (true, _) => Kept::Known(Vec::new()),
+            (false, _) => Kept::Unknown("it is not reused".to_owned()),
         };
-        Ok(Hosted { process: Process::Container(container, kept), policy, output, upstreams })
+        Ok(Hosted { process: Process::Container(container, kept), policy, output, upstreams, slot })
+    }
+
+    /// Lets others in.
+    fn let_in(&self, service: &Service, running: &Running) {
+        for interface in &service.interfaces {
+            let name = format!("{}.{}", service.name, interface.name);
+            lock(&self.ways).insert(name, running.dial(interface.port));
+        }
     }
 
     /// Waits until the service is ready, and seeds it.
@@ -291,20 +392,8 @@ impl Live {
         output: &mut super::OutputLog,
         exec: health::Exec<'_>,
     ) -> Result<(), SetupError> {
-        for interface in &service.interfaces {
-            let name = format!("{}.{}", service.name, interface.name);
-            lock(&self.ways).insert(name, running.dial(interface.port));
-        }
-        let failed = |why: String| SetupError::Start { service: service.name.clone(), why };
-        let (way, log) = (|port| running.dial(port), || output.tail());
-        let ready = tokio::select! {
-            ready = health::wait_ready(service, &way, &log, exec) => ready.map_err(|error| (error, output.tail())),
-            exit = running.exited() => {
-                let ended = failed(format!("it ended at once ({})", super::exit_words(exit)));
-                Err((ended, output.whole_tail().await))
-            }
-        };
-        ready.map_err(|(error, tail)| error.with_log(&tail))?;
+        self.let_in(service, running);
+        super::await_ready(service, running, output, exec, (&[], true)).await?;
         cell.journal.note(&service.name, "lifecycle", None, Body::ServiceReady(service.name.clone()));
         if service.has_seed {
             let seeded = cell.call_seed(&service.name).await;
@@ -324,8 +413,6 @@ impl Live {
         let data = self.run.dir.join(&service.name);
         std::fs::create_dir_all(&data).map_err(|error| failed(error.to_string()))?;
         let control = self.run.dir.join(format!("{}.sock", service.name));
-        let assumptions: Vec<&Assumption> =
-            cell.plan.cells.iter().filter_map(|c| c.assumption.as_deref()).collect();
         let policy = CellPolicy::new(&service.name, data.clone());
         let words = [
             "__standin",
@@ -348,17 +435,24 @@ impl Live {
             names: cell.plan.topology.names(),
             listen: Vec::new(),
             declared_ports: vec![interface.port],
-            families: policy::families(&cell.plan.topology, &assumptions, service),
+            families: contained::families(cell, service),
         };
         let mut running = supervisor::launch(launch, policy.clone())
             .await
             .map_err(|error| SetupError::of_launch(&service.name, &error))?;
-        self.note_started(cell, service, format!("stand-in {kind}"), &running);
+        let isolated = self.run.isolation == supervisor::Isolation::Namespace;
+        contained::note_started(cell, service, format!("stand-in {kind}"), &running, isolated);
         let mut output = super::OutputLog::follow(&service.name, running.output(), cell.run_journal.clone());
         self.make_ready(cell, service, &running, &mut output, &|command| health::exec_here(command)).await?;
         let control = Control::new(control);
         control.snapshot().await.map_err(|error| failed(error.to_string()))?;
-        Ok(Hosted { process: Process::StandIn(running, control), policy, output, upstreams: Vec::new() })
+        Ok(Hosted {
+            process: Process::StandIn(running, control),
+            policy,
+            output,
+            upstreams: Vec::new(),
+            slot: None,
+        })
     }
 
     /// What becomes of a service at the end of a cell: kept, or ended.
@@ -402,9 +496,7 @@ impl Environment for Live {
         Box::pin(async move {
             // Containers take their time: those that wait for nothing come up side by side.
             let apart = |service: &&Service| {
-                !self.run.embedded
-                    && matches!(service.kind, ServiceKind::Image(_))
-                    && service.depends_on.is_empty()
+                !self.run.embedded && service.is_contained() && service.depends_on.is_empty()
             };
             let order = cell.plan.topology.start_order();
             let (apart, rest): (Vec<&Service>, Vec<&Service>) = order.into_iter().partition(apart);
@@ -455,6 +547,13 @@ impl Environment for Live {
                 protocol.proxy(client, Arc::new(way), link)
             }
             None => Box::pin(std::future::ready(Err(ProtocolError::Cut))),
+        }
+    }
+
+    fn lost(&self) -> BoxFuture<'_, String> {
+        match &self.run.engine {
+            Some(engine) => Box::pin(engine.lost()),
+            None => Box::pin(std::future::pending()),
         }
     }
 

@@ -7,16 +7,19 @@
 //! Contract: the same code runs a cell live and in a replay; only the [`Environment`] and
 //! the [`Oracle`] differ. Whatever a cell started has ended when `run_cell` returns.
 
+mod contained;
 pub mod driver;
 pub mod health;
 pub mod live;
 pub mod policy;
+mod seed_words;
 pub mod switchboard;
 
 use crate::clock::RunClock;
+use crate::containers::Container;
 use crate::environment::Environment;
 use crate::event_sink::{EventSink, MemorySink, Tee};
-use crate::fault::{ActiveFaults, Assumption};
+use crate::fault::ActiveFaults;
 use crate::journal::{Journal, Sequence};
 use crate::link::OpenExchanges;
 use crate::mock::MockCell;
@@ -73,6 +76,10 @@ pub struct RunContext {
     pub embedded: bool,
     /// The container engine, where the run has one.
     pub engine: Option<Arc<crate::containers::Engine>>,
+    /// How containers are kept after the run, where they may be.
+    pub keeping: Option<crate::containers::Keeping>,
+    /// The images of the services that run in containers, by service.
+    pub images: BTreeMap<String, crate::containers::ImageFacts>,
     /// Held listeners, where services share the host's loopback.
     pub addresses: Arc<crate::addresses::AddressBook>,
     /// Cancelled when the user interrupts the run.
@@ -162,6 +169,9 @@ pub enum SetupError {
         /// The image.
         image: String,
     },
+    /// What the services run on is gone.
+    #[error("{0}")]
+    Lost(String),
     /// Another error, with what the service printed last.
     #[error("{error}\n  its last output:\n{log}")]
     WithLog {
@@ -198,7 +208,7 @@ impl SetupError {
                 blame_of(service, topology)
             }
             SetupError::WithLog { error, .. } => error.blame(topology),
-            SetupError::NoEngine { .. } | SetupError::Host { .. } => Blame::Faultbox,
+            SetupError::NoEngine { .. } | SetupError::Host { .. } | SetupError::Lost(_) => Blame::Faultbox,
             SetupError::Interrupted => Blame::None,
         }
     }
@@ -368,11 +378,47 @@ impl CellContext {
 /// A callable of the spec about one service.
 type Callable = fn(&CellContext, &str, Arc<dyn crate::plan::Driver>) -> Result<(), String>;
 
-/// A local executable that the runner started.
+/// A local executable, or a service under test in a container, that the runner started.
 struct Local {
     service: String,
-    running: Running,
+    process: Process,
     output: OutputLog,
+}
+
+enum Process {
+    Local(Running),
+    Contained(Container),
+}
+
+impl Local {
+    fn running(&self) -> &Running {
+        match &self.process {
+            Process::Local(running) => running,
+            Process::Contained(container) => container.running(),
+        }
+    }
+
+    /// How it ended, if it has. The end of a container is told a moment after its way in has closed.
+    async fn ended(&self) -> Option<Exit> {
+        let running = self.running();
+        match running.exit() {
+            None if running.is_gone() => {
+                Some(tokio::time::timeout(GRACE, running.exited()).await.unwrap_or(Exit::Unknown))
+            }
+            exit => exit,
+        }
+    }
+
+    /// Ends it, and waits until nothing of it is left and all that it printed is noted.
+    async fn stop(self) -> Exit {
+        let exit = match self.process {
+            Process::Local(running) => running.stop(GRACE).await,
+            // What the engine does not remove now, the end of the run or the next one does.
+            Process::Contained(container) => container.stop(GRACE).await.unwrap_or(Exit::Unknown),
+        };
+        self.output.drained().await;
+        exit
+    }
 }
 
 /// Runs one cell. Everything that it started has ended when this returns.
@@ -388,17 +434,30 @@ pub async fn run_cell(
     note_start(&cell);
     let mut locals = Vec::new();
     let prepared = tokio::select! {
+        // What fails because the engine went away is not told as its own failure.
+        biased;
+        why = environment.lost() => Err(SetupError::Lost(why)),
         prepared = prepare(&cell, &environment, &mut locals) => prepared,
         () = run.interrupted.cancelled() => Err(SetupError::Interrupted),
     };
-    let setup_failed = prepared.is_err();
+    let mut setup_failed = prepared.is_err();
     let (judgement, scenario_ns) = match prepared {
         Ok(()) => {
-            environment.steady(&cell).await;
-            let (judgement, scenario_ns) = scenario(&cell, &locals).await;
-            match environment.trouble() {
-                Some(trouble) => (unsupervised(&trouble), scenario_ns),
-                None => (judgement, scenario_ns),
+            let ran = async {
+                environment.steady(&cell).await;
+                scenario(&cell, &locals).await
+            };
+            tokio::select! {
+                biased;
+                why = environment.lost() => {
+                    setup_failed = true;
+                    cell.faults.deactivate();
+                    (setup_failure(&cell, &SetupError::Lost(why)), 0)
+                }
+                (judgement, scenario_ns) = ran => match environment.trouble() {
+                    Some(trouble) => (unsupervised(&trouble), scenario_ns),
+                    None => (judgement, scenario_ns),
+                }
             }
         }
         Err(error) => (setup_failure(&cell, &error), 0),
@@ -482,10 +541,17 @@ async fn prepare(
 ) -> Result<(), SetupError> {
     environment.prepare(cell).await?;
     for service in cell.plan.topology.start_order() {
-        if let ServiceKind::Binary { path, written } = &service.kind
-            && environment.runs(&service.name)
-        {
-            start_local(cell, service, path, written, locals).await?;
+        if !environment.runs(&service.name) {
+            continue;
+        }
+        match &service.kind {
+            ServiceKind::Binary { path, written } => {
+                start_local(cell, service, path, written, locals).await?
+            }
+            _ if service.is_contained() && cell.faults.is_sut(&service.name) => {
+                start_contained(cell, service, locals).await?;
+            }
+            _ => {}
         }
     }
     Ok(())
@@ -501,8 +567,6 @@ async fn start_local(
     let failed = |why: String| SetupError::Start { service: service.name.clone(), why };
     let digest = digest_of(path).map_err(|error| failed(format!("{}: {error}", path.display())))?;
     let topology = &cell.plan.topology;
-    let assumptions: Vec<&Assumption> =
-        cell.plan.cells.iter().filter_map(|c| c.assumption.as_deref()).collect();
     let dir = cell.run.dir.join(format!("{}-{}", cell.index, service.name));
     std::fs::create_dir_all(&dir).map_err(|error| failed(error.to_string()))?;
     let asked = upstreams(topology, service);
@@ -520,7 +584,7 @@ async fn start_local(
         names: topology.names(),
         listen: if isolated { asked.iter().map(|(_, addr)| *addr).collect() } else { Vec::new() },
         declared_ports: service.interfaces.iter().map(|i| i.port).collect(),
-        families: policy::families(topology, &assumptions, service),
+        families: contained::families(cell, service),
     };
     let started = ServiceStarted {
         service: service.name.clone(),
@@ -551,25 +615,73 @@ async fn start_local(
         let listening = cell.switchboard.listen(cell, &service.name, interface, listener);
         listening.map_err(|error| failed(format!("{interface}: {error}")))?;
     }
+    let exec = |command| health::exec_here(command);
+    let ready = await_local(cell, service, &running, &mut output, &exec, (&asked, isolated)).await;
+    locals.push(Local { service: service.name.clone(), process: Process::Local(running), output });
+    ready
+}
+
+/// Starts a service under test that is a container.
+async fn start_contained(
+    cell: &Arc<CellContext>,
+    service: &Service,
+    locals: &mut Vec<Local>,
+) -> Result<(), SetupError> {
+    let mut started = contained::start(cell, service, None, cell.journal.clone()).await?;
+    started.policy.enter(cell);
+    for (interface, listener) in std::mem::take(&mut started.upstreams) {
+        let listening = cell.switchboard.listen(cell, &service.name, &interface, listener);
+        listening.map_err(|error| SetupError::Start {
+            service: service.name.clone(),
+            why: format!("{interface}: {error}"),
+        })?;
+    }
+    let asked = upstreams(&cell.plan.topology, service);
+    let (container, mut output) = (started.container, started.output);
+    let exec = |command: Vec<String>| container.exec(command);
+    let ready = await_local(cell, service, container.running(), &mut output, &exec, (&asked, true)).await;
+    locals.push(Local { service: service.name.clone(), process: Process::Contained(container), output });
+    ready
+}
+
+/// Lets others in, and waits until the service is ready.
+async fn await_local(
+    cell: &Arc<CellContext>,
+    service: &Service,
+    running: &Running,
+    output: &mut OutputLog,
+    exec: health::Exec<'_>,
+    network: (&[(String, std::net::SocketAddr)], bool),
+) -> Result<(), SetupError> {
     for interface in &service.interfaces {
         let name = format!("{}.{}", service.name, interface.name);
         cell.switchboard.register_local(&name, running.dial(interface.port));
     }
-    let (way, log) = (|port| running.dial(port), || output.tail());
-    let ready = tokio::select! {
-        ready = health::wait_ready(service, &way, &log, &|command| health::exec_here(command)) => {
-            ready.map_err(|error| (error, output.tail()))
-        }
-        exit = running.exited() => {
-            let tail = output.whole_tail().await;
-            let taken = taken_port(&tail, &asked, isolated).map(|why| format!(": {why}")).unwrap_or_default();
-            Err((failed(format!("it ended at once ({}){taken}", exit_words(exit))), tail))
-        }
-    };
-    locals.push(Local { service: service.name.clone(), running, output });
-    ready.map_err(|(error, tail)| error.with_log(&tail))?;
+    await_ready(service, running, output, exec, network).await?;
     cell.journal.note(&service.name, "lifecycle", None, Body::ServiceReady(service.name.clone()));
     Ok(())
+}
+
+/// Waits until a service is ready; what ends before is an error with its last words. `network` is
+/// what it asks, and whether its network is its own.
+async fn await_ready(
+    service: &Service,
+    running: &Running,
+    output: &mut OutputLog,
+    exec: health::Exec<'_>,
+    (asked, isolated): (&[(String, std::net::SocketAddr)], bool),
+) -> Result<(), SetupError> {
+    let (way, log) = (|port| running.dial(port), || output.tail());
+    let ready = tokio::select! {
+        ready = health::wait_ready(service, &way, &log, exec) => ready.map_err(|error| (error, output.tail())),
+        exit = running.exited() => {
+            let tail = output.whole_tail().await;
+            let taken = taken_port(&tail, asked, isolated).map(|why| format!(": {why}")).unwrap_or_default();
+            let why = format!("it ended at once ({}){taken}", exit_words(exit));
+            Err((SetupError::Start { service: service.name.clone(), why }, tail))
+        }
+    };
+    ready.map_err(|(error, tail)| error.with_log(&tail))
 }
 
 /// The interfaces that a service asks, and their addresses.
@@ -639,13 +751,15 @@ async fn scenario(cell: &Arc<CellContext>, locals: &[Local]) -> (Judgement, u64)
     };
     let scenario_ns = cell.journal.clock().now_ns() - began_ns;
     cell.end_faults().await;
-    if let Some(trouble) = locals.iter().find_map(|local| local.running.trouble()) {
+    if let Some(trouble) = locals.iter().find_map(|local| local.running().trouble()) {
         return (unsupervised(&trouble), scenario_ns);
     }
-    match locals.iter().find(|local| local.running.exit().is_some()) {
-        Some(local) => (crash(cell, &local.service, local.running.exit()), scenario_ns),
-        None => (judgement, scenario_ns),
+    for local in locals {
+        if let Some(exit) = local.ended().await {
+            return (crash(cell, &local.service, Some(exit)), scenario_ns);
+        }
     }
+    (judgement, scenario_ns)
 }
 
 fn unsupervised(trouble: &str) -> Judgement {
@@ -666,12 +780,12 @@ fn crash(cell: &CellContext, service: &str, exit: Option<Exit>) -> Judgement {
 async fn stop(cell: &Arc<CellContext>, locals: Vec<Local>) -> Option<(String, Exit)> {
     let mut crashed = None;
     for local in locals.into_iter().rev() {
-        let ended = local.running.exit();
+        let ended = local.ended().await;
         let unasked = ended.is_some();
-        crashed = ended.map(|exit| (local.service.clone(), exit)).or(crashed);
-        let exit = local.running.stop(GRACE).await;
-        local.output.drained().await;
-        note_exited(cell, &local.service, exit, !unasked);
+        let service = local.service.clone();
+        crashed = ended.map(|exit| (service.clone(), exit)).or(crashed);
+        let exit = local.stop().await;
+        note_exited(cell, &service, exit, !unasked);
     }
     crashed
 }

@@ -4,7 +4,7 @@ use super::convert::duration_words;
 use super::diagnostics::nearest;
 use crate::fault::{Assumption, Pattern};
 use crate::plan::{Cell, Plan, RequireFire};
-use crate::topology::{Service, ServiceKind};
+use crate::topology::Service;
 use std::fmt::Write;
 
 /// Why nothing was chosen.
@@ -181,16 +181,9 @@ pub fn describe(plan: &Plan, cells: &[usize]) -> String {
 }
 
 fn service_words(service: &Service, under_test: bool) -> String {
-    let what = match &service.kind {
-        ServiceKind::Binary { written, .. } => format!("binary {written}"),
-        ServiceKind::Image(image) => format!("image {image}"),
-        ServiceKind::Build(folder) => format!("build {}", folder.display()),
-        ServiceKind::Remote(address) => format!("remote {address}"),
-        ServiceKind::Mock(mock) => format!("{} mock", mock.kind()),
-    };
     let interfaces =
         service.interfaces.iter().map(|i| format!("{} {} at {}", i.name, i.protocol.name(), i.addr));
-    let mut words = vec![what];
+    let mut words = vec![service.kind.words()];
     words.extend(interfaces);
     if under_test {
         words.push("under test".to_owned());

@@ -130,7 +130,10 @@ fn kind(
             Ok(ServiceKind::Binary { written, path })
         }
         (None, Some(image), None, None) => Ok(ServiceKind::Image(image)),
-        (None, None, Some(folder), None) => Ok(ServiceKind::Build(absolute(load, &file, &folder))),
+        (None, None, Some(written), None) => {
+            let folder = absolute(load, &file, &written);
+            Ok(ServiceKind::Build { written, folder })
+        }
         (None, None, None, Some(address)) => Ok(ServiceKind::Remote(address)),
         (None, None, None, None) => Err(Problem::new(format!("service {name} says nothing that runs"))
             .hint("give one of `binary`, `image`, `build`, `remote`")),

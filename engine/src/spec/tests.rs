@@ -558,6 +558,34 @@ fn every_binary_that_nobody_depends_on_is_under_test() {
 }
 
 #[test]
+fn a_container_is_under_test_where_nothing_else_could_be_meant() {
+    let suts = |services: &str| {
+        let plan = plan_of(&format!("{services}\ndef test_a():\n    pass\n"));
+        plan.topology.suts().map(|service| service.name.clone()).collect::<Vec<_>>().join(" ")
+    };
+    let db = "db = service(\"db\", image = \"mysql:8\", interface(\"main\", \"mysql\", 3306))\n";
+    let api = |more: &str| format!("{db}api = service(\"api\", {more}, depends_on = [db])\n");
+    let http = "interface(\"main\", \"http\", 8080)";
+    assert_eq!(suts(db), "", "a server that asks nobody is a dependency");
+    assert_eq!(suts(&api(&format!("build = \"./app\", {http}"))), "api");
+    assert_eq!(suts(&api("build = \"./app\", interface(\"main\", \"tcp\", 9)")), "api");
+    assert_eq!(suts(&api(&format!("image = \"api:1\", {http}"))), "api");
+    assert_eq!(suts(&api("image = \"api:1\", interface(\"main\", \"tcp\", 9)")), "api", "it asks another");
+    assert_eq!(suts(&api(&format!("image = \"api:1\", {http}, reuse = True"))), "");
+    assert_eq!(suts(&format!("web = service(\"web\", image = \"web:1\", {http})")), "web");
+    let both = format!(
+        "{}other = service(\"other\", binary = \"./x\", {http})",
+        api(&format!("image = \"api:1\", {http}"))
+    );
+    assert_eq!(suts(&both), "other", "what is built here comes first");
+    let asked = format!(
+        "{}other = service(\"other\", binary = \"./x\", {http}, env = {{\"API\": api.main.addr}})",
+        api(&format!("build = \"./app\", {http}"))
+    );
+    assert_eq!(suts(&asked), "other", "the one that is asked is a dependency");
+}
+
+#[test]
 fn an_issuer_has_its_keys_and_changes_them() {
     let plan = plan_of(
         "load(\"@faultbox/mocks/jwt.star\", \"jwt\")\n\

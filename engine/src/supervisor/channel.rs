@@ -34,6 +34,9 @@ pub(super) enum Command {
     Signal(i32),
     /// Kill every process of the service and end.
     End,
+    /// The end of this channel is not the end of the service (a container's shim only). The first
+    /// time, the socket on which the next channel will arrive comes with this.
+    Keep,
 }
 
 /// What the launcher, later the helper, says.
@@ -192,6 +195,7 @@ mod tests {
         let parsed = |command: &Command| wire::Command::parse(&json(command));
         assert_eq!(parsed(&Command::Go), Some(wire::Command::Go));
         assert_eq!(parsed(&Command::End), Some(wire::Command::End));
+        assert_eq!(parsed(&Command::Keep), Some(wire::Command::Keep));
         assert_eq!(parsed(&Command::Socket { v6: true }), Some(wire::Command::Socket { v6: true }));
         assert_eq!(parsed(&Command::Socket { v6: false }), Some(wire::Command::Socket { v6: false }));
         assert_eq!(parsed(&Command::Signal(15)), Some(wire::Command::Signal(15)));

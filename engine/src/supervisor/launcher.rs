@@ -362,7 +362,7 @@ impl Helper<'_> {
                     send_signal(pid, signal);
                 }
             }
-            Ok(Some((Command::Launch | Command::Probe, _))) => {}
+            Ok(Some((Command::Launch | Command::Probe | Command::Keep, _))) => {}
             Ok(Some((Command::End, _)) | None) | Err(_) => return false,
         }
         true

@@ -66,6 +66,24 @@ impl Traps {
     }
 }
 
+/// Where a service's calls can be given back: whoever waits for them next finds none that was taken
+/// and not answered.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    released: Mutex<bool>,
+    /// Calls that are held up.
+    held: watch::Sender<usize>,
+}
+
+impl Gate {
+    /// From now on no call is taken; returns when none is held up any more.
+    pub(super) async fn release(&self) {
+        *self.released.lock().unwrap_or_else(|p| p.into_inner()) = true;
+        // The sender lives in what we hold.
+        let _ = self.held.subscribe().wait_for(|held| *held == 0).await;
+    }
+}
+
 /// Answers the notifications of one service.
 pub(super) struct Supervisor {
     pub service: String,
@@ -80,6 +98,9 @@ pub(super) struct Supervisor {
     pub calm: watch::Receiver<bool>,
     /// What went wrong with the supervision itself.
     pub trouble: Arc<Mutex<Option<String>>>,
+    /// Whether somebody else may answer later.
+    pub keepable: bool,
+    pub gate: Arc<Gate>,
 }
 
 impl Supervisor {
@@ -87,13 +108,24 @@ impl Supervisor {
     pub(super) fn run(self) {
         // Older kernels have no such mode; calls then take a little longer.
         let _ = self.notifier.sync_wake_up();
-        // Before 6.11 a blocking receive sleeps on when its last target has ended.
-        let wait_first = !kernel_at_least(6, 11);
+        // Before 6.11 a blocking receive sleeps on when its last target has ended, and one that
+        // sleeps would take a call after the gate has closed.
+        let wait_first = self.keepable || !kernel_at_least(6, 11);
         let mut changes = self.policy.changes();
         loop {
-            if wait_first && self.notifier.wait(-1) == Ok(Wait::Over) {
+            if wait_first {
+                match self.notifier.wait(-1) {
+                    Ok(Wait::Over) => return,
+                    Ok(Wait::Ready) => {}
+                    Ok(Wait::TimedOut) | Err(_) => continue,
+                }
+            }
+            let released = self.gate.released.lock().unwrap_or_else(|p| p.into_inner());
+            if *released {
                 return;
             }
+            // A receive that may sleep must not hold the gate.
+            let _open_until_answered = self.keepable.then_some(released);
             match self.notifier.receive() {
                 Ok(notification) => self.serve(&notification, changes.as_mut()),
                 Err(Errno::EINTR) => {}
@@ -180,6 +212,8 @@ impl Supervisor {
         changes: Option<watch::Receiver<u64>>,
     ) {
         let (notifier, remap, mut calm) = (self.notifier.clone(), self.remap.clone(), self.calm.clone());
+        let gate = self.gate.clone();
+        gate.held.send_modify(|held| *held += 1);
         self.runtime.spawn(async move {
             let changed = async {
                 match changes {
@@ -194,6 +228,7 @@ impl Supervisor {
                 _ = calm.wait_for(|calm| *calm) => {}
             }
             pass(&notifier, &remap, call, &notification);
+            gate.held.send_modify(|held| *held -= 1);
         });
     }
 }

@@ -8,7 +8,7 @@
 
 use super::channel::{Channel, Command, Config, Report};
 use super::features::{Feature, refuse};
-use super::notify::{Supervisor, Traps};
+use super::notify::{Gate, Supervisor, Traps};
 use super::remap::Remap;
 use super::sys::Notifier;
 use super::{Isolation, Launch, SyscallPolicy, filter, target};
@@ -112,6 +112,7 @@ struct Shared {
     empty: watch::Sender<bool>,
     gone: watch::Sender<bool>,
     calm: watch::Sender<bool>,
+    gate: Arc<Gate>,
 }
 
 /// Ends the service with itself.
@@ -174,6 +175,7 @@ pub async fn launch(launch: Launch, policy: Arc<dyn SyscallPolicy>) -> Result<Ru
         listeners: Vec::new(),
         pid: None,
         helper: Some(child.id()),
+        keepable: false,
     };
     let name = format!("helper of {service}");
     std::thread::Builder::new()
@@ -195,6 +197,8 @@ pub struct Adopt {
     pub listen: Vec<SocketAddr>,
     /// Syscall families (or single syscalls) to trap; empty means no filter.
     pub families: BTreeSet<String>,
+    /// Whether it may be left to another process ([`Running::leave`]).
+    pub keepable: bool,
 }
 
 /// Takes on a service whose first program is a shim that has connected: tells it what to do, and
@@ -236,6 +240,7 @@ pub async fn adopt(
         listeners: Vec::new(),
         pid: None,
         helper: None,
+        keepable: adopt.keepable,
     };
     std::thread::Builder::new()
         .name(format!("shim of {service}"))
@@ -344,6 +349,7 @@ struct Attendant {
     pid: Option<i32>,
     /// The helper's process on this host, where it is one of ours.
     helper: Option<u32>,
+    keepable: bool,
 }
 
 impl Attendant {
@@ -431,6 +437,8 @@ impl Attendant {
             runtime: self.runtime.clone(),
             calm: self.shared.calm.subscribe(),
             trouble: self.shared.trouble.clone(),
+            keepable: self.keepable,
+            gate: self.shared.gate.clone(),
         };
         let name = format!("syscalls of {}", self.service);
         let spawned = std::thread::Builder::new().name(name).spawn(move || supervisor.run());
@@ -486,6 +494,19 @@ impl Running {
         self.attended.0.calm.send_replace(true);
     }
 
+    /// Leaves a container's service to whoever connects to its shim next; until then its shim lets
+    /// every call pass. The first time, `door` is the socket on which it will be awaited. The
+    /// service is not ours from then on, and is not ended with this.
+    ///
+    /// # Errors
+    /// When the shim is gone.
+    pub async fn leave(self, door: Option<OwnedFd>) -> io::Result<()> {
+        self.calm();
+        self.attended.0.gate.release().await;
+        let door = door.as_ref().map(AsFd::as_fd);
+        Ok(self.attended.0.control.send(&Command::Keep, door.as_slice())?)
+    }
+
     /// Sends a signal to every process of the service.
     pub fn signal(&self, signal: i32) {
         // Without a helper there is no process to send it to.
@@ -525,6 +546,7 @@ impl Shared {
             empty: watch::channel(false).0,
             gone: watch::channel(false).0,
             calm: watch::channel(false).0,
+            gate: Arc::default(),
         }
     }
 

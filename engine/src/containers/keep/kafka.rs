@@ -9,6 +9,7 @@ use crate::protocol::kafka::client::Connection;
 use crate::protocol::kafka::message::error_name;
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::StrBytes;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +22,7 @@ const NON_EMPTY_GROUP: i16 = 68;
 const GROUP_ID_NOT_FOUND: i16 = 69;
 
 /// Topics as they were: name and number of partitions.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct State {
     topics: BTreeMap<String, i32>,
 }

@@ -13,6 +13,7 @@ mod redis;
 
 use crate::link::{Dial, InterfaceOptions};
 use crate::topology::Service;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 pub type Ways<'a> = &'a (dyn Fn(u16) -> Arc<dyn Dial> + Send + Sync);
 
 /// What a server's state was.
+#[derive(Debug, Serialize, Deserialize)]
 pub enum Kept {
     /// All of its interfaces, by port.
     Known(Vec<(u16, State)>),
@@ -31,6 +33,7 @@ pub enum Kept {
 }
 
 /// What one interface leads to.
+#[derive(Debug, Serialize, Deserialize)]
 pub enum State {
     /// Databases and their tables.
     Mysql(mysql::State),

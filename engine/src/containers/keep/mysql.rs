@@ -7,6 +7,7 @@
 use crate::link::{Dial, InterfaceOptions};
 use crate::protocol::mysql::client::{Client, data};
 use faultbox_bundle_format::Value;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,13 +18,13 @@ const SHADOW: &str = "_faultbox";
 const SYSTEM: &str = "('mysql', 'information_schema', 'performance_schema', 'sys', '_faultbox')";
 
 /// Databases and tables as they were.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct State {
     databases: Vec<(String, String)>,
     tables: Vec<Table>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Table {
     database: String,
     name: String,

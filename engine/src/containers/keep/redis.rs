@@ -7,13 +7,14 @@ use crate::link::{Dial, InterfaceOptions, Link};
 use crate::protocol;
 use crate::step::{StepCall, StepResponse};
 use faultbox_bundle_format::Value;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Keys as they were: name, time to live in milliseconds (0: for ever), dump.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct State {
-    keys: Vec<(Value, i64, Value)>,
+    keys: Vec<(Vec<u8>, i64, Vec<u8>)>,
 }
 
 async fn ask(dial: &Arc<dyn Dial>, options: &InterfaceOptions, args: Vec<Value>) -> Result<Value, String> {
@@ -55,8 +56,8 @@ impl State {
             let of_key = |command: &str| vec![Value::text(command), key.clone()];
             let left = ask(&dial, options, of_key("PTTL")).await?.as_int().unwrap_or(-1);
             let dump = ask(&dial, options, of_key("DUMP")).await?;
-            if dump != Value::Null {
-                state.keys.push((key.clone(), left.max(0), dump));
+            if let (Some(key), Some(dump)) = (key.as_bytes(), dump.as_bytes()) {
+                state.keys.push((key.to_vec(), left.max(0), dump.to_vec()));
             }
         }
         Ok(Ok(state))
@@ -66,8 +67,9 @@ impl State {
         ask(&dial, options, words(&["FLUSHALL", "SYNC"])).await?;
         ask(&dial, options, words(&["SCRIPT", "FLUSH"])).await?;
         for (key, left, dump) in &self.keys {
+            let bytes = Value::text_or_bytes;
             let restore =
-                vec![Value::text("RESTORE"), key.clone(), Value::text(left.to_string()), dump.clone()];
+                vec![Value::text("RESTORE"), bytes(key), Value::text(left.to_string()), bytes(dump)];
             ask(&dial, options, restore).await?;
         }
         Ok(())
