@@ -111,7 +111,6 @@ fn context(
             dir,
             embedded,
             addresses.clone(),
-            None,
         ),
         oracle,
     )

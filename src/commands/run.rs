@@ -70,6 +70,8 @@ pub struct Host {
     pub engine: Option<Arc<Engine>>,
     /// The images that are used, by service.
     pub images: BTreeMap<String, ImageFacts>,
+    /// How containers are kept after the run, where they may be.
+    pub keeping: Option<Keeping>,
 }
 
 impl Host {
@@ -91,7 +93,7 @@ impl Host {
             ));
         }
         let isolation = if facts.namespaces.is_ok() { Isolation::Namespace } else { Isolation::Shared };
-        Ok(Host { launcher, facts, isolation, engine: None, images: BTreeMap::new() })
+        Ok(Host { launcher, facts, isolation, engine: None, images: BTreeMap::new(), keeping: None })
     }
 
     /// Addresses that fit the isolation.
@@ -102,7 +104,7 @@ impl Host {
         }
     }
 
-    /// A context for a run, which keeps containers where `keeping` says so.
+    /// A context for a run.
     pub fn context(
         &self,
         seed: u64,
@@ -112,7 +114,6 @@ impl Host {
         dir: &host::RunDir,
         embedded: bool,
         addresses: Arc<AddressBook>,
-        keeping: Option<Keeping>,
     ) -> Arc<RunContext> {
         Arc::new(RunContext {
             clock: RunClock::start(),
@@ -126,7 +127,7 @@ impl Host {
             dir: dir.path().to_owned(),
             embedded,
             engine: self.engine.clone(),
-            keeping,
+            keeping: self.keeping.clone(),
             images: self.images.clone(),
             addresses,
             interrupted: host::interruption(),
