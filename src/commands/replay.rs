@@ -119,7 +119,6 @@ fn context(
             dir,
             embedded,
             addresses.clone(),
-            None,
         ),
         oracle,
     )

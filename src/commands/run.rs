@@ -72,6 +72,8 @@ pub struct Host {
     pub engine: Option<Arc<Engine>>,
     /// The images that are used, by service.
     pub images: BTreeMap<String, ImageFacts>,
+    /// How containers are kept after the run, where they may be.
+    pub keeping: Option<Keeping>,
 }
 
 impl Host {
@@ -85,7 +87,7 @@ impl Host {
             Ok(()) => Isolation::Namespace,
             Err(_) => Isolation::Shared,
         };
-        Ok(Host { launcher, facts, isolation, engine: None, images: BTreeMap::new() })
+        Ok(Host { launcher, facts, isolation, engine: None, images: BTreeMap::new(), keeping: None })
     }
 
     /// Says in which mode the services that `runs` chooses run (images as stand-ins where `embedded`),
@@ -145,7 +147,7 @@ impl Host {
         }
     }
 
-    /// A context for a run, which keeps containers where `keeping` says so.
+    /// A context for a run.
     pub fn context(
         &self,
         seed: u64,
@@ -155,7 +157,6 @@ impl Host {
         dir: &host::RunDir,
         embedded: bool,
         addresses: Arc<AddressBook>,
-        keeping: Option<Keeping>,
     ) -> Arc<RunContext> {
         Arc::new(RunContext {
             clock: RunClock::start(),
@@ -169,7 +170,7 @@ impl Host {
             dir: dir.path().to_owned(),
             embedded,
             engine: self.engine.clone(),
-            keeping,
+            keeping: self.keeping.clone(),
             images: self.images.clone(),
             addresses,
             interrupted: host::interruption(),

@@ -65,6 +65,7 @@ fn try_run(args: &TestArgs) -> Result<u8, u8> {
     let mut host = host.take().ok_or(exit_code::HOST)?;
     check_host(&plan, args, &host)?;
     let runtime = run::runtime()?;
+    host.keeping = Some(keeping(args));
     let services = images::contained(&plan, args.embedded);
     runtime.block_on(images::ready(&mut host, &services))?;
     runtime.block_on(images::tell_of_closed(&host, &plan, &services));
@@ -80,6 +81,13 @@ fn try_run(args: &TestArgs) -> Result<u8, u8> {
     // Tasks that still hold connections end with the runtime.
     runtime.shutdown_background();
     code
+}
+
+/// How containers are kept after this run.
+fn keeping(args: &TestArgs) -> Keeping {
+    let spec = std::path::absolute(&args.spec).unwrap_or_else(|_| args.spec.clone());
+    let root = Keeping::folder(&std::env::temp_dir());
+    Keeping { keep: args.keep, root, spec: spec.display().to_string() }
 }
 
 fn load(args: &TestArgs, addresses: &AddressBook, seed: u64) -> Result<Plan, u8> {
@@ -197,16 +205,8 @@ impl Session<'_> {
         let (results, interrupted) = runtime.block_on(async {
             let oracle = Arc::new(SeededOracle::new(self.seed));
             let (embedded, addresses) = (self.args.embedded, self.addresses.clone());
-            let context = self.host.context(
-                self.seed,
-                redactor,
-                sink.clone(),
-                oracle,
-                &dir,
-                embedded,
-                addresses,
-                self.keeping(),
-            );
+            let context =
+                self.host.context(self.seed, redactor, sink.clone(), oracle, &dir, embedded, addresses);
             self.run_cells(&context).await
         });
         // Results that were reached are shown even where the bundle was lost.
@@ -217,13 +217,6 @@ impl Session<'_> {
         let code = self.report(&results, bundle.as_deref(), interrupted);
         let code = lost.unwrap_or(code);
         Ok(code)
-    }
-
-    /// How containers are kept after this run.
-    fn keeping(&self) -> Option<Keeping> {
-        let spec = std::path::absolute(&self.args.spec).unwrap_or_else(|_| self.args.spec.clone());
-        let spec = spec.display().to_string();
-        Some(Keeping { keep: self.args.keep, root: Keeping::folder(&std::env::temp_dir()), spec })
     }
 
     fn recorder(&self, header: Header, redactor: Redactor) -> Result<Option<Arc<Recorder>>, u8> {
