@@ -113,6 +113,7 @@ impl Host {
             embedded,
             engine: self.engine.clone(),
             addresses,
+            digests: Default::default(),
             interrupted: host::interruption(),
         })
     }
