@@ -9,7 +9,7 @@ use faultbox_engine::containers::{Engine, ImageFacts};
 use faultbox_engine::event_sink::EventSink;
 use faultbox_engine::oracle::Oracle;
 use faultbox_engine::plan::Plan;
-use faultbox_engine::runner::RunContext;
+use faultbox_engine::runner::{Digests, RunContext};
 use faultbox_engine::supervisor::{HostFacts, Isolation, probe_host};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -57,6 +57,8 @@ pub struct Host {
     pub engine: Option<Arc<Engine>>,
     /// The images that are used.
     pub images: Vec<ImageFacts>,
+    /// Digests of executables: a replay has a context for each cell.
+    digests: Arc<Digests>,
 }
 
 impl Host {
@@ -78,7 +80,7 @@ impl Host {
             ));
         }
         let isolation = if facts.namespaces.is_ok() { Isolation::Namespace } else { Isolation::Shared };
-        Ok(Host { launcher, facts, isolation, engine: None, images: Vec::new() })
+        Ok(Host { launcher, facts, isolation, engine: None, images: Vec::new(), digests: Arc::default() })
     }
 
     /// Addresses that fit the isolation.
@@ -113,7 +115,7 @@ impl Host {
             embedded,
             engine: self.engine.clone(),
             addresses,
-            digests: Default::default(),
+            digests: self.digests.clone(),
             interrupted: host::interruption(),
         })
     }

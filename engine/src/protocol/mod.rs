@@ -13,6 +13,7 @@ pub mod grpc;
 pub mod http;
 pub mod kafka;
 pub mod mysql;
+mod quiet;
 pub mod redis;
 pub mod tcp;
 #[cfg(test)]

@@ -77,7 +77,7 @@ pub struct RunContext {
     /// Held listeners, where services share the host's loopback.
     pub addresses: Arc<crate::addresses::AddressBook>,
     /// Digests of executables.
-    pub digests: Digests,
+    pub digests: Arc<Digests>,
     /// Cancelled when the user interrupts the run.
     pub interrupted: CancellationToken,
 }
