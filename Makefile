@@ -5,12 +5,13 @@ RELEASE := target/release
 FAULTBOX := $(RELEASE)/faultbox
 API := specs/orders/bin/api
 
-.PHONY: help setup build mutant go demo test lint unit chapter fuzz bench clean
+.PHONY: help setup build mutant go demo test lint unit chapter fuzz bench soak clean
 
 help:
 	@echo "make demo   build, run the chapter's matrix with a planted defect, replay and inspect a failing cell"
 	@echo "make test   everything that CI runs"
 	@echo "make bench  print the figures that the README quotes"
+	@echo "make soak   one cell 50 times, with stand-ins and with containers (TIMES=50)"
 	@echo "make fuzz   run every fuzz target for a while (SECONDS_EACH=60)"
 
 setup:
@@ -59,7 +60,12 @@ fuzz: setup
 	done
 
 bench: build
-	@./.ci/bench $(FAULTBOX)
+	@$(CARGO) bench --locked --workspace --bench proxies --no-run
+	@CARGO=$(CARGO) ./.ci/bench $(FAULTBOX)
+
+TIMES ?= 50
+soak: build
+	@./.ci/soak $(FAULTBOX) $(TIMES)
 
 clean:
 	$(CARGO) clean

@@ -38,12 +38,18 @@ static PRIVATE_KEY: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(body).expect("well formed")
 });
 
+/// What stands in every message that has something to replace, besides known values: parts of the
+/// names above, and what [`Redactor::text`] looks for.
+const SUSPICIOUS: &str = r"(?i-u:auth|api-key|security-token|cookie|passw)|(?-u:PRIVATE KEY-----|://)";
+
 /// Replaces credentials by tokens, and back.
 #[derive(Debug, Clone)]
 pub struct Redactor {
     key: [u8; 32],
     /// (value, name), longest value first: those that are replaced wherever they stand.
     known: Vec<(String, String)>,
+    /// Matches whatever may hold a credential; most messages do not, and are left as they are.
+    suspicious: regex::bytes::Regex,
     /// Tags that were made already: each takes many rounds.
     tags: Arc<Mutex<BTreeMap<String, String>>>,
 }
@@ -59,7 +65,16 @@ impl Redactor {
         known.sort_by(|a, b| b.0.len().cmp(&a.0.len()).then(a.cmp(b)));
         known.dedup_by(|a, b| a.0 == b.0);
         let key = blake3::derive_key("faultbox bundle secret tokens 1", salt);
-        Redactor { key, known, tags: Arc::default() }
+        let literal = |(value, _): &(String, String)| {
+            value.bytes().map(|byte| format!("\\x{byte:02x}")).collect::<String>()
+        };
+        let mut pattern = SUSPICIOUS.to_owned();
+        for value in known.iter().map(literal) {
+            pattern.push_str(&format!("|(?-u:{value})"));
+        }
+        let suspicious = regex::bytes::RegexBuilder::new(&pattern).size_limit(1 << 30).build();
+        let suspicious = suspicious.expect("literals are well formed");
+        Redactor { key, known, suspicious, tags: Arc::default() }
     }
 
     /// The secrets that an environment holds: credentials by name, passwords in URLs.
@@ -328,7 +343,9 @@ impl Redactor {
     }
 
     fn payload(&self, payload: &mut Payload) {
-        if let Payload::Inline(bytes) = payload {
+        if let Payload::Inline(bytes) = payload
+            && self.suspicious.is_match(bytes)
+        {
             *bytes = match Value::decode(bytes) {
                 Ok(value) => self.value(&value).encode(),
                 Err(_) => self.bytes(bytes),
@@ -433,6 +450,38 @@ mod tests {
         let text = redacted.get("body").and_then(Value::as_text).unwrap_or_default().to_owned();
         assert!(text.starts_with("say <secret API#") && text.ends_with("> to abc"), "{text}");
         assert_eq!(redactor.value(&redacted), redacted);
+    }
+
+    #[test]
+    fn messages_that_are_left_as_they_are_hold_nothing() {
+        let redactor = redactor();
+        let mut values: Vec<Value> = [CREDENTIAL_FIELDS, COOKIE_FIELDS, HANDSHAKE_FIELDS]
+            .concat()
+            .into_iter()
+            .flat_map(|name| [name.to_owned(), name.to_ascii_uppercase()])
+            .flat_map(|name| {
+                let secret = Value::text("a=secret");
+                let pair = Value::List(vec![Value::text(name.as_str()), secret.clone()]);
+                [Value::map([(name.as_str(), secret)]), Value::map([("headers", Value::List(vec![pair]))])]
+            })
+            .collect();
+        values.push(Value::map([("auth_response", Value::Bytes(vec![0xff, 1, 2]))]));
+        values.push(Value::List(vec![Value::text("auth"), Value::text("x")]));
+        values.push(Value::text("-----BEGIN PRIVATE KEY-----\nabc\n-----END PRIVATE KEY-----"));
+        values.push(Value::text("mysql://root:hidden@db/app"));
+        values.push(Value::Bytes([&[0xff][..], b"correct horse"].concat()));
+        for value in &values {
+            let mut payload = Payload::of(value);
+            redactor.payload(&mut payload);
+            assert_ne!(redactor.value(value), *value, "{value:?}");
+            assert_eq!(payload, Payload::of(&redactor.value(value)));
+        }
+        let plain =
+            Value::map([("sql", Value::text("SELECT 1")), ("rows", Value::List(vec![Value::Int(1)]))]);
+        let mut payload = Payload::of(&plain);
+        redactor.payload(&mut payload);
+        assert_eq!(payload, Payload::of(&plain));
+        assert!(!redactor.suspicious.is_match(&plain.encode()), "it is left as it is");
     }
 
     #[test]

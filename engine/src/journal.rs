@@ -97,9 +97,13 @@ impl Journal {
     pub fn note_in(&self, phase: Phase, actor: &str, stream: &str, cause: Option<u64>, body: Body) -> u64 {
         // Numbers are given under the lock, so that the order in a stream is the order of numbers.
         let mut ordinals = self.ordinals.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let next = ordinals.entry(stream.to_owned()).or_insert(0);
-        let ordinal = *next;
-        *next += 1;
+        let ordinal = match ordinals.get_mut(stream) {
+            Some(next) => std::mem::replace(next, *next + 1),
+            None => {
+                ordinals.insert(stream.to_owned(), 1);
+                0
+            }
+        };
         let seq = self.sequence.0.fetch_add(1, Ordering::SeqCst);
         self.sink.note(Entry {
             seq,

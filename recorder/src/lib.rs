@@ -1,6 +1,7 @@
 //! The recorder: the `EventSink` that writes a bundle.
 //!
-//! Contract: noting an entry costs the actor a bounded queue's send; one writer thread
+//! Contract: noting an entry costs the actor a place in a bounded queue; one writer thread takes
+//! them out in batches (waking it for each would cost the actor more than the rest of noting),
 //! redacts, encodes and writes. A full queue slows the run down rather than losing an entry.
 //! The first failed write ends writing; [`Recorder::finish`] reports it and the file keeps
 //! its temporary name.
@@ -11,13 +12,16 @@ use faultbox_bundle_format::redact::Redactor;
 use faultbox_bundle_format::{BundleWriter, Entry, Header, WriteError};
 use faultbox_engine::event_sink::EventSink;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Entries that wait for the writer at most.
 const QUEUE: usize = 4096;
+/// How many entries wake the writer at once.
+const BATCH: usize = 1024;
+/// How long fewer of them may wait for company.
+const LINGER: Duration = Duration::from_millis(10);
 /// What was taken is written at the latest when nothing came for this long, so that a killed
 /// run leaves what led to its end.
 const IDLE: Duration = Duration::from_millis(250);
@@ -44,7 +48,7 @@ pub enum RecordError {
 
 /// Writes a bundle.
 pub struct Recorder {
-    queue: Mutex<Option<SyncSender<Entry>>>,
+    queue: Arc<Queue>,
     writer: Mutex<Option<JoinHandle<Result<PathBuf, WriteError>>>>,
 }
 
@@ -55,10 +59,11 @@ impl Recorder {
     /// When the file cannot be created.
     pub fn create(path: &Path, header: Header, redactor: Redactor) -> Result<Self, RecordError> {
         let writer = BundleWriter::create(path, header)?;
-        let (queue, entries) = sync_channel(QUEUE);
+        let queue = Arc::new(Queue::default());
+        let entries = Entries(queue.clone());
         let thread = std::thread::Builder::new().name("recorder".to_owned());
         let writer = thread.spawn(move || write(writer, &entries, &redactor)).map_err(RecordError::Thread)?;
-        Ok(Recorder { queue: Mutex::new(Some(queue)), writer: Mutex::new(Some(writer)) })
+        Ok(Recorder { queue, writer: Mutex::new(Some(writer)) })
     }
 
     /// Writes what is queued, closes the bundle and gives it its name.
@@ -66,7 +71,7 @@ impl Recorder {
     /// # Errors
     /// The first write that failed.
     pub fn finish(&self) -> Result<PathBuf, RecordError> {
-        drop(lock(&self.queue).take());
+        self.queue.close();
         let writer = lock(&self.writer).take().ok_or(RecordError::Finished)?;
         writer.join().map_err(|_| RecordError::Writer)?.map_err(RecordError::Write)
     }
@@ -74,11 +79,88 @@ impl Recorder {
 
 impl EventSink for Recorder {
     fn note(&self, entry: Entry) {
-        let queue = lock(&self.queue).clone();
-        if let Some(queue) = queue {
-            // A writer that failed has hung up; `finish` says why.
-            let _ = queue.send(entry);
+        self.queue.put(entry);
+    }
+}
+
+#[derive(Default)]
+struct Waiting {
+    entries: Vec<Entry>,
+    /// No more will come.
+    closed: bool,
+    /// Nobody will take them: the writer failed, and [`Recorder::finish`] says why.
+    abandoned: bool,
+}
+
+/// Entries on their way to the writer, in the order in which they were noted.
+#[derive(Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    /// There is a first entry, a batch, or no more to come.
+    filled: Condvar,
+    /// There is room again.
+    taken: Condvar,
+}
+
+impl Queue {
+    fn put(&self, entry: Entry) {
+        let full = |waiting: &mut Waiting| waiting.entries.len() >= QUEUE && !waiting.abandoned;
+        let waited = self.taken.wait_while(lock(&self.waiting), full);
+        let mut waiting = waited.unwrap_or_else(|poisoned| poisoned.into_inner());
+        if waiting.closed || waiting.abandoned {
+            return;
         }
+        waiting.entries.push(entry);
+        if matches!(waiting.entries.len(), 1 | BATCH) {
+            self.filled.notify_one();
+        }
+    }
+
+    fn close(&self) {
+        lock(&self.waiting).closed = true;
+        self.filled.notify_one();
+    }
+}
+
+/// What the writer gets.
+enum Taken {
+    Batch(Vec<Entry>),
+    /// Nothing came for a while.
+    Nothing,
+    End,
+}
+
+/// The writer's end of the queue. Going away, it lets go of whoever waits for room.
+struct Entries(Arc<Queue>);
+
+impl Entries {
+    /// Waits for a batch; for [`IDLE`] at most where something is `held`.
+    fn take(&self, held: bool) -> Taken {
+        let none = |waiting: &mut Waiting| waiting.entries.is_empty() && !waiting.closed;
+        let few = |waiting: &mut Waiting| waiting.entries.len() < BATCH && !waiting.closed;
+        let mut waiting = lock(&self.0.waiting);
+        if held {
+            let waited = self.0.filled.wait_timeout_while(waiting, IDLE, none);
+            waiting = waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
+            if none(&mut waiting) {
+                return Taken::Nothing;
+            }
+        } else {
+            let waited = self.0.filled.wait_while(waiting, none);
+            waiting = waited.unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
+        let waited = self.0.filled.wait_timeout_while(waiting, LINGER, few);
+        waiting = waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
+        let entries = std::mem::take(&mut waiting.entries);
+        self.0.taken.notify_all();
+        if entries.is_empty() { Taken::End } else { Taken::Batch(entries) }
+    }
+}
+
+impl Drop for Entries {
+    fn drop(&mut self) {
+        lock(&self.0.waiting).abandoned = true;
+        self.0.taken.notify_all();
     }
 }
 
@@ -91,29 +173,22 @@ pub fn new_header() -> Result<Header, RecordError> {
     Ok(Header::new(half()?, half()?))
 }
 
-fn write(
-    mut writer: BundleWriter,
-    entries: &Receiver<Entry>,
-    redactor: &Redactor,
-) -> Result<PathBuf, WriteError> {
+fn write(mut writer: BundleWriter, entries: &Entries, redactor: &Redactor) -> Result<PathBuf, WriteError> {
     let mut held = false;
     loop {
-        let next = if held {
-            entries.recv_timeout(IDLE)
-        } else {
-            entries.recv().map_err(|_| RecvTimeoutError::Disconnected)
-        };
-        match next {
-            Ok(mut entry) => {
-                redactor.entry(&mut entry);
-                writer.take(entry)?;
+        match entries.take(held) {
+            Taken::Batch(batch) => {
+                for mut entry in batch {
+                    redactor.entry(&mut entry);
+                    writer.take(entry)?;
+                }
                 held = true;
             }
-            Err(RecvTimeoutError::Timeout) => {
+            Taken::Nothing => {
                 writer.flush()?;
                 held = false;
             }
-            Err(RecvTimeoutError::Disconnected) => return writer.finish(),
+            Taken::End => return writer.finish(),
         }
     }
 }

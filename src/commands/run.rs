@@ -10,7 +10,7 @@ use faultbox_engine::diagnosis::{self, Missing};
 use faultbox_engine::event_sink::EventSink;
 use faultbox_engine::oracle::Oracle;
 use faultbox_engine::plan::Plan;
-use faultbox_engine::runner::{RunContext, policy};
+use faultbox_engine::runner::{Digests, RunContext, policy};
 use faultbox_engine::supervisor::{Feature, HostFacts, Isolation, probe_host, without};
 use faultbox_engine::topology::Service;
 use std::collections::BTreeMap;
@@ -74,6 +74,8 @@ pub struct Host {
     pub images: BTreeMap<String, ImageFacts>,
     /// How containers are kept after the run, where they may be.
     pub keeping: Option<Keeping>,
+    /// Digests of executables: a replay has a context for each cell.
+    digests: Arc<Digests>,
 }
 
 impl Host {
@@ -87,7 +89,8 @@ impl Host {
             Ok(()) => Isolation::Namespace,
             Err(_) => Isolation::Shared,
         };
-        Ok(Host { launcher, facts, isolation, engine: None, images: BTreeMap::new(), keeping: None })
+        let (images, digests) = (BTreeMap::new(), Arc::default());
+        Ok(Host { launcher, facts, isolation, engine: None, images, keeping: None, digests })
     }
 
     /// Says in which mode the services that `runs` chooses run (images as stand-ins where `embedded`),
@@ -173,6 +176,7 @@ impl Host {
             keeping: self.keeping.clone(),
             images: self.images.clone(),
             addresses,
+            digests: self.digests.clone(),
             interrupted: host::interruption(),
         })
     }

@@ -13,6 +13,7 @@ pub mod grpc;
 pub mod http;
 pub mod kafka;
 pub mod mysql;
+mod quiet;
 pub mod redis;
 pub mod tcp;
 #[cfg(test)]
@@ -137,6 +138,17 @@ pub trait Protocol: Send + Sync + 'static {
 /// Every protocol, in the order in which they are listed to users.
 pub static PROTOCOLS: &[&dyn Protocol] =
     &[&http::PROTOCOL, &grpc::PROTOCOL, &mysql::PROTOCOL, &redis::PROTOCOL, &kafka::PROTOCOL, &tcp::PROTOCOL];
+
+/// Room made for one read.
+const READ: usize = 16 << 10;
+
+/// The buffer, with room for a read. Without it a read into a full buffer takes 64 bytes at a time.
+pub(crate) fn with_room(buffer: &mut bytes::BytesMut) -> &mut bytes::BytesMut {
+    if buffer.capacity() - buffer.len() < READ / 4 {
+        buffer.reserve(READ);
+    }
+    buffer
+}
 
 /// The protocol of that name.
 pub fn by_name(name: &str) -> Option<&'static dyn Protocol> {

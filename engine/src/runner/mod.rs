@@ -36,6 +36,7 @@ use faultbox_bundle_format::{
     Verdict,
 };
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -82,6 +83,8 @@ pub struct RunContext {
     pub images: BTreeMap<String, crate::containers::ImageFacts>,
     /// Held listeners, where services share the host's loopback.
     pub addresses: Arc<crate::addresses::AddressBook>,
+    /// Digests of executables.
+    pub digests: Arc<Digests>,
     /// Cancelled when the user interrupts the run.
     pub interrupted: CancellationToken,
 }
@@ -565,7 +568,7 @@ async fn start_local(
     locals: &mut Vec<Local>,
 ) -> Result<(), SetupError> {
     let failed = |why: String| SetupError::Start { service: service.name.clone(), why };
-    let digest = digest_of(path).map_err(|error| failed(format!("{}: {error}", path.display())))?;
+    let digest = cell.run.digests.of(path).map_err(|error| failed(format!("{}: {error}", path.display())))?;
     let topology = &cell.plan.topology;
     let dir = cell.run.dir.join(format!("{}-{}", cell.index, service.name));
     std::fs::create_dir_all(&dir).map_err(|error| failed(error.to_string()))?;
@@ -702,10 +705,33 @@ fn held(
     listeners.filter_map(Result::transpose).collect()
 }
 
-fn digest_of(path: &std::path::Path) -> std::io::Result<[u8; 32]> {
-    let mut hasher = blake3::Hasher::new();
-    std::io::copy(&mut std::fs::File::open(path)?, &mut hasher)?;
-    Ok(*hasher.finalize().as_bytes())
+/// What tells that a file is still the one that was looked at: device, inode, size, and its times
+/// of change.
+type Stamp = (u64, u64, u64, (i64, i64), (i64, i64));
+
+/// Digests of executables. A file is read again only when it was changed: to read a large one takes
+/// longer than all else that a cell needs.
+#[derive(Debug, Default)]
+pub struct Digests(Mutex<BTreeMap<PathBuf, (Stamp, [u8; 32])>>);
+
+impl Digests {
+    /// The BLAKE3 of a file.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn of(&self, path: &std::path::Path) -> std::io::Result<[u8; 32]> {
+        let file = std::fs::File::open(path)?;
+        let meta = file.metadata()?;
+        let (modified, changed) = ((meta.mtime(), meta.mtime_nsec()), (meta.ctime(), meta.ctime_nsec()));
+        let stamp: Stamp = (meta.dev(), meta.ino(), meta.size(), modified, changed);
+        match lock(&self.0).get(path) {
+            Some((known, digest)) if *known == stamp => return Ok(*digest),
+            _ => {}
+        }
+        let digest = *blake3::Hasher::new().update_reader(file)?.finalize().as_bytes();
+        lock(&self.0).insert(path.to_owned(), (stamp, digest));
+        Ok(digest)
+    }
 }
 
 async fn scenario(cell: &Arc<CellContext>, locals: &[Local]) -> (Judgement, u64) {
@@ -856,6 +882,23 @@ mod tests {
         [("auth.main", 8080), ("db.main", 3306)]
             .map(|(name, port)| (name.to_owned(), std::net::SocketAddr::from(([127, 0, 0, 1], port))))
             .to_vec()
+    }
+
+    #[test]
+    fn a_changed_file_has_another_digest() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("api");
+        let digests = Digests::default();
+        std::fs::write(&path, "one").unwrap();
+        let one = digests.of(&path).unwrap();
+        assert_eq!(one, *blake3::hash(b"one").as_bytes());
+        assert_eq!(digests.of(&path).unwrap(), one);
+        // As a build does it: another file in its place.
+        std::fs::write(folder.path().join("new"), "two").unwrap();
+        std::fs::rename(folder.path().join("new"), &path).unwrap();
+        assert_eq!(digests.of(&path).unwrap(), *blake3::hash(b"two").as_bytes());
+        std::fs::write(&path, "three").unwrap();
+        assert_eq!(digests.of(&path).unwrap(), *blake3::hash(b"three").as_bytes());
     }
 
     #[test]

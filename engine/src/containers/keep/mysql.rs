@@ -1,7 +1,9 @@
 //! MySQL and MariaDB: databases, tables, rows and counters.
 //!
 //! Contract: rows are copied inside the server, to the database `_faultbox`; a table comes back
-//! with its definition, rows and AUTO_INCREMENT. Databases and tables made since are dropped.
+//! with its definition, rows and AUTO_INCREMENT; one that still has them (by the server's checksum of
+//! its rows) is left alone, since to make a table takes a server longer than all the rest. Databases
+//! and tables made since are dropped.
 //! Where triggers, views, routines or events exist, the server is started cold instead.
 
 use crate::link::{Dial, InterfaceOptions};
@@ -32,6 +34,8 @@ struct Table {
     /// Columns that hold a value of their own.
     columns: Vec<String>,
     empty: bool,
+    /// The server's checksum of its rows.
+    checksum: String,
 }
 
 fn quoted(name: &str) -> String {
@@ -130,11 +134,28 @@ impl Server {
         Ok(None)
     }
 
+    /// The second cell of the first row.
+    async fn told(&mut self, sql: &str) -> Result<String, String> {
+        let rows = self.rows(sql).await?;
+        let told = rows.into_iter().next().and_then(|row| row.into_iter().nth(1));
+        told.ok_or_else(|| format!("no answer to {sql}"))
+    }
+
+    /// Whether the table is as it was. One that cannot be asked is made anew.
+    async fn still_has(&mut self, table: &Table) -> bool {
+        let now = self.fingerprint(&table.path()).await;
+        now.is_ok_and(|now| now == (table.definition.clone(), table.checksum.clone()))
+    }
+
+    /// Definition (with the counter) and checksum.
+    async fn fingerprint(&mut self, path: &str) -> Result<(String, String), String> {
+        let definition = self.told(&format!("SHOW CREATE TABLE {path}")).await?;
+        Ok((definition, self.told(&format!("CHECKSUM TABLE {path}")).await?))
+    }
+
     async fn table(&mut self, database: String, name: String) -> Result<Table, String> {
         let path = format!("{}.{}", quoted(&database), quoted(&name));
-        let shown = self.rows(&format!("SHOW CREATE TABLE {path}")).await?;
-        let definition = shown.into_iter().next().and_then(|row| row.into_iter().nth(1));
-        let definition = definition.ok_or_else(|| format!("{path} has no definition"))?;
+        let (definition, checksum) = self.fingerprint(&path).await?;
         let text = |name: &str| format!("'{}'", name.replace('\\', "\\\\").replace('\'', "''"));
         let columns = format!(
             "SELECT column_name FROM information_schema.columns WHERE table_schema = {} AND table_name = {} \
@@ -144,7 +165,7 @@ impl Server {
         );
         let columns = self.rows(&columns).await?.into_iter().flatten().collect();
         let empty = self.rows(&format!("SELECT 1 FROM {path} LIMIT 1")).await?.is_empty();
-        Ok(Table { database, name, definition, columns, empty })
+        Ok(Table { database, name, definition, columns, empty, checksum })
     }
 }
 
@@ -194,12 +215,18 @@ impl State {
         for (_, definition) in self.databases.iter().filter(|(name, _)| !now.contains(name)) {
             server.run(definition).await?;
         }
-        for (database, name) in server.tables().await? {
-            if !self.tables.iter().any(|table| (&table.database, &table.name) == (&database, &name)) {
-                server.run(&format!("DROP TABLE {}.{}", quoted(&database), quoted(&name))).await?;
+        let present = server.tables().await?;
+        for (database, name) in &present {
+            if !self.tables.iter().any(|table| (&table.database, &table.name) == (database, name)) {
+                server.run(&format!("DROP TABLE {}.{}", quoted(database), quoted(name))).await?;
             }
         }
         for (number, table) in self.tables.iter().enumerate() {
+            let of = (&table.database, &table.name);
+            if present.iter().any(|(database, name)| (database, name) == of) && server.still_has(table).await
+            {
+                continue;
+            }
             for statement in table.restoring(number) {
                 server.run(&statement).await?;
             }
@@ -257,6 +284,7 @@ mod tests {
             definition: "CREATE TABLE `orders` (`id` int) AUTO_INCREMENT=7".to_owned(),
             columns: vec!["id".to_owned(), "k".to_owned()],
             empty,
+            checksum: "1".to_owned(),
         };
         let statements = table(false).restoring(3);
         assert_eq!(

@@ -35,8 +35,7 @@ pub async fn proxy(client: Stream, dial: Arc<dyn Dial>, link: Arc<Link>) -> Resu
     if !speaks {
         return splice(client, &*dial, &link, connection).await;
     }
-    let tasks = Tasks::default();
-    let _guard = tasks.guard();
+    let (tasks, mut crew) = Tasks::within();
     let schema = link.options.descriptors.as_ref().and_then(|d| Schema::shared(d));
     let carrier = Arc::new(Carrier {
         link,
@@ -62,6 +61,7 @@ pub async fn proxy(client: Stream, dial: Arc<dyn Dial>, link: Arc<Link>) -> Resu
         tokio::select! {
             // A client that breaks off its connection is no failure of the proxy's.
             _ = &mut server => return Ok(()),
+            () = crew.work() => {}
             error = carrier.end.wait() => return Err(error),
             () = carrier.gone.notified(), if !ending => {
                 server.as_mut().graceful_shutdown();

@@ -4,9 +4,10 @@
 //! before its end is given on.
 
 use super::{codec, value};
-use crate::link::{Pending, Stream};
+use crate::link::{BoxFuture, Pending, Stream};
 use crate::protocol::http::kept::Kept;
 use bytes::Bytes;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::HeaderMap;
 use hyper::body::{Body, Frame, Incoming};
 use prost_reflect::MessageDescriptor;
@@ -15,6 +16,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 /// What every HTTP/2 connection of a client begins with.
@@ -61,21 +63,49 @@ call_error_from!(
 );
 
 /// Runs the tasks of one connection.
-#[derive(Clone, Default)]
-pub struct Tasks(Arc<Mutex<JoinSet<()>>>);
+#[derive(Clone)]
+pub struct Tasks(Where);
+
+#[derive(Clone)]
+enum Where {
+    /// Each where the runtime puts it.
+    Apart(Arc<Mutex<JoinSet<()>>>),
+    /// All within one, by its crew.
+    Within(mpsc::UnboundedSender<BoxFuture<'static, ()>>),
+}
+
+impl Default for Tasks {
+    fn default() -> Self {
+        Tasks(Where::Apart(Arc::default()))
+    }
+}
 
 impl Tasks {
+    /// Tasks that run where their crew is polled: what they tell each other then crosses no thread,
+    /// which costs a call more than all the rest of it.
+    pub fn within() -> (Self, Crew) {
+        let (sender, fresh) = mpsc::unbounded_channel();
+        (Tasks(Where::Within(sender)), Crew { fresh, running: FuturesUnordered::new() })
+    }
+
     /// Starts a task.
     pub fn start<F>(&self, task: F)
     where
         F: Future + Send + 'static,
         F::Output: Send,
     {
-        let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        while tasks.try_join_next().is_some() {}
-        tasks.spawn(async move {
+        let task = async move {
             task.await;
-        });
+        };
+        match &self.0 {
+            Where::Apart(tasks) => {
+                let mut tasks = tasks.lock().unwrap_or_else(PoisonError::into_inner);
+                while tasks.try_join_next().is_some() {}
+                tasks.spawn(task);
+            }
+            // A crew that is gone has ended its connection, tasks and all.
+            Where::Within(crew) => drop(crew.send(Box::pin(task))),
+        }
     }
 
     /// Ends all of them when the guard goes.
@@ -99,9 +129,31 @@ pub struct TasksGuard(Tasks);
 
 impl Drop for TasksGuard {
     fn drop(&mut self) {
+        // Those within end with their crew.
+        let Where::Apart(tasks) = &self.0.0 else { return };
         // Dropped outside the lock: a task's end may start another.
-        let tasks = std::mem::take(&mut *self.0.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let tasks = std::mem::take(&mut *tasks.lock().unwrap_or_else(PoisonError::into_inner));
         drop(tasks);
+    }
+}
+
+/// Carries out the tasks of one connection within whoever polls it.
+pub struct Crew {
+    fresh: mpsc::UnboundedReceiver<BoxFuture<'static, ()>>,
+    running: FuturesUnordered<BoxFuture<'static, ()>>,
+}
+
+impl Crew {
+    /// Works for as long as it is polled. Cancel safe.
+    pub async fn work(&mut self) {
+        loop {
+            tokio::select! {
+                biased;
+                Some(task) = self.fresh.recv() => self.running.push(task),
+                Some(()) = self.running.next(), if !self.running.is_empty() => {}
+                else => std::future::pending().await,
+            }
+        }
     }
 }
 

@@ -3,13 +3,12 @@
 use super::codec::{BodyReader, HttpError, RequestHead, request_head};
 use super::kept::Kept;
 use crate::link::Stream;
+use crate::protocol::with_room;
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 
 /// What is read ahead while an exchange is open (pipelined requests) stops at this.
 pub const AHEAD_MAX: usize = 64 << 10;
-/// Room made for one read.
-const READ: usize = 32 << 10;
 
 /// One end of a connection.
 pub struct Side {
@@ -45,8 +44,7 @@ impl Inbox {
         if self.ended {
             return Ok(false);
         }
-        self.buffer.reserve(READ);
-        let n = self.half.read_buf(&mut self.buffer).await?;
+        let n = self.half.read_buf(with_room(&mut self.buffer)).await?;
         self.ended = n == 0;
         Ok(!self.ended)
     }

@@ -27,7 +27,7 @@ pub struct Framer {
 impl Framer {
     /// The buffer to read into.
     pub fn buffer(&mut self) -> &mut BytesMut {
-        &mut self.buffer
+        crate::protocol::with_room(&mut self.buffer)
     }
 
     /// The next frame without its length; `None` while more bytes are needed.

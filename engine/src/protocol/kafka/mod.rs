@@ -33,6 +33,7 @@ mod tests;
 use super::{Parameter, Protocol, ProtocolError, RuleProblem, Verb};
 use crate::fault::rule::Rule;
 use crate::link::{BoxFuture, Dial, Link, Responder, Stream};
+use crate::protocol::quiet::quiet;
 use crate::step::{StepCall, StepResponse};
 use kafka_protocol::messages::TopicName;
 use std::sync::Arc;
@@ -109,7 +110,7 @@ impl Protocol for Kafka {
         upstream: Arc<dyn Dial>,
         link: Arc<Link>,
     ) -> BoxFuture<'static, Result<(), ProtocolError>> {
-        Box::pin(proxy::run(client, upstream, link))
+        Box::pin(quiet(proxy::run(client, upstream, link)))
     }
 
     fn serve(

@@ -4,7 +4,7 @@
 
 use super::wire::{Message, put_message, take_message};
 use crate::link::Stream;
-use crate::protocol::ProtocolError;
+use crate::protocol::{ProtocolError, with_room};
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 
@@ -40,7 +40,7 @@ impl Side {
             if let Some(message) = take_message(&mut self.buffer)? {
                 return Ok(Some(message));
             }
-            if self.read.read_buf(&mut self.buffer).await? == 0 {
+            if self.read.read_buf(with_room(&mut self.buffer)).await? == 0 {
                 return match self.buffer.is_empty() {
                     true => Ok(None),
                     false => Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into()),
@@ -64,7 +64,7 @@ impl Side {
             if self.buffer.len() >= AHEAD_MAX {
                 return std::future::pending().await;
             }
-            match self.read.read_buf(&mut self.buffer).await {
+            match self.read.read_buf(with_room(&mut self.buffer)).await {
                 Ok(0) | Err(_) => return,
                 Ok(_) => {}
             }

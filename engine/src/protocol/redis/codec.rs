@@ -7,6 +7,7 @@
 //! Not modelled: RESP3's streamed strings and aggregates (`$?`, `*?`), which no server sends: an
 //! error.
 
+use crate::protocol::with_room;
 use bytes::{Bytes, BytesMut};
 
 /// Deepest nesting of a frame. Redis itself nests 7 deep; a frame takes at most two levels of a
@@ -224,7 +225,7 @@ pub struct FrameDecoder {
 impl FrameDecoder {
     /// Where bytes that arrive are put.
     pub fn buffer(&mut self) -> &mut BytesMut {
-        &mut self.buffer
+        with_room(&mut self.buffer)
     }
 
     /// The next whole frame and the bytes it came in; `None` means that more bytes are needed.
@@ -258,7 +259,7 @@ pub struct CommandDecoder {
 impl CommandDecoder {
     /// Where bytes that arrive are put.
     pub fn buffer(&mut self) -> &mut BytesMut {
-        &mut self.buffer
+        with_room(&mut self.buffer)
     }
 
     /// The next whole command and the bytes it came in; `None` means that more bytes are needed.

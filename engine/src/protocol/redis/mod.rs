@@ -21,6 +21,7 @@ mod tests;
 use super::{Protocol, ProtocolError, RuleProblem, Verb};
 use crate::fault::rule::Rule;
 use crate::link::{BoxFuture, Dial, Link, Responder, Stream};
+use crate::protocol::quiet::quiet;
 use crate::step::{StepCall, StepResponse};
 use std::sync::Arc;
 
@@ -58,7 +59,7 @@ impl Protocol for Redis {
         upstream: Arc<dyn Dial>,
         link: Arc<Link>,
     ) -> BoxFuture<'static, Result<(), ProtocolError>> {
-        Box::pin(proxy::proxy(client, upstream, link))
+        Box::pin(quiet(proxy::proxy(client, upstream, link)))
     }
 
     fn serve(

@@ -317,17 +317,18 @@ impl Requests {
             Some(Effect::ResetAfter { bytes }) => finish = Finish::ResetAfter(bytes),
         }
         self.transaction.queued += usize::from(queued);
-        let mut sent = raw.to_vec();
+        let mut instead = None;
         if ends_transaction {
-            source = self.end_transaction(&name, source, &mut sent);
+            source = self.end_transaction(&name, source, &mut instead);
         } else if name == "MULTI" && !queued {
             self.transaction = Transaction::default();
         }
         let next = if matches!(source, Source::Cut) { Next::Nothing } else { Next::Request };
         if !matches!(source, Source::Cut | Source::Local(_)) {
-            forward.extend_from_slice(&sent);
+            let sent = instead.as_deref().unwrap_or(raw);
+            forward.extend_from_slice(sent);
             if twice {
-                forward.extend_from_slice(&sent);
+                forward.extend_from_slice(sent);
             }
         }
         if shape == Shape::Silent && next == Next::Request {
@@ -359,16 +360,16 @@ impl Requests {
     }
 
     /// `EXEC` or `DISCARD`: what rules did to the queued commands shows now.
-    fn end_transaction(&mut self, name: &str, source: Source, sent: &mut Vec<u8>) -> Source {
+    fn end_transaction(&mut self, name: &str, source: Source, instead: &mut Option<Vec<u8>>) -> Source {
         let done = std::mem::take(&mut self.transaction);
         match source {
             // The server must not be left inside the transaction.
             Source::Local(answer) => {
-                *sent = encode_command(&["DISCARD"]);
+                *instead = Some(encode_command(&["DISCARD"]));
                 Source::Instead(answer)
             }
             Source::Server if name == "EXEC" && done.aborted => {
-                *sent = encode_command(&["DISCARD"]);
+                *instead = Some(encode_command(&["DISCARD"]));
                 Source::Instead(value::error("EXECABORT Transaction discarded because of previous errors."))
             }
             Source::Server if name == "EXEC" && !done.inserted.is_empty() => Source::With(done.inserted),

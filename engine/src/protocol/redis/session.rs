@@ -78,7 +78,8 @@ impl Session {
         let mut mutating = matches!(kind, Kind::Write | Kind::Settle | Kind::Wait);
         let mut shape = self.shape(&name, kind, words, queued);
         let (listed, any_order) = list_words(words);
-        let mut body = vec![("args".to_owned(), listed.clone())];
+        let again = queued.then(|| listed.clone());
+        let mut body = vec![("args".to_owned(), listed)];
         body.extend(any_order.map(|groups| ("any_order".to_owned(), groups)));
         if self.db != 0 {
             body.push(("db".to_owned(), Value::Int(self.db)));
@@ -104,9 +105,9 @@ impl Session {
                 self.db = db.unwrap_or(self.db);
             }
             _ => {
-                if let (true, Some(commands)) = (queued, &mut self.transaction) {
+                if let (Some(words_again), Some(commands)) = (again, &mut self.transaction) {
                     let volatile = command::volatile_reply(words);
-                    commands.push(Queued { words: listed, key: key.clone(), mutating, volatile });
+                    commands.push(Queued { words: words_again, key: key.clone(), mutating, volatile });
                     key = format!("MULTI/{key}");
                     mutating = false;
                     body.push(("queued".to_owned(), Value::Bool(true)));

@@ -1,0 +1,106 @@
+//! What cells cost beside their scenarios: from bundles, and from what `replay` printed.
+
+use faultbox_bundle_format::{Body, Bundle};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Set-up and tear-down of a cell, milliseconds.
+const LIMIT_MS: f64 = 150.0;
+
+/// One recorded cell, milliseconds.
+struct Cell {
+    whole: f64,
+    /// All but the scenario and what the service under test itself needs to start.
+    around: f64,
+    /// Whether a container or stand-in had to start.
+    cold: bool,
+}
+
+fn cells(path: &str) -> BTreeMap<String, Cell> {
+    let bundle = Bundle::open(Path::new(path)).expect("a bundle");
+    let mut cells = BTreeMap::new();
+    for summary in bundle.cells() {
+        let Some(verdict) = &summary.verdict else { continue };
+        let (mut began, mut own, mut cold) = (BTreeMap::new(), 0, false);
+        for entry in bundle.entries(summary.cell).expect("entries") {
+            match &entry.body {
+                // Only executables have a digest.
+                Body::ServiceStarted(started) if started.digest.is_some() => {
+                    began.insert(started.service.clone(), entry.at_ns);
+                }
+                Body::ServiceStarted(started) => cold |= started.pid != 0,
+                Body::ServiceReady(service) => {
+                    own += began.get(service).map_or(0, |began| entry.at_ns - began);
+                }
+                _ => {}
+            }
+        }
+        let ms = |ns: u64| ns as f64 / 1e6;
+        let around = ms(verdict.cell_ns.saturating_sub(verdict.scenario_ns + own));
+        cells.insert(summary.name.clone(), Cell { whole: ms(verdict.cell_ns), around, cold });
+    }
+    cells
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// `cells BUNDLE [OTHER]`: set-up and tear-down of each run, and the time of the first against the other's.
+pub fn around(paths: &[String]) {
+    let runs: Vec<_> = paths.iter().map(|path| cells(path)).collect();
+    for (path, run) in paths.iter().zip(&runs) {
+        let warm: Vec<f64> = run.values().filter(|cell| !cell.cold).map(|cell| cell.around).collect();
+        let name = Path::new(path).file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let (count, most) = (warm.len(), warm.iter().copied().fold(0.0, f64::max));
+        let above = warm.iter().filter(|around| **around > LIMIT_MS).count();
+        println!(
+            "  {name}: set-up and tear-down beside the service's own start: median {:.0}ms, most {most:.0}ms \
+             (limit {LIMIT_MS:.0}ms, above it: {above} of {count} cells in which nothing else had to start)",
+            median(warm)
+        );
+    }
+    if let [one, other] = runs.as_slice() {
+        let both: Vec<_> = one
+            .iter()
+            .filter_map(|(name, cell)| Some((cell, other.get(name)?)))
+            .filter(|(one, other)| !one.cold && !other.cold)
+            .collect();
+        let (of_one, of_other): (f64, f64) =
+            both.iter().fold((0.0, 0.0), |sum, (a, b)| (sum.0 + a.whole, sum.1 + b.whole));
+        println!(
+            "  the {} cells in which nothing had to start in either: {of_one:.0}ms against {of_other:.0}ms, ratio {:.2}",
+            both.len(),
+            of_one / of_other
+        );
+    }
+}
+
+/// `redrive REPLAY.json...`: each cell's median over the replays against its median over the recordings.
+pub fn redrive(paths: &[String]) {
+    let mut cells: BTreeMap<String, (Vec<f64>, Vec<f64>)> = BTreeMap::new();
+    for path in paths {
+        let text = std::fs::read_to_string(path).expect("what a replay printed");
+        let document: serde_json::Value = serde_json::from_str(&text).expect("a document");
+        for cell in document["cells"].as_array().expect("cells") {
+            let name = cell["name"].as_str().expect("a name").to_owned();
+            let times = cells.entry(name).or_default();
+            times.0.push(cell["recorded_cell_ms"].as_f64().expect("a time"));
+            times.1.push(cell["cell_ms"].as_f64().expect("a time"));
+        }
+    }
+    let medians: Vec<_> =
+        cells.into_iter().map(|(name, (was, now))| (name, median(was), median(now))).collect();
+    let (was, now) = medians.iter().fold((0.0, 0.0), |sum, (_, was, now)| (sum.0 + was, sum.1 + now));
+    let slower = medians.iter().filter(|(_, was, now)| now > was).count();
+    let (name, was_worst, now_worst) =
+        medians.iter().max_by(|a, b| (a.2 / a.1).total_cmp(&(b.2 / b.1))).expect("a cell");
+    println!(
+        "  {} cells, medians of {}: {was:.0}ms recorded, {now:.0}ms replayed, ratio {:.2}; {slower} slower than recorded, the most {:.2} ({was_worst:.0}ms, {now_worst:.0}ms: {name})",
+        medians.len(),
+        paths.len(),
+        now / was,
+        now_worst / was_worst
+    );
+}
