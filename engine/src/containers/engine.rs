@@ -155,19 +155,25 @@ impl Engine {
                 let mut events =
                     pin!(docker.events(Some(EventsOptionsBuilder::new().filters(&ours).build())));
                 while let Some(Ok(_)) = events.next().await {}
-                let ping = docker.ping().await;
                 let Some(engine) = engine.upgrade() else { return };
-                if let Err(error) = ping {
-                    let why = format!(
-                        "the container engine at {} went away in the middle of the run ({})",
-                        engine.endpoint,
-                        words(&error)
-                    );
-                    engine.lost.send_replace(Some(why));
+                if engine.check().await.is_some() {
                     return;
                 }
             }
         });
+    }
+
+    /// Asks whether the engine is still there; why not, where it is not.
+    pub async fn check(&self) -> Option<String> {
+        if let Err(error) = self.docker.ping().await {
+            let why = format!(
+                "the container engine at {} went away in the middle of the run ({})",
+                self.endpoint,
+                words(&error)
+            );
+            self.lost.send_replace(Some(why));
+        }
+        self.is_lost()
     }
 
     /// Why the engine does not answer any more, once that is so; waits for it.

@@ -455,6 +455,23 @@ impl Live {
         })
     }
 
+    async fn prepare_all(&self, cell: &Arc<CellContext>) -> Result<(), SetupError> {
+        // Containers take their time: those that wait for nothing come up side by side.
+        let apart = |service: &&Service| {
+            !self.run.embedded && service.is_contained() && service.depends_on.is_empty()
+        };
+        let order = cell.plan.topology.start_order();
+        let (apart, rest): (Vec<&Service>, Vec<&Service>) = order.into_iter().partition(apart);
+        let apart = apart.into_iter().map(|service| self.prepare_service(cell, service));
+        for prepared in futures_util::future::join_all(apart).await {
+            prepared?;
+        }
+        for service in rest {
+            self.prepare_service(cell, service).await?;
+        }
+        Ok(())
+    }
+
     /// What becomes of a service at the end of a cell: kept, or ended.
     async fn retire(&self, cell: &CellContext, name: &str, hosted: Hosted) -> Option<Hosted> {
         if hosted.has_ended() {
@@ -494,20 +511,15 @@ impl Environment for Live {
 
     fn prepare<'a>(&'a self, cell: &'a Arc<CellContext>) -> BoxFuture<'a, Result<(), SetupError>> {
         Box::pin(async move {
-            // Containers take their time: those that wait for nothing come up side by side.
-            let apart = |service: &&Service| {
-                !self.run.embedded && service.is_contained() && service.depends_on.is_empty()
-            };
-            let order = cell.plan.topology.start_order();
-            let (apart, rest): (Vec<&Service>, Vec<&Service>) = order.into_iter().partition(apart);
-            let apart = apart.into_iter().map(|service| self.prepare_service(cell, service));
-            for prepared in futures_util::future::join_all(apart).await {
-                prepared?;
+            let prepared = self.prepare_all(cell).await;
+            match (&prepared, &self.run.engine) {
+                // What fails because the engine went away is not told as its own failure.
+                (Err(_), Some(engine)) => match engine.check().await {
+                    Some(why) => Err(SetupError::Lost(why)),
+                    None => prepared,
+                },
+                _ => prepared,
             }
-            for service in rest {
-                self.prepare_service(cell, service).await?;
-            }
-            Ok(())
         })
     }
 
