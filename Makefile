@@ -5,13 +5,14 @@ RELEASE := target/release
 FAULTBOX := $(RELEASE)/faultbox
 API := specs/orders/bin/api
 
-.PHONY: help setup build mutant go demo test lint unit chapter fuzz bench soak clean
+.PHONY: help setup build mutant go demo test lint unit chapter clients fuzz bench soak clean
 
 help:
 	@echo "make demo   build, run the chapter's matrix with a planted defect, replay and inspect a failing cell"
 	@echo "make test   everything that CI runs"
 	@echo "make bench  print the figures that the README quotes"
 	@echo "make soak   one cell 50 times, with stand-ins and with containers (TIMES=50)"
+	@echo "make clients  client libraries of Python, Node and Java against the stand-ins, each case replayed"
 	@echo "make fuzz   run every fuzz target for a while (SECONDS_EACH=60)"
 
 setup:
@@ -49,6 +50,10 @@ unit: setup
 # Whole matrices, one after the other, so that they do not wait for each other's processors.
 chapter: mutant build go
 	$(CARGO) test --release --locked --workspace --test suite -- --test-threads 1
+
+# Ordinary client libraries behind the proxies; needs python3, npm and mvn, fetches what they name.
+clients: build
+	@testdata/clients/run $(CURDIR)/$(FAULTBOX)
 
 # Each fuzz target for SECONDS_EACH; what it found lies in testdata/fuzz/artifacts.
 SECONDS_EACH ?= 60
