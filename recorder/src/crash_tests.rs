@@ -91,7 +91,7 @@ fn a_killed_recorder_leaves_a_prefix_that_can_be_recovered() {
     let mut ended_cells = 0;
     for kill in 0..KILLS {
         let path = dir.path().join(format!("{kill}.fb"));
-        killed_after(&path, key.draw("kill", kill) % 900);
+        killed_after(&path, key.draw("kill", kill) % 9_000);
         let partial = path.with_extension("fb.partial");
         let bundle = Bundle::open(&partial).unwrap_or_else(|error| panic!("kill {kill}: {error}"));
         assert!(!bundle.is_complete() && !path.exists());

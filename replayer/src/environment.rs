@@ -57,13 +57,13 @@ impl Environment for RecordedEnvironment {
         if cell.journal.phase() == Phase::Scenario && self.tape.is_down(&link.source, &link.interface) {
             return Box::pin(std::future::ready(Err(ProtocolError::Cut)));
         }
-        let responder = self.tape.responder(&link.interface, cell.journal.clone());
-        let (tape, interface) = (self.tape.clone(), link.interface.clone());
+        let connected = self.tape.connected(&link.interface);
+        let responder = connected.responder(cell.journal.clone());
         Box::pin(async move {
             tokio::select! {
                 biased;
                 served = protocol.serve(client, link, responder) => served,
-                () = tape.fall(&interface) => Err(ProtocolError::Cut),
+                () = connected.cut() => Err(ProtocolError::Cut),
             }
         })
     }

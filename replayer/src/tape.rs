@@ -17,6 +17,7 @@ use faultbox_engine::journal::Journal;
 use faultbox_engine::link::{Answer, BoxFuture, Conversation, Request, Responder, UNREACHABLE};
 use faultbox_engine::protocol;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -50,6 +51,8 @@ struct State {
     bindings: Vec<(String, String)>,
     divergences: Vec<Divergence>,
     repeats: u64,
+    /// Open connections: to which interface, and whether they end by what they say themselves.
+    open: Vec<(String, Arc<AtomicBool>)>,
 }
 
 /// The recorded exchanges of one cell.
@@ -60,6 +63,8 @@ pub struct Tape {
     doomed: BTreeSet<String>,
     /// An answer was given.
     answered: Notify,
+    /// A connection was closed.
+    closed: Notify,
     /// Knows the values that the recording made up.
     recorded: Scanner,
     /// Knows the values that the replay makes up.
@@ -106,8 +111,8 @@ impl Tape {
         });
         let doomed = ended.filter(|service| !running.contains(service)).collect();
         let (state, redactor) = (Mutex::new(state), recording.redactor.clone());
-        let (arrived, answered) = (Notify::new(), Notify::new());
-        Arc::new(Tape { state, arrived, doomed, answered, recorded, live, redactor })
+        let (arrived, answered, closed) = (Notify::new(), Notify::new(), Notify::new());
+        Arc::new(Tape { state, arrived, doomed, answered, closed, recorded, live, redactor })
     }
 
     /// Where what was asked and what was recorded parted ways, in order.
@@ -152,7 +157,7 @@ impl Tape {
 
     /// Returns when the server has come to the end that it came to in the recording: idle connections
     /// to it end then too.
-    pub async fn fall(&self, interface: &str) {
+    async fn fall(&self, interface: &str) {
         loop {
             let answered = self.answered.notified();
             if self.has_fallen(&self.lock(), interface) {
@@ -178,9 +183,30 @@ impl Tape {
         work.filter(|recorded| recorded.exchange.began_seq < end).all(|recorded| recorded.answered)
     }
 
-    /// A responder over this tape for the cell with this journal.
-    pub fn responder(self: &Arc<Self>, interface: &str, journal: Arc<Journal>) -> Arc<dyn Responder> {
-        Arc::new(TapeResponder { tape: self.clone(), interface: interface.to_owned(), journal })
+    /// A connection to an interface, for as long as it is open.
+    pub fn connected(self: &Arc<Self>, interface: &str) -> Connected {
+        let failing = Arc::new(AtomicBool::new(false));
+        self.lock().open.push((interface.to_owned(), failing.clone()));
+        Connected { tape: self.clone(), interface: interface.to_owned(), failing }
+    }
+
+    /// Waits until the idle connections to a server that has fallen are closed: in the recording they
+    /// ended with it, before who asked last could try the next one.
+    async fn idle_closed(&self, interface: &str) {
+        let closed = async {
+            loop {
+                let closed = self.closed.notified();
+                let idle = |(to, failing): &(String, Arc<AtomicBool>)| {
+                    to == interface && !failing.load(Ordering::SeqCst)
+                };
+                if !self.lock().open.iter().any(idle) {
+                    return;
+                }
+                closed.await;
+            }
+        };
+        // Nothing but the runtime stands between: where it does not get to it, the answer goes out.
+        let _ = tokio::time::timeout(HELD_AT_MOST, closed).await;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -279,6 +305,13 @@ impl Tape {
         missing.map(|other| format!("{} on {}", other.exchange.operation, other.exchange.interface))
     }
 
+    /// Marks an answer as given; whether it is that the server failed.
+    fn answers(&self, index: usize) -> bool {
+        let recorded = &mut self.lock().recorded[index];
+        recorded.answered = true;
+        recorded.exchange.outcome == Outcome::Failed
+    }
+
     fn answer_of(&self, index: usize) -> (Answer, Option<RuleHit>, Duration) {
         let state = self.lock();
         let exchange = &state.recorded[index].exchange;
@@ -365,9 +398,46 @@ fn nearest(
     ranked.into_iter().take(NEAREST).map(|(_, nearest)| nearest).collect()
 }
 
+/// See [`Tape::connected`].
+pub struct Connected {
+    tape: Arc<Tape>,
+    interface: String,
+    /// Its last answer is that the server died: it ends by that.
+    failing: Arc<AtomicBool>,
+}
+
+impl Connected {
+    /// What answers on this connection, in the cell with this journal.
+    pub fn responder(&self, journal: Arc<Journal>) -> Arc<dyn Responder> {
+        Arc::new(TapeResponder {
+            tape: self.tape.clone(),
+            interface: self.interface.clone(),
+            failing: self.failing.clone(),
+            journal,
+        })
+    }
+
+    /// Returns when the server has come to the end that it came to in the recording, unless this
+    /// connection itself is about to say so.
+    pub async fn cut(&self) {
+        self.tape.fall(&self.interface).await;
+        if self.failing.load(Ordering::SeqCst) {
+            std::future::pending().await
+        }
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.tape.lock().open.retain(|(_, failing)| !Arc::ptr_eq(failing, &self.failing));
+        self.tape.closed.notify_waiters();
+    }
+}
+
 struct TapeResponder {
     tape: Arc<Tape>,
     interface: String,
+    failing: Arc<AtomicBool>,
     journal: Arc<Journal>,
 }
 
@@ -377,6 +447,7 @@ impl Responder for TapeResponder {
             tape: self.tape.clone(),
             source: source.to_owned(),
             interface: self.interface.clone(),
+            failing: self.failing.clone(),
             journal: self.journal.clone(),
         })
     }
@@ -386,6 +457,7 @@ struct TapeConversation {
     tape: Arc<Tape>,
     source: String,
     interface: String,
+    failing: Arc<AtomicBool>,
     journal: Arc<Journal>,
 }
 
@@ -405,8 +477,12 @@ impl Conversation for TapeConversation {
             }
             let (answer, rule, pause) = self.tape.answer_of(index);
             tokio::time::sleep(pause).await;
-            self.tape.lock().recorded[index].answered = true;
+            let failed = self.tape.answers(index);
+            self.failing.store(failed, Ordering::SeqCst);
             self.tape.answered.notify_waiters();
+            if failed && self.tape.has_fallen(&self.tape.lock(), &self.interface) {
+                self.tape.idle_closed(&self.interface).await;
+            }
             (answer, rule)
         })
     }

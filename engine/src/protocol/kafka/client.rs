@@ -49,11 +49,13 @@ pub(crate) struct Connection {
     stream: Stream,
     framer: Framer,
     correlation: i32,
+    /// A topic was made because of what was asked here: its leader may take a moment.
+    made_topic: bool,
 }
 
 impl Connection {
     pub(crate) fn new(stream: Stream) -> Self {
-        Connection { stream, framer: Framer::default(), correlation: 0 }
+        Connection { stream, framer: Framer::default(), correlation: 0, made_topic: false }
     }
 
     pub(crate) async fn ask(
@@ -97,7 +99,10 @@ impl Connection {
             match found {
                 Some(t) if code == 0 && !t.partitions.is_empty() => return Ok(t.partitions.len() as i32),
                 // In the making: no leader yet, or not known yet.
-                _ if matches!(code, 0 | 3 | 5) => tokio::time::sleep(METADATA_PAUSE).await,
+                _ if matches!(code, 0 | 3 | 5) => {
+                    self.made_topic = true;
+                    tokio::time::sleep(METADATA_PAUSE).await;
+                }
                 _ => break,
             }
         }
@@ -241,16 +246,30 @@ async fn publish(connection: &mut Connection, call: &StepCall, now_ms: i64) -> R
         .with_name(topic_name(&topic))
         .with_partition_data(vec![data]);
     let request = ProduceRequest::default().with_acks(-1).with_timeout_ms(30_000).with_topic_data(vec![data]);
-    let answer = connection.ask(ApiKey::Produce, 7, request.into()).await?;
-    let ResponseKind::Produce(answer) = answer else { return Err(Failure::usage("no answer to Produce")) };
-    match answer.responses.iter().flat_map(|t| &t.partition_responses).next() {
-        Some(p) if p.error_code == 0 => Ok(Value::map([
-            ("topic", Value::text(topic)),
-            ("partition", Value::Int(partition.into())),
-            ("offset", Value::Int(p.base_offset)),
-        ])),
-        other => Err(Failure::code(other.map_or(-1, |p| p.error_code), "publish")),
+    let mut code = -1;
+    for _ in 0..METADATA_TRIES {
+        let answer = connection.ask(ApiKey::Produce, 7, request.clone().into()).await?;
+        let ResponseKind::Produce(answer) = answer else {
+            return Err(Failure::usage("no answer to Produce"));
+        };
+        let answered = answer.responses.iter().flat_map(|t| &t.partition_responses).next();
+        code = answered.map_or(-1, |p| p.error_code);
+        match answered {
+            Some(p) if code == 0 => {
+                return Ok(Value::map([
+                    ("topic", Value::text(topic)),
+                    ("partition", Value::Int(partition.into())),
+                    ("offset", Value::Int(p.base_offset)),
+                ]));
+            }
+            // Known to the cluster, and its leader does not know yet that it is the leader.
+            _ if connection.made_topic && matches!(code, 3 | 5 | 6) => {
+                tokio::time::sleep(METADATA_PAUSE).await;
+            }
+            _ => break,
+        }
     }
+    Err(Failure::code(code, "publish"))
 }
 
 async fn consume(

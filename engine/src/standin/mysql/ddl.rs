@@ -73,8 +73,11 @@ pub fn settle(table: &mut TableDef) {
     let foreign = table.foreign.clone();
     let needless = |key: &Key| {
         let others = || table.keys.iter().filter(|other| other.name != key.name);
-        let wants = foreign.iter().filter(|foreign| serves(key, foreign));
-        key.implied && wants.clone().all(|foreign| others().any(|other| serves(other, foreign)))
+        let mut wants = foreign.iter().filter(|foreign| serves(key, foreign)).peekable();
+        // (One whose foreign key was dropped stays.)
+        key.implied
+            && wants.peek().is_some()
+            && wants.all(|foreign| others().any(|other| serves(other, foreign)))
     };
     let kept: Vec<Key> = table.keys.iter().filter(|key| !needless(key)).cloned().collect();
     table.keys = kept;

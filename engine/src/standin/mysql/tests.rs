@@ -362,6 +362,12 @@ async fn what_orms_ask_of_the_catalog() {
             ("ALTER TABLE things DROP INDEX own", "1553/HY000*"),
             ("ALTER TABLE things DROP FOREIGN KEY own", "0 affected"),
             ("ALTER TABLE things DROP INDEX own", "0 affected"),
+            // The index that a foreign key brought along goes when another serves it.
+            ("CREATE TABLE paid (id INT PRIMARY KEY, owner INT, total INT, FOREIGN KEY (owner) REFERENCES Owners (id))", "0 affected"),
+            ("CREATE INDEX by_owner ON paid (owner, total)", "0 affected"),
+            ("SELECT index_name, column_name FROM information_schema.statistics WHERE table_name = 'paid' AND column_name = 'owner'", "by_owner|owner"),
+            ("SELECT table_name AS t, table_type AS kind FROM information_schema.tables WHERE table_schema = 'appdb' HAVING kind IN ('BASE TABLE') AND t = 'paid'", "paid|BASE TABLE"),
+            ("SELECT CONVERT_TZ('2001-01-01 01:00:00', 'UTC', '+02:00'), CONVERT_TZ('2001-01-01', 'Mars', 'UTC')", "2001-01-01 03:00:00|NULL"),
             ("/* a driver signs */ SELECT @@session.sql_auto_is_null AS x, @@transaction_isolation", "0|REPEATABLE-READ"),
         ],
     )
