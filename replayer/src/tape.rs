@@ -158,6 +158,10 @@ impl Tape {
     /// Returns when the server has come to the end that it came to in the recording: idle connections
     /// to it end then too.
     async fn fall(&self, interface: &str) {
+        if !self.is_doomed(interface) {
+            // No answer can change that: nobody is to wake for each.
+            return std::future::pending().await;
+        }
         loop {
             let answered = self.answered.notified();
             if self.has_fallen(&self.lock(), interface) {
@@ -167,10 +171,15 @@ impl Tape {
         }
     }
 
+    /// Whether the server is one that died in the recording.
+    fn is_doomed(&self, interface: &str) -> bool {
+        interface.rsplit_once('.').is_some_and(|(service, _)| self.doomed.contains(service))
+    }
+
     /// Whether the server is one that died in the recording, and has given all that it gave up to
     /// the last request that failed with it.
     fn has_fallen(&self, state: &State, interface: &str) -> bool {
-        if interface.rsplit_once('.').is_none_or(|(service, _)| !self.doomed.contains(service)) {
+        if !self.is_doomed(interface) {
             return false;
         }
         let work = state.recorded.iter().filter(|recorded| {
