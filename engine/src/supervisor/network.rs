@@ -53,8 +53,8 @@ pub(super) fn listen(addresses: &[SocketAddr]) -> StepResult<Vec<TcpListener>> {
     addresses.iter().map(|address| one(address).step(|| format!("listen on {address}"))).collect()
 }
 
-/// A new TCP socket in this process's network, non-blocking.
+/// A new TCP socket in this process's network.
 pub(super) fn tcp_socket(v6: bool) -> nix::Result<OwnedFd> {
     let family = if v6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
-    socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)
+    socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
 }

@@ -565,8 +565,7 @@ impl Shared {
     }
 
     async fn connect_inside(&self, ip: IpAddr, port: u16) -> io::Result<TcpStream> {
-        let socket = self.socket(ip.is_ipv6()).await?;
-        let socket = TcpSocket::from_std_stream(std::net::TcpStream::from(socket));
+        let socket = non_blocking(self.socket(ip.is_ipv6()).await?)?;
         socket.connect(SocketAddr::new(ip, port)).await
     }
 
@@ -593,6 +592,13 @@ impl Shared {
     }
 }
 
+/// For the runtime, whoever made it: a blocking one would now and then hold a worker in `recv`.
+fn non_blocking(socket: OwnedFd) -> io::Result<TcpSocket> {
+    let stream = std::net::TcpStream::from(socket);
+    stream.set_nonblocking(true)?;
+    Ok(TcpSocket::from_std_stream(stream))
+}
+
 struct PortDial {
     shared: Arc<Shared>,
     port: u16,
@@ -612,6 +618,14 @@ impl Dial for PortDial {
 mod tests {
     use super::super::wire;
     use super::*;
+
+    #[test]
+    fn a_socket_that_blocks_is_made_not_to() {
+        let made = super::super::network::tcp_socket(false).unwrap();
+        let socket = non_blocking(made).unwrap();
+        let flags = nix::fcntl::fcntl(&socket, nix::fcntl::FcntlArg::F_GETFL).unwrap();
+        assert!(nix::fcntl::OFlag::from_bits_retain(flags).contains(nix::fcntl::OFlag::O_NONBLOCK));
+    }
 
     #[test]
     fn a_shim_understands_its_orders() {
