@@ -9,6 +9,7 @@ use crate::link::{BoxFuture, Link, Stream};
 use crate::protocol::{Protocol, ProtocolError};
 use crate::runner::{CellContext, SetupError};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Where the connections of a cell lead.
 pub trait Environment: Send + Sync {
@@ -42,6 +43,9 @@ pub trait Environment: Send + Sync {
     fn lost(&self) -> BoxFuture<'_, String> {
         Box::pin(std::future::pending())
     }
+
+    /// How long the local executables may take to end once they are asked to; then they are killed.
+    fn grace(&self) -> Duration;
 
     /// The scenario is over and the local executables have ended.
     fn settle<'a>(&'a self, cell: &'a Arc<CellContext>) -> BoxFuture<'a, ()>;

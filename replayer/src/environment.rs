@@ -11,6 +11,7 @@ use faultbox_engine::runner::{CellContext, SetupError};
 use faultbox_engine::topology::ServiceKind;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// See the module.
 pub struct RecordedEnvironment {
@@ -66,6 +67,11 @@ impl Environment for RecordedEnvironment {
                 () = connected.cut() => Err(ProtocolError::Cut),
             }
         })
+    }
+
+    /// None: what a service puts in order at its end has nowhere to go, and is not compared.
+    fn grace(&self) -> Duration {
+        Duration::ZERO
     }
 
     fn settle<'a>(&'a self, _cell: &'a Arc<CellContext>) -> BoxFuture<'a, ()> {

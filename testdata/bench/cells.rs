@@ -60,6 +60,9 @@ pub fn around(paths: &[String]) {
              (limit {LIMIT_MS:.0}ms, above it: {above} of {count} cells in which nothing else had to start)",
             median(warm)
         );
+        for (name, cell) in run.iter().filter(|(_, cell)| !cell.cold && cell.around > LIMIT_MS) {
+            println!("    {name}: {:.0}ms", cell.around);
+        }
     }
     if let [one, other] = runs.as_slice() {
         let both: Vec<_> = one

@@ -12,10 +12,13 @@ use tokio::time::Instant;
 
 /// What is asked of a service that declares no health check.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
-/// The first pause between attempts where the spec gives none. Each is a quarter longer than the
-/// one before, so that a service is seen ready soon after it is, however long it took.
-const FIRST_PAUSE: Duration = Duration::from_millis(4);
-/// The longest of them: a server that starts for long is not to be worn out by attempts.
+/// Pauses between attempts, where the spec gives none, are this part of the time that has gone by:
+/// a service is seen ready soon after it is, however long that takes it.
+const PART: u32 = 16;
+const SHORTEST_PAUSE: Duration = Duration::from_millis(2);
+/// Where an attempt is a process of its own.
+const SHORTEST_AFTER_COMMAND: Duration = Duration::from_millis(20);
+/// A server that starts for long is not to be worn out by attempts.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// Runs a command where the service is; `Err` says how it failed.
@@ -46,8 +49,12 @@ pub async fn wait_ready(
     let default =
         Healthcheck { probe: Probe::Protocol { port: None }, timeout: DEFAULT_TIMEOUT, interval: None };
     let check = service.healthcheck.as_ref().unwrap_or(&default);
-    let deadline = Instant::now() + check.timeout;
-    let mut pause = check.interval.unwrap_or(FIRST_PAUSE);
+    let began = Instant::now();
+    let deadline = began + check.timeout;
+    let shortest = match check.probe {
+        Probe::Exec(_) => SHORTEST_AFTER_COMMAND,
+        _ => SHORTEST_PAUSE,
+    };
     let mut before = None;
     loop {
         let late = Instant::now() + LONGEST_PAUSE >= deadline;
@@ -58,12 +65,13 @@ pub async fn wait_ready(
             // One that had no time to be answered says less than the one before it.
             Err(_) => before.filter(|_| late).unwrap_or_else(|| "no answer".to_owned()),
         };
+        let pause = (began.elapsed() / PART).clamp(shortest, LONGEST_PAUSE);
+        let pause = check.interval.unwrap_or(pause);
         if Instant::now() + pause >= deadline {
             return Err(SetupError::NotReady { service: service.name.clone(), limit: check.timeout, why });
         }
         tokio::time::sleep(pause).await;
         before = Some(why);
-        pause = check.interval.unwrap_or((pause * 5 / 4).min(LONGEST_PAUSE));
     }
 }
 

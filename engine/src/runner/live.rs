@@ -574,6 +574,10 @@ impl Environment for Live {
         hosted.iter().find_map(|(name, hosted)| Some(format!("{name}: {}", hosted.running().trouble()?)))
     }
 
+    fn grace(&self) -> std::time::Duration {
+        super::GRACE
+    }
+
     fn settle<'a>(&'a self, cell: &'a Arc<CellContext>) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             let hosted = std::mem::take(&mut *lock(&self.hosted));

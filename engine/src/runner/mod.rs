@@ -413,11 +413,11 @@ impl Local {
     }
 
     /// Ends it, and waits until nothing of it is left and all that it printed is noted.
-    async fn stop(self) -> Exit {
+    async fn stop(self, grace: Duration) -> Exit {
         let exit = match self.process {
-            Process::Local(running) => running.stop(GRACE).await,
+            Process::Local(running) => running.stop(grace).await,
             // What the engine does not remove now, the end of the run or the next one does.
-            Process::Contained(container) => container.stop(GRACE).await.unwrap_or(Exit::Unknown),
+            Process::Contained(container) => container.stop(grace).await.unwrap_or(Exit::Unknown),
         };
         self.output.drained().await;
         exit
@@ -466,7 +466,7 @@ pub async fn run_cell(
         Err(error) => (setup_failure(&cell, &error), 0),
     };
     cell.journal.enter(Phase::Tail);
-    let crashed = stop(&cell, locals).await;
+    let crashed = stop(&cell, locals, environment.grace()).await;
     environment.settle(&cell).await;
     cell.switchboard.close();
     let verdict = verdict(&cell, judgement, crashed, began_ns, scenario_ns, &memory);
@@ -803,14 +803,14 @@ fn crash(cell: &CellContext, service: &str, exit: Option<Exit>) -> Judgement {
 }
 
 /// Ends the local executables, last started first. Gives the one that had ended by itself.
-async fn stop(cell: &Arc<CellContext>, locals: Vec<Local>) -> Option<(String, Exit)> {
+async fn stop(cell: &Arc<CellContext>, locals: Vec<Local>, grace: Duration) -> Option<(String, Exit)> {
     let mut crashed = None;
     for local in locals.into_iter().rev() {
         let ended = local.ended().await;
         let unasked = ended.is_some();
         let service = local.service.clone();
         crashed = ended.map(|exit| (service.clone(), exit)).or(crashed);
-        let exit = local.stop().await;
+        let exit = local.stop(grace).await;
         note_exited(cell, &service, exit, !unasked);
     }
     crashed

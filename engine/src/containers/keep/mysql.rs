@@ -241,7 +241,7 @@ const MOVING: &str = "SHOW GLOBAL STATUS WHERE variable_name IN ('Innodb_buffer_
      'Innodb_lsn_current', 'Innodb_redo_log_current_lsn', 'Innodb_history_list_length')";
 /// How often in a row nothing may have moved, and the pause between looks.
 const STILL: usize = 3;
-const LOOK: Duration = Duration::from_millis(15);
+const LOOK: Duration = Duration::from_millis(7);
 
 /// Has the server write its dirty pages and its log, until nothing more comes.
 pub async fn settle(dial: Arc<dyn Dial>, options: &InterfaceOptions) -> Result<(), String> {
@@ -255,7 +255,7 @@ pub async fn settle(dial: Arc<dyn Dial>, options: &InterfaceOptions) -> Result<(
         }
     }
     let (mut still, mut before) = (0, Vec::new());
-    while still < STILL {
+    loop {
         let now = server.rows(MOVING).await?;
         let dirty = now.iter().any(|row| {
             row.first().is_some_and(|name| name.ends_with("pages_dirty"))
@@ -265,6 +265,9 @@ pub async fn settle(dial: Arc<dyn Dial>, options: &InterfaceOptions) -> Result<(
             server.run(checkpoint).await?;
         }
         still = if !dirty && now == before { still + 1 } else { 0 };
+        if still == STILL {
+            break;
+        }
         before = now;
         tokio::time::sleep(LOOK).await;
     }
