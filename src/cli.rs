@@ -54,6 +54,9 @@ pub enum Command {
     Lock {
         /// The spec
         spec: PathBuf,
+        /// The folder whose files the spec may read, above the spec; without it the spec's own
+        #[arg(long, value_name = "FOLDER")]
+        root: Option<PathBuf>,
     },
     /// Remove every container that Faultbox has made, and say what it was
     Clean,
@@ -82,6 +85,9 @@ pub struct TestArgs {
     /// Seed of every decision; without it a fresh one is drawn and printed
     #[arg(long)]
     pub seed: Option<u64>,
+    /// The folder whose files the spec may read, above the spec; without it the spec's own
+    #[arg(long, value_name = "FOLDER")]
+    pub root: Option<PathBuf>,
     /// Only these cells: names, globs (matrix_*_db_down) or /regular expressions/; repeatable
     #[arg(long = "test", value_name = "CELL")]
     pub tests: Vec<String>,

@@ -19,7 +19,7 @@ fn main() -> ExitCode {
         cli::Command::Verify { bundle } => ExitCode::from(commands::verify::run(&bundle)),
         cli::Command::Recover { bundle, output } => ExitCode::from(commands::recover::run(&bundle, output)),
         cli::Command::Doctor { format } => ExitCode::from(commands::doctor::run(format)),
-        cli::Command::Lock { spec } => ExitCode::from(commands::images::lock(&spec)),
+        cli::Command::Lock { spec, root } => ExitCode::from(commands::images::lock(&spec, root.as_deref())),
         cli::Command::Clean => ExitCode::from(commands::clean::run()),
         cli::Command::Inspect(args) => ExitCode::from(commands::inspect::run(args)),
     }

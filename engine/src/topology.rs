@@ -166,10 +166,60 @@ pub enum ServiceKind {
         /// Absolute path.
         folder: PathBuf,
     },
-    /// A server somewhere else.
-    Remote(String),
+    /// A server somewhere else, which Faultbox neither starts nor stops.
+    Remote(Remote),
     /// A mock inside Faultbox.
     Mock(Arc<dyn crate::mock::Mock>),
+}
+
+/// Where a remote service is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remote {
+    /// Name or address of its host, without brackets.
+    pub host: String,
+    /// The port that stands for the declared one.
+    pub port: Option<u16>,
+}
+
+impl Remote {
+    /// `host`, `host:port` or `[address]:port`; nothing else, and so no URL.
+    pub fn parse(written: &str) -> Option<Remote> {
+        let (host, port) = match written.strip_prefix('[') {
+            Some(rest) => {
+                let (host, port) = rest.split_once(']')?;
+                (host, if port.is_empty() { None } else { Some(port.strip_prefix(':')?) })
+            }
+            None => match written.split_once(':') {
+                // Several colons: an IPv6 address alone.
+                Some((_, rest)) if rest.contains(':') => (written, None),
+                Some((host, port)) => (host, Some(port)),
+                None => (written, None),
+            },
+        };
+        let port = match port {
+            Some(port) => Some(port.parse().ok().filter(|port| *port > 0)?),
+            None => None,
+        };
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
+        let known = !host.is_empty() && host.chars().all(plain);
+        let address = !host.contains(':') || host.parse::<std::net::Ipv6Addr>().is_ok();
+        (known && address).then(|| Remote { host: host.to_owned(), port })
+    }
+
+    /// Where the interface with this declared port listens.
+    pub fn address_of(&self, declared: u16) -> String {
+        Remote { port: self.port.or(Some(declared)), ..self.clone() }.to_string()
+    }
+}
+
+impl std::fmt::Display for Remote {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.host.contains(':'), self.port) {
+            (true, Some(port)) => write!(f, "[{}]:{port}", self.host),
+            (false, Some(port)) => write!(f, "{}:{port}", self.host),
+            (_, None) => f.write_str(&self.host),
+        }
+    }
 }
 
 impl ServiceKind {
@@ -179,7 +229,7 @@ impl ServiceKind {
             ServiceKind::Binary { written, .. } => format!("binary {written}"),
             ServiceKind::Image(image) => format!("image {image}"),
             ServiceKind::Build { written, .. } => format!("build {written}"),
-            ServiceKind::Remote(address) => format!("remote {address}"),
+            ServiceKind::Remote(remote) => format!("remote {remote}"),
             ServiceKind::Mock(mock) => format!("{} mock", mock.kind()),
         }
     }
@@ -254,4 +304,23 @@ pub enum Probe {
     Exec(Vec<String>),
     /// A line of output that matches this regular expression.
     Log(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_remote_service_is_a_host_and_perhaps_a_port() {
+        let at = |written: &str| Remote::parse(written).map(|remote| remote.address_of(3306));
+        assert_eq!(at("db.staging").as_deref(), Some("db.staging:3306"));
+        assert_eq!(at("10.0.0.7:3307").as_deref(), Some("10.0.0.7:3307"));
+        assert_eq!(at("::1").as_deref(), Some("[::1]:3306"));
+        assert_eq!(at("[::1]:3307").as_deref(), Some("[::1]:3307"));
+        for written in
+            ["", ":1", "db:", "db:0", "db:65536", "mysql://db:3306", "[::1", "a b", "db/x", "1:2:x"]
+        {
+            assert_eq!(at(written), None, "{written}");
+        }
+    }
 }

@@ -187,17 +187,17 @@ fn remedy(drift: &Drift, again: &str) -> String {
 }
 
 /// `faultbox lock`: pins the images of a spec.
-pub fn lock(spec: &Path) -> u8 {
-    match try_lock(spec) {
+pub fn lock(spec: &Path, root: Option<&Path>) -> u8 {
+    match try_lock(spec, root) {
         Ok(code) | Err(code) => code,
     }
 }
 
-fn try_lock(path: &Path) -> Result<u8, u8> {
+fn try_lock(path: &Path, root: Option<&Path>) -> Result<u8, u8> {
     let mut host = Host::probe()?;
     let addresses = host.addresses();
-    let options =
-        LoadOptions { addresses: &addresses, env: Vec::new(), binaries: Vec::new(), seed: 0, files: None };
+    let (env, binaries) = (Vec::new(), Vec::new());
+    let options = LoadOptions { addresses: &addresses, env, binaries, seed: 0, root, files: None };
     let plan = spec::load(path, &options).map_err(|errors| {
         notice(errors.to_string().trim_end());
         exit_code::USAGE

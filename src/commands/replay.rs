@@ -199,6 +199,7 @@ impl Source {
             env: run::env_overrides(&env).unwrap_or_default(),
             binaries,
             seed: self.started.seed,
+            root: None,
             files: Some(&files),
         };
         run::env_overrides(&env).map_err(usage)?;

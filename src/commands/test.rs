@@ -100,6 +100,7 @@ fn load(args: &TestArgs, addresses: &AddressBook, seed: u64) -> Result<Plan, u8>
         env: run::env_overrides(&args.env).map_err(usage)?,
         binaries: run::path_overrides("binary", &args.binary).map_err(usage)?,
         seed,
+        root: args.root.as_deref(),
         files: None,
     };
     spec::load(&args.spec, &options).map_err(|errors| {
@@ -145,10 +146,7 @@ fn check_host(plan: &Plan, args: &TestArgs, host: &Host) -> Result<(), u8> {
                     service.name
                 )),
             },
-            ServiceKind::Image(_) | ServiceKind::Build { .. } => {}
-            ServiceKind::Remote(_) => {
-                lacking.push(format!("{}: remote= is not in this version", service.name));
-            }
+            ServiceKind::Image(_) | ServiceKind::Build { .. } | ServiceKind::Remote(_) => {}
             ServiceKind::Binary { path, written } if !is_executable(path) => {
                 let (name, place) = (&service.name, path.display());
                 let given =

@@ -14,6 +14,7 @@ mod go;
 mod incidents;
 mod mistakes;
 mod mutations;
+mod remote;
 mod replays;
 mod shared;
 mod specs;

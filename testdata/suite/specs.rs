@@ -3,7 +3,7 @@
 //! The folder is walked, so that a new spec is covered by being there. `specs/faultbox` is the
 //! library that specs load; it holds no cells.
 
-use super::{cells, code, document, orders_api, repository, run, skipped};
+use super::{cells, code, document, orders_api, red, repository, run, skipped};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -182,4 +182,33 @@ fn as_the_reader_prints(cell: &Value) -> String {
     let fired = if faults.is_empty() { String::new() } else { format!(" [{faults}]") };
     let reason = if text("reason").is_empty() { String::new() } else { format!(" {}", text("reason")) };
     format!("{name}: {verdict} {digest}{fired}{reason}")
+}
+
+/// A spec reads what is above it when it may, and its bundle holds all of that.
+#[test]
+fn files_above_the_spec_are_read_with_a_root_and_replayed_without_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("shop/specs");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(dir.path().join("shop/shared.star"), "GREETING = load_file(\"words.txt\")\n").unwrap();
+    std::fs::write(dir.path().join("shop/words.txt"), "hello").unwrap();
+    let spec = folder.join("above.star");
+    let text = "load(\"../shared.star\", \"GREETING\")\n\
+                def test_greeting(): assert_eq(GREETING, load_file(\"../words.txt\"), \"read twice\")\n";
+    std::fs::write(&spec, text).unwrap();
+    let (spec, root) = (spec.display().to_string(), dir.path().join("shop").display().to_string());
+    let refused = run(&["test", &spec, "--list"]);
+    assert_eq!(code(&refused), 2);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--root"), "{refused:?}");
+    let elsewhere =
+        run(&["test", &spec, "--list", "--root", &folder.join("..").join("specs").display().to_string()]);
+    assert_eq!(code(&elsewhere), 2);
+
+    let bundle = dir.path().join("above.fb").display().to_string();
+    let recorded = run(&["test", &spec, "--root", &root, "--seed", "1", "--bundle", &bundle]);
+    assert_eq!(code(&recorded), 0, "{recorded:?}");
+    std::fs::remove_dir_all(dir.path().join("shop")).unwrap();
+    let judged = run(&["replay", &bundle, "--depth", "judge", "--format", "json"]);
+    assert_eq!(code(&judged), 0, "{judged:?}");
+    assert_eq!(red(&document(&judged)), Vec::<String>::new());
 }

@@ -17,7 +17,7 @@
 //! - A handoff that fails is an error with its reason, never a container without its filter.
 //! - An image is what its local digest says; it is pulled only when it is absent.
 //!
-//! Not modelled: `remote=`, engines on another machine or in a virtual machine (the shim's socket
+//! Not modelled: engines on another machine or in a virtual machine (the shim's socket
 //! must be reachable), `cwd` in containers.
 
 mod access;

@@ -187,6 +187,7 @@ pub(crate) fn rule_of(protocol: &str, recipe: Option<&str>, call: &str) -> Rule 
         env: Vec::new(),
         binaries: Vec::new(),
         seed: 1,
+        root: None,
         files: Some(&files),
     };
     let plan = crate::spec::load(std::path::Path::new("a.star"), &options);

@@ -19,9 +19,9 @@ use crate::link::{BoxFuture, Dial, InterfaceOptions, Link, Responder, Stream};
 use crate::protocol::{Protocol, ProtocolError};
 use crate::standin::process::Control;
 use crate::supervisor::{self, Exit, Launch, Running};
-use crate::topology::{Reset, Service, ServiceKind};
+use crate::topology::{Remote, Reset, Service, ServiceKind};
 use faultbox_bundle_format::{Body, ServiceStarted};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -95,12 +95,20 @@ pub struct Live {
     hosted: Mutex<BTreeMap<String, Hosted>>,
     ways: Mutex<BTreeMap<String, Arc<dyn Dial>>>,
     notices: Mutex<Vec<String>>,
+    /// Remote services that this run has seeded.
+    seeded: Mutex<BTreeSet<String>>,
 }
 
 impl Live {
     /// A live environment for a run.
     pub fn new(run: Arc<RunContext>) -> Arc<Self> {
-        Arc::new(Live { run, hosted: Mutex::default(), ways: Mutex::default(), notices: Mutex::default() })
+        Arc::new(Live {
+            run,
+            hosted: Mutex::default(),
+            ways: Mutex::default(),
+            notices: Mutex::default(),
+            seeded: Mutex::default(),
+        })
     }
 
     /// Ends every stand-in and every container of this run, but for containers that are to be kept:
@@ -203,12 +211,45 @@ impl Live {
                 lock(&self.hosted).insert(service.name.clone(), hosted);
                 Ok(())
             }
-            ServiceKind::Remote(_) => Err(SetupError::NoEngine {
-                service: service.name.clone(),
-                image: "a remote= service".to_owned(),
-            }),
+            ServiceKind::Remote(remote) => self.reach(cell, service, remote).await,
             ServiceKind::Binary { .. } => Ok(()),
         }
+    }
+
+    /// A server somewhere else, ready; seeded when it is met first. Only the spec's own `reset` puts it
+    /// back: what else is in there is not ours.
+    async fn reach(
+        &self,
+        cell: &Arc<CellContext>,
+        service: &Service,
+        remote: &Remote,
+    ) -> Result<(), SetupError> {
+        let way = |port: u16| Arc::new(RemoteDial(remote.address_of(port))) as Arc<dyn Dial>;
+        for interface in &service.interfaces {
+            lock(&self.ways).insert(format!("{}.{}", service.name, interface.name), way(interface.port));
+        }
+        health::wait_ready(service, &way, &Vec::new, &health::exec_here).await?;
+        let started = ServiceStarted {
+            service: service.name.clone(),
+            pid: 0,
+            program: service.kind.words(),
+            digest: None,
+            args: Vec::new(),
+            env: Vec::new(),
+            isolated: false,
+        };
+        cell.journal.note(&service.name, "lifecycle", None, Body::ServiceStarted(started));
+        cell.journal.note(&service.name, "lifecycle", None, Body::ServiceReady(service.name.clone()));
+        if lock(&self.seeded).insert(service.name.clone()) {
+            if service.has_seed {
+                let failed = |why: String| SetupError::Seed { service: service.name.clone(), why };
+                cell.call_seed(&service.name).await.map_err(failed)?;
+            }
+        } else if service.reset == Reset::Callable {
+            let failed = |why: String| SetupError::Reset { service: service.name.clone(), why };
+            cell.call_reset(&service.name).await.map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// The service in its seeded state: the one that runs already, or a new one.
@@ -666,6 +707,19 @@ impl AsyncWrite for ToldStream {
         // Our side ends first: whatever the server does then is no failure.
         self.silent = None;
         Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+}
+
+/// A server somewhere else, its name looked up for each connection.
+struct RemoteDial(String);
+
+impl Dial for RemoteDial {
+    fn dial(&self) -> BoxFuture<'_, io::Result<Stream>> {
+        Box::pin(async move {
+            let stream = tokio::net::TcpStream::connect(&self.0).await?;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(stream) as Stream)
+        })
     }
 }
 

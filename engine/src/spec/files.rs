@@ -41,7 +41,7 @@ impl FileSource for DiskFiles {
         let root = self.root.canonicalize().map_err(words)?;
         let file = root.join(path).canonicalize().map_err(words)?;
         if !file.starts_with(&root) {
-            return Err("it leads outside the spec's folder".to_owned());
+            return Err("it leads outside the folder that may be read (--root sets it)".to_owned());
         }
         std::fs::read(file).map_err(words)
     }
@@ -78,7 +78,7 @@ impl FileSource for MemoryFiles {
 /// Why there is none: an absolute path, or one that leaves the root.
 pub fn resolve(from: &str, written: &str) -> Result<String, String> {
     if Path::new(written).is_absolute() {
-        return Err("an absolute path is outside the spec's folder".to_owned());
+        return Err("an absolute path is outside the folder that may be read".to_owned());
     }
     let mut parts: Vec<&str> = match from.rsplit_once('/') {
         Some((folder, _)) => folder.split('/').collect(),
@@ -89,7 +89,7 @@ pub fn resolve(from: &str, written: &str) -> Result<String, String> {
             "" | "." => {}
             ".." => {
                 if parts.pop().is_none() {
-                    return Err("it leads outside the spec's folder".to_owned());
+                    return Err("it leads outside the folder that may be read (--root sets it)".to_owned());
                 }
             }
             name => parts.push(name),

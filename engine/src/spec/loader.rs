@@ -36,7 +36,10 @@ pub struct LoadOptions<'a> {
     pub binaries: Vec<(String, PathBuf)>,
     /// The run's seed: an issuer's keys (`.jwks`) follow from it.
     pub seed: u64,
-    /// Where files come from; `None` is the disk below the spec's folder.
+    /// The folder whose files may be read; `None` is the spec's own.
+    pub root: Option<&'a Path>,
+    /// Where files come from; `None` is the disk below the root. In another source the spec's whole
+    /// path is its name.
     pub files: Option<&'a dyn FileSource>,
 }
 
@@ -59,12 +62,17 @@ pub fn load(path: &Path, options: &LoadOptions<'_>) -> Result<Plan, SpecErrors> 
 const STACK: usize = 256 * 1024 * 1024;
 
 fn load_here(path: &Path, options: &LoadOptions<'_>) -> Result<Plan, SpecErrors> {
-    let name = path.file_name().and_then(|name| name.to_str());
-    let name = name.ok_or_else(|| one(plain(format!("{} names no spec", path.display()))))?;
-    let root = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
-        _ => PathBuf::from("."),
+    let (root, name) = match (options.files, options.root) {
+        (Some(_), _) => (PathBuf::from("."), path.to_str().map(str::to_owned)),
+        (None, Some(root)) => (root.to_path_buf(), Some(below(root, path)?)),
+        (None, None) => {
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            let name = path.file_name().and_then(|name| name.to_str());
+            (parent.unwrap_or(Path::new(".")).to_path_buf(), name.map(str::to_owned))
+        }
     };
+    let name = name.filter(|name| !name.is_empty());
+    let name = &*name.ok_or_else(|| one(plain(format!("{} names no spec", path.display()))))?;
     let files = options
         .files
         .map_or_else(|| Arc::new(DiskFiles::new(&root)) as Arc<dyn FileSource>, FileSource::shared);
@@ -95,6 +103,24 @@ fn load_here(path: &Path, options: &LoadOptions<'_>) -> Result<Plan, SpecErrors>
     let Stage::Load(load) = &context.stage else { return Err(one(plain("the load ended early".to_owned()))) };
     let draft = load.draft.take();
     Finish { shared: &context.shared, draft, modules, spec: name, options }.plan(root)
+}
+
+/// The path of the spec below the root.
+fn below(root: &Path, path: &Path) -> Result<String, SpecErrors> {
+    let real = |path: &Path| {
+        path.canonicalize().map_err(|error| one(plain(format!("cannot read {}: {error}", path.display()))))
+    };
+    let (folder, spec) = (real(root)?, real(path)?);
+    let parts = spec.strip_prefix(&folder).ok().map(|rest| rest.components());
+    let parts: Option<Vec<&str>> =
+        parts.and_then(|rest| rest.map(|part| part.as_os_str().to_str()).collect());
+    parts.map(|parts| parts.join("/")).ok_or_else(|| {
+        one(Diagnostic {
+            message: format!("--root: {} is not in {}", path.display(), root.display()),
+            place: None,
+            hints: vec!["the root is a folder above the spec".to_owned()],
+        })
+    })
 }
 
 fn plain(message: String) -> Diagnostic {

@@ -51,6 +51,7 @@ pub fn fuzz_one(bytes: &[u8]) {
         env: Vec::new(),
         binaries: Vec::new(),
         seed: 1,
+        root: None,
         files: Some(&files),
     };
     let _ = load(std::path::Path::new("fuzz.star"), &options);

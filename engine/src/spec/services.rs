@@ -16,7 +16,7 @@ use crate::mock::grpc::{GrpcAnswer, GrpcMock};
 use crate::mock::jwt::JwtMock;
 use crate::mock::{Mock, MockError};
 use crate::protocol::{self, PROTOCOLS};
-use crate::topology::{Healthcheck, Interface, Probe, Reset, Service, ServiceKind};
+use crate::topology::{Healthcheck, Interface, Probe, Remote, Reset, Service, ServiceKind};
 use faultbox_bundle_format::Value as Plain;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -59,8 +59,12 @@ pub fn service<'v>(call: &mut Call<'_, 'v, '_, '_>) -> Result<Value<'v>> {
     let name = call.needed_text("name")?;
     let span = call.span();
     let (written, interfaces) = positional(call)?;
-    let kind = kind(call, load, &name, written)?;
-    let info = declare(call, context, load, &name, interfaces)?;
+    let kind = kind(call, load, &name, written, interfaces.len())?;
+    let remote = match &kind {
+        ServiceKind::Remote(remote) => Some(remote),
+        _ => None,
+    };
+    let info = declare(call, context, load, (&name, remote), interfaces)?;
     let mut service = Service {
         name: name.clone(),
         kind,
@@ -79,6 +83,7 @@ pub fn service<'v>(call: &mut Call<'_, 'v, '_, '_>) -> Result<Value<'v>> {
         location: context.line(&span),
     };
     service.healthcheck = healthcheck(call, &service)?;
+    only_reached(call, &service)?;
     warn_of_literals(load, &service);
     let mut draft = load.draft.borrow_mut();
     let seed = keep(call, &mut draft, "seed")?;
@@ -91,6 +96,27 @@ pub fn service<'v>(call: &mut Call<'_, 'v, '_, '_>) -> Result<Value<'v>> {
     };
     draft.services.push(ServiceDraft { service, span, seed, reset });
     Ok(call.eval.heap().alloc(ServiceValue(info)))
+}
+
+/// Of a remote service nothing is started, so that nothing about its start can be said.
+fn only_reached(call: &Call<'_, '_, '_, '_>, service: &Service) -> Result<(), Problem> {
+    if !matches!(service.kind, ServiceKind::Remote(_)) {
+        return Ok(());
+    }
+    let name = &service.name;
+    for keyword in ["args", "volumes", "ports", "cwd", "reuse", "seccomp"] {
+        if call.given(keyword) {
+            let message = format!("{name} is remote, and Faultbox does not start it: it has no `{keyword}`");
+            return Err(call.problem(keyword, message));
+        }
+    }
+    match service.healthcheck.as_ref().map(|check| &check.probe) {
+        Some(Probe::Log(_)) => {
+            let message = format!("{name} is remote: what it prints is not seen here");
+            Err(call.problem("healthcheck", message).hint("tcp(...), http(...) or ready()"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Positional arguments after the name: perhaps the binary, then interfaces.
@@ -115,6 +141,7 @@ fn kind(
     load: &Load,
     name: &str,
     positional: Option<String>,
+    interfaces: usize,
 ) -> Result<ServiceKind, Problem> {
     let keyword = call.text("binary")?;
     if positional.is_some() && keyword.is_some() {
@@ -134,7 +161,21 @@ fn kind(
             let folder = absolute(load, &file, &written);
             Ok(ServiceKind::Build { written, folder })
         }
-        (None, None, None, Some(address)) => Ok(ServiceKind::Remote(address)),
+        (None, None, None, Some(written)) => {
+            let remote = Remote::parse(&written).ok_or_else(|| {
+                let message = format!("`remote` is a host, or host:port, not \"{written}\"");
+                call.problem("remote", message).hint("remote = \"db.staging:3306\"")
+            })?;
+            match (remote.port, interfaces) {
+                (Some(_), 2..) => {
+                    let message = "`remote` names one port, and there are several interfaces";
+                    Err(call
+                        .problem("remote", message)
+                        .hint("give the host alone: each interface has its port"))
+                }
+                _ => Ok(ServiceKind::Remote(remote)),
+            }
+        }
         (None, None, None, None) => Err(Problem::new(format!("service {name} says nothing that runs"))
             .hint("give one of `binary`, `image`, `build`, `remote`")),
         _ => Err(Problem::new(format!("service {name} says more than one thing that runs"))
@@ -170,7 +211,7 @@ fn declare(
     call: &Call<'_, '_, '_, '_>,
     context: &Context,
     load: &Load,
-    name: &str,
+    (name, remote): (&str, Option<&Remote>),
     declared: Vec<DeclaredInterface>,
 ) -> Result<Arc<ServiceInfo>, Problem> {
     check_name(name).map_err(|problem| call.problem("name", problem.message))?;
@@ -200,6 +241,10 @@ fn declare(
             name: interface.name,
             protocol: interface.protocol,
             port: interface.port,
+            internal: match remote {
+                Some(remote) => remote.address_of(interface.port),
+                None => format!("127.0.0.1:{}", interface.port),
+            },
             addr,
         });
     }
@@ -463,7 +508,7 @@ fn mock_service<'v>(
         return Err(call.problem("interface", message).into());
     }
     let mock = make(call, load)?;
-    let info = declare(call, context, load, &name, vec![interface])?;
+    let info = declare(call, context, load, (&name, None), vec![interface])?;
     let key = load.run_key.below(&name);
     let service = Service {
         name,

@@ -236,6 +236,8 @@ pub struct InterfaceInfo {
     pub protocol: &'static dyn Protocol,
     /// The declared port.
     pub port: u16,
+    /// Where the service itself listens: in a network of its own, or elsewhere.
+    pub internal: String,
     /// Where the proxy in front of it listens.
     pub addr: std::net::SocketAddr,
 }
@@ -295,7 +297,7 @@ impl Thing for InterfaceValue {
             ("addr", _) => Some(heap.alloc(info.addr.to_string())),
             ("host", _) => Some(heap.alloc(info.addr.ip().to_string())),
             ("port", _) => Some(heap.alloc(i32::from(info.addr.port()))),
-            ("internal_addr", _) => Some(heap.alloc(format!("127.0.0.1:{}", info.port))),
+            ("internal_addr", _) => Some(heap.alloc(info.internal.as_str())),
             ("name", _) => Some(heap.alloc(info.name.as_str())),
             ("url", Some(scheme)) => Some(heap.alloc(format!("{scheme}://{}", info.addr))),
             _ => {
