@@ -19,7 +19,7 @@ const REACHED: &[&str] = &[
 ];
 
 /// The planted defects, each with the cells that it turns red.
-const DEFECTS: &[(&str, &[&str])] = &[
+pub const DEFECTS: &[(&str, &[&str])] = &[
     (
         "db-poison",
         &[

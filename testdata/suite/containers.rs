@@ -2,6 +2,8 @@
 //! leaves behind. Needs a container engine and the images of `testdata/images`; where there is no
 //! engine the tests say so and pass, unless `CI` is set: there it is a failure.
 
+use super::chapter::DEFECTS;
+use super::go::go_api;
 use super::{cells, code, document, faultbox, orders_api, reasons, red, repository, run};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -10,6 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 const SPECS: &str = "testdata/containers";
+/// What the chapter runs beside.
+const STACK: &[&str] = &["mariadb", "redis", "kafka"];
 
 fn docker(arguments: &[&str]) -> Output {
     Command::new("docker").args(arguments).output().expect("the docker command")
@@ -53,23 +57,21 @@ fn spec(name: &str) -> String {
     repository(SPECS).join(name).display().to_string()
 }
 
-fn chapter(more: &[&str]) -> (serde_json::Value, i32) {
+/// The chapter's spec with this service, beside containers.
+fn chapter(api: &Path, more: &[&str]) -> (serde_json::Value, i32) {
     let spec = repository("specs/orders/faultbox.star").display().to_string();
-    let api = format!("api={}", orders_api().display());
+    let api = format!("api={}", api.display());
     let mut arguments = vec!["test", &spec, "--seed", "1", "--binary", &api, "--format", "json"];
     arguments.extend(more);
     let output = run(&arguments);
     (document(&output), code(&output))
 }
 
-#[test]
-fn the_chapter_passes_in_containers_and_replays_without_them() {
-    if !ready(&["mariadb", "redis", "kafka"]) {
-        return;
-    }
+/// A healthy service passes all 27, and each replays exactly where there is no container engine.
+fn healthy(api: &Path) {
     let dir = tempfile::tempdir().unwrap();
     let bundle = dir.path().join("containers.fb").display().to_string();
-    let (recorded, exit) = chapter(&["--bundle", &bundle]);
+    let (recorded, exit) = chapter(api, &["--bundle", &bundle]);
     assert_eq!(red(&recorded), Vec::<String>::new(), "{}", reasons(&recorded));
     assert_eq!((cells(&recorded).len(), exit), (27, 0));
     let fired = |name: &str| {
@@ -93,19 +95,41 @@ fn the_chapter_passes_in_containers_and_replays_without_them() {
     assert!(inexact.is_empty(), "{inexact:#?}");
 }
 
-#[test]
-fn a_defect_turns_the_same_cells_red_in_containers() {
-    if !ready(&["mariadb", "redis", "kafka"]) {
-        return;
+/// Each defect turns the cells red that it turns red beside stand-ins, and no others.
+fn defects_turn_their_cells_red(api: &Path) {
+    for (name, expected) in DEFECTS {
+        let (document, exit) = chapter(api, &["--no-bundle", "--env", &format!("api:ORDERS_BUG={name}")]);
+        assert_eq!(red(&document), *expected, "{name}: {}", reasons(&document));
+        assert_eq!(exit, 1, "{name}");
     }
-    let (document, exit) = chapter(&["--no-bundle", "--env", "api:ORDERS_BUG=db-poison"]);
-    let expected = [
-        "matrix_order_creation_db_down",
-        "matrix_order_creation_db_write_fail",
-        "matrix_order_listing_db_down",
-    ];
-    assert_eq!(red(&document), expected, "{}", reasons(&document));
-    assert_eq!(exit, 1);
+}
+
+#[test]
+fn the_chapter_passes_in_containers_and_replays_without_them() {
+    if ready(STACK) {
+        healthy(&orders_api());
+    }
+}
+
+#[test]
+fn each_defect_turns_the_same_cells_red_in_containers() {
+    if ready(STACK) {
+        defects_turn_their_cells_red(&orders_api());
+    }
+}
+
+#[test]
+fn so_does_the_go_service_pass_and_replay() {
+    if let (true, Some(api)) = (ready(STACK), go_api()) {
+        healthy(&api);
+    }
+}
+
+#[test]
+fn and_so_does_each_defect_of_the_go_service() {
+    if let (true, Some(api)) = (ready(STACK), go_api()) {
+        defects_turn_their_cells_red(&api);
+    }
 }
 
 /// Runs a spec of `testdata/containers`: all of it passes, and nothing is left.
