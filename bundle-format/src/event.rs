@@ -214,6 +214,27 @@ pub struct ServiceStarted {
     pub isolated: bool,
 }
 
+/// How long the local executables of a cell took to be ready, nanoseconds; what they did in that time
+/// is their own.
+pub fn own_start_ns<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> u64 {
+    let (mut began, mut own) = (std::collections::BTreeMap::new(), 0u64);
+    for entry in entries {
+        match &entry.body {
+            // Only executables have a digest.
+            Body::ServiceStarted(started) if started.digest.is_some() => {
+                began.insert(started.service.as_str(), entry.at_ns);
+            }
+            Body::ServiceReady(service) => {
+                let took =
+                    began.remove(service.as_str()).map_or(0, |began| entry.at_ns.saturating_sub(began));
+                own = own.saturating_add(took);
+            }
+            _ => {}
+        }
+    }
+    own
+}
+
 /// See [`Body::ServiceExited`].
 #[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct ServiceExited {

@@ -8,7 +8,7 @@ use crate::terminal::{self, notice, plain, say};
 use crate::{exit_code, host};
 use faultbox_bundle_format::canonical::Policy;
 use faultbox_bundle_format::redact::Redactor;
-use faultbox_bundle_format::{Body, Bundle, Ending, Entry, Named, RunStarted, StoredFile};
+use faultbox_bundle_format::{Body, Bundle, Ending, Entry, Named, RunStarted, StoredFile, own_start_ns};
 use faultbox_engine::addresses::AddressBook;
 use faultbox_engine::event_sink::NullSink;
 use faultbox_engine::plan::Plan;
@@ -452,10 +452,14 @@ fn report(args: &ReplayArgs, replays: &[Replay], policy: Policy) -> u8 {
                 let divergences: Vec<String> =
                     replay.outcome.divergences.iter().map(ToString::to_string).collect();
                 map.insert("divergences".to_owned(), divergences.into());
-                map.insert(
-                    "recorded_cell_ms".to_owned(),
-                    (replay.recording.verdict.cell_ns / 1_000_000).into(),
-                );
+                let of_recording = &replay.recording.entries;
+                for (name, ns) in [
+                    ("start_ms", own_start_ns(&replay.outcome.entries)),
+                    ("recorded_start_ms", own_start_ns(of_recording)),
+                    ("recorded_cell_ms", replay.recording.verdict.cell_ns),
+                ] {
+                    map.insert(name.to_owned(), (ns / 1_000_000).into());
+                }
             }
             cell
         });
