@@ -362,7 +362,18 @@ pub fn login_request(operation: &str, login: &Login) -> Request {
         ("database", login.database.as_deref().map_or(Value::Null, Value::from)),
         ("plugin", Value::text(login.plugin.as_str()).volatile()),
     ];
-    control(operation, &operation.to_lowercase(), Value::map(body))
+    let found_rows = login.capabilities & caps::FOUND_ROWS != 0;
+    let fields = if found_rows { vec![(FOUND_ROWS, Vec::new())] } else { Vec::new() };
+    Request { fields, ..control(operation, &operation.to_lowercase(), Value::map(body)) }
+}
+
+/// The field of a login that wants an update's matching rows counted, not its changed ones. (Not
+/// in the body: no answer in a recording depends on who asks for it.)
+const FOUND_ROWS: &str = "found_rows";
+
+/// Whether a request is a login that wants matching rows counted.
+pub fn asks_found_rows(request: &Request) -> bool {
+    request.fields.iter().any(|(field, _)| *field == FOUND_ROWS)
 }
 
 fn named(operation: &str, command: &str, field: &str, value: &str) -> Request {

@@ -8,6 +8,7 @@
 use super::moment;
 use super::schema::ColumnType;
 use super::session::{Failure, unsupported};
+use crate::protocol::mysql::facts::like;
 use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::types::{Value as Cell, ValueRef};
 use rusqlite::{Connection, Error};
@@ -102,7 +103,9 @@ pub const KNOWN: &[&str] = &[
     "unix_timestamp",
     "bin_to_uuid",
     "uuid_to_bin",
-    "regexp",
+    "regexp_like",
+    "regexp_replace",
+    "regexp_substr",
     "json_unquote",
     "if",
     "to_days",
@@ -331,13 +334,27 @@ fn text_function(name: &str, args: &[Cell]) -> Option<Cell> {
             ))
         }
         "json_unquote" => Cell::Text(serde_json::from_str::<String>(&text(0)).unwrap_or_else(|_| text(0))),
-        "regexp" => {
-            let pattern =
-                regex::RegexBuilder::new(&text(1)).case_insensitive(true).size_limit(1 << 20).build().ok()?;
-            Cell::Integer(i64::from(pattern.is_match(&text(0))))
+        "like" => {
+            let escape = text(2).chars().next();
+            Cell::Integer(i64::from(like(&text(1), &text(0), escape, count(3) > 0)))
+        }
+        "regexp_like" => Cell::Integer(i64::from(pattern(&text(1), &text(2))?.is_match(&text(0)))),
+        "regexp_substr" if args.len() == 2 => {
+            pattern(&text(1), "")?.find(&text(0)).map_or(Cell::Null, |m| Cell::Text(m.as_str().to_owned()))
+        }
+        "regexp_replace" if args.len() == 3 => {
+            Cell::Text(pattern(&text(1), "")?.replace_all(&text(0), text(2)).into_owned())
         }
         _ => return None,
     })
+}
+
+/// A pattern; `flags` are those of `REGEXP_LIKE`.
+fn pattern(pattern: &str, flags: &str) -> Option<regex::Regex> {
+    let given = |flag| flags.contains(flag);
+    let mut builder = regex::RegexBuilder::new(pattern);
+    builder.case_insensitive(!given('c')).multi_line(given('m')).dot_matches_new_line(given('n'));
+    builder.size_limit(1 << 20).build().ok()
 }
 
 fn number_function(name: &str, args: &[Cell], shared: &Shared) -> Option<Cell> {
