@@ -324,12 +324,22 @@ mod tests {
     fn like_knows_wildcards_escapes_and_case() {
         let fits = |pattern: &str, text: &str, cased: bool| like(pattern, text, Some('\\'), cased);
         for (pattern, text) in [
-            ("%", ""), ("a%", "a"), ("%b%", "abc"), ("%a%b", "xaxab"), ("_\u{df}", "a\u{df}"), ("100\\%", "100%"),
-            ("a\\_b", "a_b"), ("%ANN@%", "ann@example.com"), ("\u{c4}%", "\u{e4}b"), ("x\\", "x\\"),
+            ("%", ""),
+            ("a%", "a"),
+            ("%b%", "abc"),
+            ("%a%b", "xaxab"),
+            ("_\u{df}", "a\u{df}"),
+            ("100\\%", "100%"),
+            ("a\\_b", "a_b"),
+            ("%ANN@%", "ann@example.com"),
+            ("\u{c4}%", "\u{e4}b"),
+            ("x\\", "x\\"),
         ] {
             assert!(fits(pattern, text, false), "{pattern} {text}");
         }
-        for (pattern, text) in [("", "a"), ("a", ""), ("a_", "a"), ("100\\%", "1000"), ("a\\_b", "axb"), ("%a%b", "xaxabc")] {
+        for (pattern, text) in
+            [("", "a"), ("a", ""), ("a_", "a"), ("100\\%", "1000"), ("a\\_b", "axb"), ("%a%b", "xaxabc")]
+        {
             assert!(!fits(pattern, text, false), "{pattern} {text}");
         }
         assert!(fits("u%", "u1", true) && !fits("u%", "U1", true) && !fits("\u{c4}", "\u{e4}", true));

@@ -163,10 +163,7 @@ mod tests {
 
     #[test]
     fn binary_takes_one_operand() {
-        assert_eq!(
-            grouped("a LIKE BINARY 'u%' OR b LIKE '%x'"),
-            "((a LIKE BINARY['u%']) OR (b LIKE '%x'))"
-        );
+        assert_eq!(grouped("a LIKE BINARY 'u%' OR b LIKE '%x'"), "((a LIKE BINARY['u%']) OR (b LIKE '%x'))");
         assert_eq!(grouped("BINARY t.a = ? AND b = 1"), "((BINARY[t.a] = ?) AND (b = 1))");
     }
 
@@ -184,7 +181,11 @@ mod tests {
             "UPDATE t SET a = 1 ORDER BY b LIMIT 3",
             "SELECT SQL_CALC_FOUND_ROWS 1 FROM t WHERE MATCH(a) AGAINST ('x')",
         ] {
-            assert_eq!(parse(sql).map_err(|_| ()), Parser::parse_sql(&BASE, sql).map(|mut s| s.remove(0)).map_err(|_| ()), "{sql}");
+            assert_eq!(
+                parse(sql).map_err(|_| ()),
+                Parser::parse_sql(&BASE, sql).map(|mut s| s.remove(0)).map_err(|_| ()),
+                "{sql}"
+            );
         }
         assert!(parse("SELECT 1; SELECT 2").is_err() && parse("SELECT FROM WHERE").is_err());
     }

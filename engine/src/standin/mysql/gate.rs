@@ -201,8 +201,13 @@ impl Gate {
             }
         }
         state.active = Some(id);
-        let fresh =
-            || Open { held: Locks::default(), waits_for: BTreeSet::new(), idle: false, passed: false, who: who.clone() };
+        let fresh = || Open {
+            held: Locks::default(),
+            waits_for: BTreeSet::new(),
+            idle: false,
+            passed: false,
+            who: who.clone(),
+        };
         let open = state.open.entry(id).or_insert_with(fresh);
         open.waits_for.clear();
         open.held.all |= wanted.all;

@@ -5,14 +5,14 @@
 //! it writes to (or locks) to its end. One that is parked, so that another may write, is put back
 //! by running its writing statements again: nothing that they read can have changed meanwhile.
 
+use super::Store;
 use super::catalog::{self, Catalog, Show};
 use super::ddl;
 use super::dialect::parse;
 use super::emit::{self, Emitter, Listing, Out, Tables, by_value, outs, store, table_name, values};
 use super::functions::{Shared, register};
-use super::schema::{ColumnDef, TableDef, literal, quote};
 use super::gate::{Locks, Park, Permit, Refused};
-use super::Store;
+use super::schema::{ColumnDef, TableDef, literal, quote};
 use crate::protocol::mysql::facts::{Facts, VERSION, sql_like};
 use crate::protocol::mysql::fingerprint::{placeholders, split};
 use crate::protocol::mysql::result::{Column, error_value, ok_value, status, types};
@@ -445,14 +445,12 @@ impl Session {
                     other => Err(unsupported(&other.to_string())),
                 }
             }
-            "insert" | "replace" | "update" | "delete" => {
-                match &parse(sql)? {
-                    Statement::Insert(insert) => self.insert(insert),
-                    Statement::Update(update) => self.update(update),
-                    Statement::Delete(delete) => self.delete(delete),
-                    other => Err(unsupported(&other.to_string())),
-                }
-            }
+            "insert" | "replace" | "update" | "delete" => match &parse(sql)? {
+                Statement::Insert(insert) => self.insert(insert),
+                Statement::Update(update) => self.update(update),
+                Statement::Delete(delete) => self.delete(delete),
+                other => Err(unsupported(&other.to_string())),
+            },
             other => Err(unsupported(&other.to_uppercase())),
         }
     }
