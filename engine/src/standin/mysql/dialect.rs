@@ -1,11 +1,11 @@
 //! MySQL's grammar as the parser has it, with the precedences that it gets wrong.
 //!
 //! Contract: pure. `BINARY x` binds tighter than every operator (the parser would take all of
-//! `BINARY 'a%' OR b` for its operand), `||` is `OR` and binds like it.
+//! `BINARY 'a%' OR b` for its operand), `||` is `OR` and binds like it, `!x` is known.
 //! Not modelled: the SQL mode (`PIPES_AS_CONCAT`, `ANSI_QUOTES`).
 
 use super::session::Failure;
-use sqlparser::ast::{CastKind, DataType, Expr, Statement};
+use sqlparser::ast::{CastKind, DataType, Expr, Statement, UnaryOperator};
 use sqlparser::dialect::{BindPlaceholderStyle, Dialect, MySqlDialect, Precedence};
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
@@ -44,10 +44,15 @@ impl Dialect for Grammar {
     }
 
     fn parse_prefix(&self, parser: &mut Parser<'_>) -> Option<Result<Expr, ParserError>> {
+        let tightly = self.prec_value(Precedence::DoubleColon);
+        if parser.consume_token(&Token::ExclamationMark) {
+            let not = |operand| Expr::UnaryOp { op: UnaryOperator::BangNot, expr: Box::new(operand) };
+            return Some(parser.parse_subexpr(tightly).map(not));
+        }
         if !parser.parse_keyword(Keyword::BINARY) {
             return None;
         }
-        let operand = parser.parse_subexpr(self.prec_value(Precedence::DoubleColon));
+        let operand = parser.parse_subexpr(tightly);
         Some(operand.map(|operand| Expr::Cast {
             kind: CastKind::Cast,
             expr: Box::new(operand),

@@ -1012,7 +1012,8 @@ impl<'a> Emitter<'a> {
             "count" | "length" | "char_length" | "locate" | "instr" | "year" | "month" | "day" | "hour"
             | "minute" | "second" | "datediff" | "timestampdiff" | "isnull" | "last_insert_id"
             | "row_count" | "found_rows" | "connection_id" | "dayofweek" | "weekday" | "dayofyear"
-            | "field" | "sign" => int(),
+            | "field" | "sign" | "get_lock" | "release_lock" | "release_all_locks" | "is_free_lock"
+            | "is_used_lock" | "regexp_like" => int(),
             "sum" | "avg" => match of(0)? {
                 ColumnType::Int { .. } if name == "sum" => ColumnType::Decimal { digits: 15, scale: 0 },
                 ColumnType::Int { .. } => ColumnType::Decimal { digits: 15, scale: 4 },

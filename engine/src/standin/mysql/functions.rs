@@ -5,6 +5,7 @@
 //! MySQL has and SQLite has not, by name). A failure carries MySQL's number through SQLite.
 //! Not modelled: locales, time zones, collations inside functions.
 
+use super::locks::NamedLocks;
 use super::moment;
 use super::schema::ColumnType;
 use super::session::{Failure, unsupported};
@@ -29,6 +30,17 @@ pub struct Running {
     pub changed: u64,
     /// A number for the next random value.
     pub random: u64,
+    /// Where the session's named locks are.
+    pub held: Held,
+}
+
+/// A session's way to the named locks.
+#[derive(Debug, Clone, Default)]
+pub struct Held {
+    /// All of them.
+    pub locks: Arc<NamedLocks>,
+    /// The session.
+    pub owner: u64,
 }
 
 /// Shared between a session and its connection's functions.
@@ -111,6 +123,11 @@ pub const KNOWN: &[&str] = &[
     "to_days",
     "str_lower",
     "str_upper",
+    "get_lock",
+    "release_lock",
+    "release_all_locks",
+    "is_free_lock",
+    "is_used_lock",
 ];
 
 fn lock(shared: &Shared) -> std::sync::MutexGuard<'_, Running> {
@@ -249,6 +266,7 @@ fn call(name: &str, args: &[Cell], shared: &Shared) -> Result<Cell, Failure> {
     }
     let found = text_function(name, args).or_else(|| number_function(name, args, shared));
     let found = found.or_else(|| time_function(name, args, shared));
+    let found = found.or_else(|| lock_function(name, args, shared));
     found.ok_or_else(|| unsupported(&format!("the function {}", name.to_uppercase())))
 }
 
@@ -496,6 +514,20 @@ fn time_function(name: &str, args: &[Cell], shared: &Shared) -> Option<Cell> {
             let digits = if shifted % 1_000_000 != 0 && digits == 0 { 6 } else { digits };
             Cell::Text(if dated { moment::show_date(shifted) } else { moment::show(shifted, digits) })
         }
+        _ => return None,
+    })
+}
+
+fn lock_function(name: &str, args: &[Cell], shared: &Shared) -> Option<Cell> {
+    let Held { locks, owner } = lock(shared).held.clone();
+    let what = args.first().map(words).unwrap_or_default();
+    let flag = |held: bool| Cell::Integer(i64::from(held));
+    Some(match name {
+        "get_lock" => flag(locks.take(&what, owner, args.get(1).map_or(-1.0, number))),
+        "release_lock" => locks.release(&what, owner).map_or(Cell::Null, flag),
+        "release_all_locks" => Cell::Integer(i64::from(locks.release_all(owner))),
+        "is_free_lock" => flag(locks.holder(&what).is_none()),
+        "is_used_lock" => locks.holder(&what).map_or(Cell::Null, |id| Cell::Integer(id as i64)),
         _ => return None,
     })
 }

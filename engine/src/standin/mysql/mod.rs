@@ -15,6 +15,7 @@ mod dialect;
 mod emit;
 mod functions;
 mod gate;
+mod locks;
 mod moment;
 mod schema;
 mod session;
@@ -27,6 +28,7 @@ use crate::protocol::mysql::command::asks_found_rows;
 use crate::protocol::mysql::serve::{Accounts, run};
 use faultbox_bundle_format::RuleHit;
 use gate::Gate;
+use locks::NamedLocks;
 use session::Session;
 use std::collections::BTreeMap;
 use std::io;
@@ -40,6 +42,7 @@ struct Store {
     data: PathBuf,
     database: String,
     gate: Arc<Gate>,
+    locks: Arc<NamedLocks>,
     /// Counts restores: a connection to an older state is opened anew.
     generation: AtomicU64,
     link: Arc<Link>,
@@ -96,6 +99,7 @@ pub fn open(options: StandInOptions) -> io::Result<Arc<dyn StandIn>> {
         data: options.data.clone(),
         database: env(["MYSQL_DATABASE", "MARIADB_DATABASE"]).unwrap_or_else(|| "mysql".to_owned()),
         gate: Arc::default(),
+        locks: Arc::default(),
         generation: AtomicU64::new(0),
         link: Link::unobserved("mysql", "mysql", &options.listen.to_string(), interface),
     };

@@ -10,7 +10,7 @@ use super::catalog::{self, Catalog, Show};
 use super::ddl;
 use super::dialect::parse;
 use super::emit::{self, Emitter, Listing, Out, Tables, by_value, outs, store, table_name, values};
-use super::functions::{Shared, register};
+use super::functions::{Held, Shared, register};
 use super::gate::{Locks, Park, Permit, Refused};
 use super::schema::{ColumnDef, TableDef, literal, quote};
 use crate::protocol::mysql::facts::{Facts, VERSION, sql_like};
@@ -113,6 +113,11 @@ pub struct Session {
 impl Session {
     /// A session that has not begun.
     pub fn new(store: Arc<Store>, connection: u64, me: Weak<Mutex<Session>>) -> Self {
+        let shared = Shared::default();
+        {
+            let mut running = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            running.held = Held { locks: store.locks.clone(), owner: connection };
+        }
         Session {
             connection: None,
             permit: None,
@@ -123,7 +128,7 @@ impl Session {
             found_rows: false,
             read_only: false,
             next_read_only: None,
-            shared: Shared::default(),
+            shared,
             facts: Facts { connection, ..Facts::default() },
             generation: store.generation.load(Ordering::SeqCst),
             store,
@@ -193,6 +198,7 @@ impl Session {
         let result = self.refresh().and_then(|()| match text("command") {
             "connect" | "change_user" => {
                 self.abandon();
+                self.store.locks.release_all(self.facts.connection);
                 // A change of user keeps the connection's capabilities.
                 self.found_rows |= found_rows;
                 self.facts.user = text("user").to_owned();
@@ -205,6 +211,7 @@ impl Session {
             "init_db" => self.use_database(text("database")),
             "reset_connection" => {
                 self.abandon();
+                self.store.locks.release_all(self.facts.connection);
                 self.autocommit = true;
                 self.facts.set.clear();
                 self.last_insert_id = 0;
@@ -1041,7 +1048,11 @@ impl Session {
         {
             return self.declare_database(verb, words);
         }
-        // MySQL's own word for it is not in the parser's grammar.
+        // MySQL's own words for these are not in the parser's grammar.
+        let renames = |pair: &[&str]| matches!(pair, ["rename", "index" | "key"]);
+        if words.first() == Some(&"alter") && words.windows(2).any(renames) {
+            return Err(unsupported("ALTER TABLE ... RENAME INDEX"));
+        }
         let dropped = words.windows(2).position(|pair| matches!(pair, ["drop", "check"]));
         let parsed = match dropped.filter(|_| words.first() == Some(&"alter")) {
             Some(_) => parse(&with_drop_constraint(sql))?,
@@ -1434,6 +1445,12 @@ fn definition(cell: Option<&Cell>) -> Result<TableDef, Failure> {
     }
 }
 
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.store.locks.release_all(self.facts.connection);
+    }
+}
+
 impl Park for Session {
     fn park(&mut self) {
         if let (true, Some(connection)) = (self.begun, &self.connection) {
@@ -1443,6 +1460,9 @@ impl Park for Session {
         }
     }
 }
+
+/// Databases of a server's own.
+const SYSTEM: &[&str] = &["mysql", "performance_schema", "sys"];
 
 impl Tables for Session {
     fn table(&self, database: Option<&str>, name: &str) -> Result<Arc<TableDef>, Failure> {
@@ -1457,6 +1477,9 @@ impl Tables for Session {
                 let table = definition(row.first())?;
                 self.mentioned.borrow_mut().insert(table.stored());
                 Ok(Arc::new(table))
+            }
+            None if SYSTEM.contains(&database.to_lowercase().as_str()) && database != self.store.database => {
+                Err(unsupported(&format!("the table {database}.{name}")))
             }
             None => Err(Failure::new(1146, "42S02", format!("Table '{database}.{name}' doesn't exist"))),
         }

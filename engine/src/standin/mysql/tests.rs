@@ -577,3 +577,49 @@ async fn who_is_parked_may_go_away() {
     drop(one);
     check(&mut two, &[("INSERT INTO a VALUES (2)", "1 affected"), ("SELECT id FROM a", "2")]).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tools_that_migrate_lock_by_name() {
+    let data = tempfile::tempdir().expect("tempdir");
+    let (_server, address) = standin(data.path()).await;
+    let (mut one, mut two) = (connect(address).await, connect(address).await);
+    check(&mut one, &[("SELECT GET_LOCK('Migrate', 10)", "1"), ("SELECT GET_LOCK('migrate', -1)", "1")])
+        .await;
+    let other = [
+        ("SELECT GET_LOCK('migrate', 0) AS l", "0"),
+        ("SELECT IS_FREE_LOCK('migrate'), IS_FREE_LOCK('x')", "0|1"),
+        ("SELECT RELEASE_LOCK('migrate'), RELEASE_LOCK('x')", "0|NULL"),
+    ];
+    check(&mut two, &other).await;
+    check(&mut one, &[("SELECT RELEASE_LOCK('migrate')", "1")]).await;
+    check(&mut two, &other[..1]).await;
+    // Its session's end frees it.
+    drop(one);
+    let got: Option<i64> = two.exec_first("SELECT GET_LOCK(?, ?)", ("migrate", 30)).await.expect("lock");
+    assert_eq!(got, Some(1));
+    check(&mut two, &[("SELECT RELEASE_ALL_LOCKS()", "1")]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_done_is_refused_by_name() {
+    let data = tempfile::tempdir().expect("tempdir");
+    let (_server, address) = standin(data.path()).await;
+    let mut conn = connect(address).await;
+    check(
+        &mut conn,
+        &[("CREATE TABLE t (id INT PRIMARY KEY, KEY k (id))", "0 affected"), ("SELECT !1, !0 + 1", "0|2")],
+    )
+    .await;
+    for (sql, what) in [
+        ("SELECT 1 FROM mysql.user", "the table mysql.user"),
+        ("SELECT 1 FROM performance_schema.threads", "the table performance_schema.threads"),
+        ("SELECT 1 FROM information_schema.innodb_trx", "information_schema.innodb_trx"),
+        ("ALTER TABLE t RENAME INDEX k TO l", "ALTER TABLE ... RENAME INDEX"),
+        ("SELECT ROW_NUMBER() OVER (ORDER BY id) FROM t", "window functions"),
+        ("SHOW GRANTS", "SHOW GRANTS"),
+        ("CALL x()", "CALL"),
+    ] {
+        let want = format!("1235/42000 not supported by the Faultbox stand-in: {what}");
+        assert_eq!(ask(&mut conn, sql).await, want);
+    }
+}
