@@ -22,6 +22,8 @@ pub enum Kind {
     Ulid,
     /// A document id that begins with the time of the run.
     ObjectId,
+    /// The salted hash of a password.
+    PasswordHash,
     /// RFC 3339 with `T` and a zone.
     Time,
     /// Date and time with a space, or without a zone.
@@ -57,6 +59,7 @@ impl Kind {
             Kind::Uuid => "uuid",
             Kind::Ulid => "ulid",
             Kind::ObjectId => "objectid",
+            Kind::PasswordHash => "password-hash",
             Kind::Time => "time",
             Kind::DateTime => "datetime",
             Kind::Date => "date",
@@ -76,7 +79,16 @@ impl Kind {
     /// Whether equal values of this kind mean that one is the other. Two times are equal by
     /// chance where the clock is coarse, so their equality says nothing.
     pub fn identifies(self) -> bool {
-        matches!(self, Kind::Uuid | Kind::Ulid | Kind::ObjectId | Kind::Trace | Kind::Span | Kind::Secret)
+        matches!(
+            self,
+            Kind::Uuid
+                | Kind::Ulid
+                | Kind::ObjectId
+                | Kind::PasswordHash
+                | Kind::Trace
+                | Kind::Span
+                | Kind::Secret
+        )
     }
 }
 
@@ -114,6 +126,7 @@ static PATTERN: LazyLock<Regex> = LazyLock::new(|| {
         r"(?P<date>[0-9]{4}-[0-9]{2}-[0-9]{2})",
         r"(?P<address>(?:127\.0\.0\.1|localhost|\[::1\]):(?P<port>[0-9]{1,5}))",
         r"(?P<simple>[0-9a-f]{12}[147][0-9a-f]{3}[89ab][0-9a-f]{15})",
+        r"(?P<hash>(?:\$(?:2[abxy]?|argon2(?:id|i|d)|scrypt|pbkdf2(?:-[a-z0-9]+)?|[156y])|argon2|bcrypt(?:_sha256)?|(?:pbkdf2|scrypt)[a-z0-9_:]*|md5|sha1)\$[A-Za-z0-9./+=,_$-]{28,160})",
         r"(?P<object>[0-9a-f]{24})",
         r"(?P<ulid>[0-7][0-9A-HJKMNP-TV-Z]{25})",
         r"(?P<digits>[0-9]{19}|[0-9]{16}|[0-9]{13}|[0-9]{10})",
@@ -373,6 +386,8 @@ impl Scanner {
                 None if is_ephemeral(text("port")) => push(Kind::Port, "port", String::new()),
                 None => {}
             }
+        } else if bounded("hash", word) && text("hash").iter().filter(|b| **b == b'$').count() >= 2 {
+            push(Kind::PasswordHash, "hash", String::new());
         } else if bounded("object", hex) && object_time(text("object")).is_some_and(|t| self.near(t)) {
             push(Kind::ObjectId, "object", String::new());
         } else if bounded("ulid", word) && ulid_time(text("ulid")).is_some_and(|t| self.near(t)) {
@@ -618,4 +633,29 @@ pub fn fuzz_one(bytes: &[u8]) {
     let pairs = scanner.bind(&value, &scanner, &value);
     let Some(pairs) = pairs else { panic!("a message does not match itself") };
     assert_eq!(substitute(&value, &pairs), value, "binding a message to itself changes it");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn salted_hashes_of_passwords_are_generated() {
+        let of = |text: &str| Scanner::new(0).scan(&Value::text(text));
+        for hash in [
+            "$2b$12$R9h/cIPz0gi.URNNX3kh2OPST9/PgBkqquzi.Ss7KIUgO2t0jWMUW",
+            "$argon2id$v=19$m=65536,t=3,p=4$c29tZXNhbHRzb21l$RdescudvJCsgt3ub+b1dWRWJTmaaJObG",
+            "$6$saltsalt$qFmFH.bQmmtXzyBY0s9v7Oicd2z4XSIecDzlB5KiA2/jctKu9YterLp8wwnSq.qc",
+            "md5$Wm1TFrzcSXNhBkRMJ5oQGz$1c1a6a1b3c6b0e0a7f9d1e2c3b4a5968",
+            "pbkdf2_sha256$870000$k3YhBqYkV0aU$mM0tWYFvh7Jv1j4m5qjYt8qE2b3x7Yl1aB3dE5fG7hI=",
+            "scrypt:32768:8:1$Zt2aNf5bQwEr$0123456789abcdef0123456789abcdef",
+        ] {
+            let found = of(&format!("VALUES ('{hash}', 1)"));
+            assert_eq!(found.len(), 1, "{hash}: {found:?}");
+            assert_eq!((found[0].kind, found[0].text.as_str()), (Kind::PasswordHash, hash));
+        }
+        for other in ["md5 $5", "$1$x", "a price of $2 and of $30", "md5$1c1a6a1b3c6b0e0a7f9d1e2c3b4a5968"] {
+            assert_eq!(of(other), [], "{other}");
+        }
+    }
 }

@@ -28,6 +28,10 @@ const COOKIE_FIELDS: &[&str] = &["cookie", "set-cookie"];
 /// Fields of handshakes and commands that hold a password.
 const HANDSHAKE_FIELDS: &[&str] = &["password", "passwd", "auth_response", "sasl_password"];
 
+/// Fields that hold data by position: a row whose second cell is `auth` is no command, and one
+/// that begins with `password` is no header.
+const DATA_FIELDS: &[&str] = &["rows", "params"];
+
 static TOKEN: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"<secret [A-Za-z0-9_.-]{1,80}#[0-9a-f]{4,32}>").expect("well formed"));
 static URL_PASSWORD: LazyLock<Regex> = LazyLock::new(|| {
@@ -164,6 +168,9 @@ impl Redactor {
                 }
                 Err(_) => Value::Bytes(self.bytes(bytes)),
             },
+            Value::List(items) if is_one_of(field, DATA_FIELDS) => {
+                Value::List(items.iter().map(|item| self.redact(field, item)).collect())
+            }
             // A (name, value) pair: how protocols keep headers that repeat.
             Value::List(items) => match items.as_slice() {
                 [Value::Text(name), value] if !is_one_of(name, &["AUTH"]) => {
@@ -182,10 +189,13 @@ impl Redactor {
     /// Words of a command: what follows `AUTH` (Redis: alone, or inside `HELLO`) is a user and
     /// a password, or a password.
     fn words(&self, field: &str, items: &[Value]) -> Vec<Value> {
-        let auth = items
-            .iter()
-            .take(3)
-            .position(|item| item.as_bytes().is_some_and(|b| b.eq_ignore_ascii_case(b"AUTH")));
+        let word_is = |at: usize, word: &[u8]| {
+            items.get(at).and_then(Value::as_bytes).is_some_and(|b| b.eq_ignore_ascii_case(word))
+        };
+        let auth = match (word_is(0, b"AUTH"), word_is(0, b"HELLO") && word_is(2, b"AUTH")) {
+            (true, _) => Some(0),
+            (_, hello) => hello.then_some(2),
+        };
         let word = |(place, item): (usize, &Value)| match auth {
             Some(at) if place > at && place <= at + 2 => self.redact("password", item),
             _ => self.redact(field, item),
@@ -537,6 +547,20 @@ mod tests {
         assert!(!shown(&["auth", "user", "pw1"]).contains("pw1"));
         assert!(!shown(&["HELLO", "3", "AUTH", "user", "pw1"]).contains("pw1"));
         assert!(shown(&["SET", "pw1", "x"]).contains("pw1"));
+        assert!(shown(&["SET", "auth", "pw1"]).contains("pw1"));
+    }
+
+    #[test]
+    fn rows_and_parameters_are_no_commands() {
+        let cells = |words: &[&str]| Value::List(words.iter().map(|word| Value::text(*word)).collect());
+        let rows = Value::List(vec![cells(&["3", "auth", "0001_initial"]), cells(&["password", "varchar"])]);
+        let answer = Value::map([("resultset", Value::map([("rows", rows)]))]);
+        assert_eq!(redactor().value(&answer), answer);
+        let asked = Value::map([("params", cells(&["auth", "user"]))]);
+        assert_eq!(redactor().value(&asked), asked);
+        // What is known is known in a row too.
+        let known = Value::map([("rows", Value::List(vec![cells(&["correct horse"])]))]);
+        assert_ne!(redactor().value(&known), known);
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod driver;
 pub mod health;
 pub mod live;
 pub mod policy;
+mod refusal;
 mod seed_words;
 pub mod switchboard;
 
@@ -857,9 +858,17 @@ fn verdict(
     if let (Ending::Passed, Some((service, exit))) = (judgement.ending, crashed) {
         judgement = crash(cell, &service, Some(exit));
     }
+    let mut entries = memory.entries();
+    entries.iter_mut().for_each(|entry| cell.run.redactor.entry(entry));
+    let mut reason = judgement.reason;
+    if judgement.ending != Ending::Passed
+        && let Some(refused) = refusal::last(&entries)
+    {
+        reason += &format!("; {refused}");
+    }
     let verdict = Verdict {
         ending: judgement.ending,
-        reason: judgement.reason,
+        reason,
         blame: judgement.blame,
         fired,
         unreached,
@@ -867,8 +876,6 @@ fn verdict(
         cell_ns: cell.journal.clock().now_ns() - began_ns,
         digest: [0; 32],
     };
-    let mut entries = memory.entries();
-    entries.iter_mut().for_each(|entry| cell.run.redactor.entry(entry));
     let unix_ns = cell.journal.clock().unix_ns();
     let digest = canonical::of_cell_with(&entries, Some(&verdict), unix_ns, Policy::Default).digest;
     Verdict { digest, ..verdict }

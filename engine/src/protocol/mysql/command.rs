@@ -5,7 +5,7 @@
 //! their connection: an execution is described by its SQL and parameters.
 //! Not modelled: replication commands and bulk execution (the proxy splices them).
 
-use super::fingerprint::{Kind, collapsed, fingerprint, placeholders};
+use super::fingerprint::{Kind, any_order, collapsed, fingerprint, placeholders};
 use super::handshake::{Login, caps};
 use super::result::{Column, Shape, binary_value, types};
 use super::wire::{Decoded, Fields, malformed};
@@ -362,7 +362,18 @@ pub fn login_request(operation: &str, login: &Login) -> Request {
         ("database", login.database.as_deref().map_or(Value::Null, Value::from)),
         ("plugin", Value::text(login.plugin.as_str()).volatile()),
     ];
-    control(operation, &operation.to_lowercase(), Value::map(body))
+    let found_rows = login.capabilities & caps::FOUND_ROWS != 0;
+    let fields = if found_rows { vec![(FOUND_ROWS, Vec::new())] } else { Vec::new() };
+    Request { fields, ..control(operation, &operation.to_lowercase(), Value::map(body)) }
+}
+
+/// The field of a login that wants an update's matching rows counted, not its changed ones. (Not
+/// in the body: no answer in a recording depends on who asks for it.)
+const FOUND_ROWS: &str = "found_rows";
+
+/// Whether a request is a login that wants matching rows counted.
+pub fn asks_found_rows(request: &Request) -> bool {
+    request.fields.iter().any(|(field, _)| *field == FOUND_ROWS)
 }
 
 fn named(operation: &str, command: &str, field: &str, value: &str) -> Request {
@@ -396,9 +407,19 @@ fn statement_request(
     attributes: &[(String, Value)],
 ) -> Request {
     let print = fingerprint(sql);
-    let mut body = vec![("command", Value::text(command)), ("sql", Value::text(sql))];
+    let any_order = any_order(sql, params.unwrap_or_default());
+    let told = |value: Value, volatile: bool| if volatile { value.volatile() } else { value };
+    let ordered = any_order.is_none();
+    let mut body = vec![
+        ("command", Value::text(command)),
+        ("sql", told(Value::text(sql), !ordered || print.of_savepoint())),
+    ];
     if let Some(params) = params {
-        body.push(("params", Value::List(params.to_vec())));
+        body.push(("params", told(Value::List(params.to_vec()), !ordered)));
+    }
+    if let Some((sql, params)) = any_order {
+        let parts = [("sql", Value::Text(sql)), ("params", Value::List(params))];
+        body.push(("any_order", Value::map(parts)));
     }
     if !attributes.is_empty() {
         // Tracing lives in attributes: what is in them differs from run to run.

@@ -267,18 +267,84 @@ fn quoted(text: &str) -> Vec<String> {
     text.split('\'').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-/// SQL's `LIKE` on ASCII names.
+/// SQL's `LIKE` on names, whose case means nothing.
 pub fn sql_like(pattern: &str, text: &str) -> bool {
-    fn matches(pattern: &[u8], text: &[u8]) -> bool {
-        match pattern {
-            [] => text.is_empty(),
-            [b'%', rest @ ..] => (0..=text.len()).any(|at| matches(rest, &text[at..])),
-            [b'\\', c, rest @ ..] | [c, rest @ ..] => text.split_first().is_some_and(|(first, after)| {
-                (c == first || (*c == b'_' && pattern[0] != b'\\')) && matches(rest, after)
-            }),
+    like(pattern, text, Some('\\'), false)
+}
+
+/// SQL's `LIKE`, with the character that takes a wildcard's meaning, and whether case means something.
+pub fn like(pattern: &str, text: &str, escape: Option<char>, cased: bool) -> bool {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Part {
+        Any,
+        One,
+        Is(char),
+    }
+    let fold = |text: &str| -> Vec<char> {
+        if cased { text.chars().collect() } else { text.chars().flat_map(char::to_lowercase).collect() }
+    };
+    let (text, mut parts) = (fold(text), Vec::new());
+    let mut chars = fold(pattern).into_iter();
+    let escape = escape.map(|c| if cased { c } else { c.to_lowercase().next().unwrap_or(c) });
+    while let Some(c) = chars.next() {
+        parts.push(match c {
+            c if Some(c) == escape => Part::Is(chars.next().unwrap_or(c)),
+            '%' => Part::Any,
+            '_' => Part::One,
+            c => Part::Is(c),
+        });
+    }
+    // Only the last `%` is ever taken back: what stood before it was matched as early as possible.
+    let (mut at, mut part, mut last) = (0, 0, None);
+    while at < text.len() {
+        match parts.get(part) {
+            Some(Part::Any) => {
+                last = Some((part, at));
+                part += 1;
+            }
+            Some(Part::One) => (at, part) = (at + 1, part + 1),
+            Some(Part::Is(c)) if *c == text[at] => (at, part) = (at + 1, part + 1),
+            _ => match last {
+                Some((any, from)) => {
+                    last = Some((any, from + 1));
+                    (at, part) = (from + 1, any + 1);
+                }
+                None => return false,
+            },
         }
     }
-    // A pattern is a few words at most; its wildcards bound the search.
-    pattern.matches('%').count() < 8
-        && matches(pattern.to_lowercase().as_bytes(), text.to_lowercase().as_bytes())
+    parts[part..].iter().all(|p| *p == Part::Any)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn like_knows_wildcards_escapes_and_case() {
+        let fits = |pattern: &str, text: &str, cased: bool| like(pattern, text, Some('\\'), cased);
+        for (pattern, text) in [
+            ("%", ""),
+            ("a%", "a"),
+            ("%b%", "abc"),
+            ("%a%b", "xaxab"),
+            ("_\u{df}", "a\u{df}"),
+            ("100\\%", "100%"),
+            ("a\\_b", "a_b"),
+            ("%ANN@%", "ann@example.com"),
+            ("\u{c4}%", "\u{e4}b"),
+            ("x\\", "x\\"),
+        ] {
+            assert!(fits(pattern, text, false), "{pattern} {text}");
+        }
+        for (pattern, text) in
+            [("", "a"), ("a", ""), ("a_", "a"), ("100\\%", "1000"), ("a\\_b", "axb"), ("%a%b", "xaxabc")]
+        {
+            assert!(!fits(pattern, text, false), "{pattern} {text}");
+        }
+        assert!(fits("u%", "u1", true) && !fits("u%", "U1", true) && !fits("\u{c4}", "\u{e4}", true));
+        assert!(like("1|%", "1%", Some('|'), false) && like("a\\%", "a\\b", None, false));
+        // Many wildcards take no longer for it.
+        assert!(!fits(&"%a".repeat(200), &"a".repeat(199), false));
+    }
 }

@@ -5,6 +5,8 @@
 //! space, comments, literals, number of rows or length of an `IN` list have one fingerprint.
 //! Not modelled: `ANSI_QUOTES` (a double-quoted text is a literal) and stored programs.
 
+use faultbox_bundle_format::Value;
+
 /// A token of a statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Token<'a> {
@@ -196,7 +198,8 @@ pub struct Fingerprint {
 
 /// The fingerprint of a statement.
 pub fn fingerprint(sql: &str) -> Fingerprint {
-    let tokens = tokens(sql);
+    let mut tokens = tokens(sql);
+    hide_savepoint(&mut tokens);
     let text = normal_text(&tokens);
     let operation = tokens.iter().find_map(|t| match t {
         Token::Word(word) => Some(word.to_uppercase()),
@@ -212,6 +215,98 @@ pub fn fingerprint(sql: &str) -> Fingerprint {
         kind,
         mutating: kind == Kind::Write || kind == Kind::Transaction && ends,
     }
+}
+
+/// The name of a savepoint is made up by libraries, of threads and random numbers: it is a literal.
+fn hide_savepoint(tokens: &mut [Token<'_>]) {
+    let is = |token: Option<&Token<'_>>, words: &[&str]| matches!(token, Some(Token::Word(w)) if words.iter().any(|x| w.eq_ignore_ascii_case(x)));
+    if is(tokens.first(), &["savepoint", "release", "rollback"])
+        && let Some(at) = tokens.iter().rposition(|t| *t != Token::Symbol(";"))
+        && at > 0
+        && is(tokens.get(at - 1), &["savepoint", "to"])
+    {
+        tokens[at] = Token::Literal;
+    }
+}
+
+impl Fingerprint {
+    /// Whether the statement names a savepoint, and nothing else.
+    pub fn of_savepoint(&self) -> bool {
+        self.kind == Kind::Transaction && self.text.ends_with('?')
+    }
+}
+
+/// An item of an `IN` list: where it stands, and which placeholder it is.
+struct Item {
+    from: usize,
+    end: usize,
+    placeholder: Option<usize>,
+}
+
+/// The `IN` lists of a statement that hold several literals and nothing else.
+fn in_lists(sql: &str) -> Vec<Vec<Item>> {
+    let (mut at, mut count, mut after_in) = (0, 0, false);
+    let (mut lists, mut list): (Vec<Vec<Item>>, Option<Vec<Item>>) = (Vec::new(), None);
+    while at < sql.len() {
+        let (found, end) = token(sql, at);
+        let (from, end) = (at, end.max(at + 1));
+        at = end;
+        let Some(found) = found else { continue };
+        let placeholder = (found == Token::Literal && &sql[from..end] == "?").then_some(count);
+        count += usize::from(placeholder.is_some());
+        let opens = after_in && found == Token::Symbol("(");
+        after_in = matches!(found, Token::Word(word) if word.eq_ignore_ascii_case("in"));
+        list = match (list.take(), found) {
+            _ if opens => Some(Vec::new()),
+            (Some(mut items), Token::Literal) => {
+                items.push(Item { from, end, placeholder });
+                Some(items)
+            }
+            (Some(items), Token::Symbol(",")) => Some(items),
+            (Some(items), Token::Symbol(")")) => {
+                lists.extend((items.len() > 1).then_some(items));
+                None
+            }
+            _ => None,
+        };
+    }
+    lists
+}
+
+/// A statement and its parameters with every `IN` list of literals in order: where there is one, its
+/// order says nothing (sets and maps of many languages give another one in every process). Lists of
+/// what may be generated (ids, times) stay: their order is where they are told apart.
+pub fn any_order(sql: &str, params: &[Value]) -> Option<(String, Vec<Value>)> {
+    let shown = |item: &Item| match item.placeholder.map(|at| params.get(at)) {
+        None => sql[item.from..item.end].to_owned(),
+        Some(Some(Value::Text(text))) => format!("'{text}'"),
+        Some(Some(Value::Int(n))) => n.to_string(),
+        Some(_) => "?".repeat(24),
+    };
+    let lasting = |text: &str| {
+        text.len() < 12 || text.len() < 64 && !text.contains(|c: char| c.is_ascii_digit() || c == '?')
+    };
+    let (mut out, mut sorted, mut done, mut any) = (String::new(), params.to_vec(), 0, false);
+    for items in in_lists(sql) {
+        let mut order: Vec<(String, &Item)> = items.iter().map(|item| (shown(item), item)).collect();
+        if !order.iter().all(|(text, _)| lasting(text)) {
+            continue;
+        }
+        any = true;
+        order.sort_by(|a, b| a.0.cmp(&b.0));
+        for (to, (_, from)) in items.iter().zip(order) {
+            out += &sql[done..to.from];
+            out += &sql[from.from..from.end];
+            done = to.end;
+            let (to, from) = (to.placeholder, from.placeholder);
+            if let (Some(to), Some(from)) =
+                (to.and_then(|at| sorted.get_mut(at)), from.and_then(|at| params.get(at)))
+            {
+                to.clone_from(from);
+            }
+        }
+    }
+    any.then(|| (out + &sql[done..], sorted))
 }
 
 /// A pattern of a rule in a form in which statements are matched; `*` stays what it is. One
@@ -451,6 +546,41 @@ fn about_session(list: &[Token<'_>]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn savepoints_are_one() {
+        for (sql, text) in [
+            ("SAVEPOINT `cae12556_1351_4c88_be7f_1b55e39ed19e`", "savepoint ?"),
+            ("RELEASE SAVEPOINT s140735_x1;", "release savepoint ?"),
+            ("ROLLBACK WORK TO `a`", "rollback work to ?"),
+        ] {
+            let print = fingerprint(sql);
+            assert_eq!((print.text.as_str(), print.of_savepoint()), (text, true));
+        }
+        assert!(!fingerprint("ROLLBACK").of_savepoint() && !fingerprint("SELECT ?").of_savepoint());
+    }
+
+    #[test]
+    fn lists_have_no_order() {
+        let text = |sql: &str| any_order(sql, &[]).map(|(sql, _)| sql);
+        let sql = "SELECT 1 FROM t WHERE a IN ('b', 'a') AND c in (3,1)";
+        assert_eq!(text(sql).as_deref(), Some("SELECT 1 FROM t WHERE a IN ('a', 'b') AND c in (1,3)"));
+        for kept in [
+            "SELECT 1 FROM t WHERE a IN ('b')",
+            "SELECT 1 FROM t WHERE a IN (SELECT 1, 2)",
+            "SELECT 1 FROM t WHERE a IN (b, 'a')",
+            "INSERT INTO t VALUES (2, 1)",
+            "SELECT 1 FROM t WHERE id IN (?, ?)",
+            "SELECT 1 FROM t WHERE id IN ('9b2f1c9e-8d0b-4a63-8a53-f3c5d4f0a111', '1b2f1c9e-8d0b-4a63-8a53-f3c5d4f0a111')",
+            "SELECT 1 FROM t WHERE id IN ('a', 'b",
+        ] {
+            assert_eq!(text(kept), None, "{kept}");
+        }
+        let params = [5, 9, 2, 7].map(Value::Int);
+        let sql = "SELECT ? FROM t WHERE a IN (?, ?) AND b = ?";
+        let want = (sql.to_owned(), [5, 2, 9, 7].map(Value::Int).to_vec());
+        assert_eq!(any_order(sql, &params), Some(want));
+    }
 
     fn text(sql: &str) -> String {
         fingerprint(sql).text

@@ -616,9 +616,9 @@ mod tests {
     fn every_row_has_every_column() {
         let sql = "CREATE TABLE t (id INT PRIMARY KEY AUTO_INCREMENT, a VARCHAR(5) UNIQUE, b BIT(3), p INT, \
             CONSTRAINT f FOREIGN KEY (p) REFERENCES t (id), CHECK (p > 0))";
-        let mut parsed =
-            sqlparser::parser::Parser::parse_sql(&sqlparser::dialect::MySqlDialect {}, sql).unwrap();
-        let sqlparser::ast::Statement::CreateTable(create) = parsed.remove(0) else { panic!("no table") };
+        let Ok(sqlparser::ast::Statement::CreateTable(create)) = super::super::dialect::parse(sql) else {
+            panic!("no table")
+        };
         let table = super::super::ddl::table(&create, "d").unwrap();
         let catalog = Catalog { databases: vec!["d".to_owned()], tables: vec![table.clone()] };
         let full = "schemata tables columns statistics key_column_usage table_constraints referential_constraints \

@@ -3,7 +3,7 @@
 //! Contract: pure; gives the table as it is to be. Tables are altered by making them anew.
 //! Not modelled: what [`super::schema`] does not; a check that a changed column declares.
 
-use super::emit::table_name;
+use super::emit::{table_name, tells_case};
 use super::schema::{Check, ColumnDef, ColumnType, Foreign, Key, TableDef, literal, now_words};
 use super::session::{Failure, unsupported};
 use sqlparser::ast::{self, AlterTableOperation as Op, ColumnOption, Expr, TableConstraint};
@@ -60,12 +60,27 @@ pub fn table(create: &ast::CreateTable, database: &str) -> Result<TableDef, Fail
                 ast::SqlOption::Comment(ast::CommentDef::WithEq(text) | ast::CommentDef::WithoutEq(text)) => {
                     table.comment.clone_from(text)
                 }
+                ast::SqlOption::KeyValue { key, value }
+                    if key.to_string().to_lowercase().ends_with("collate") =>
+                {
+                    collate(&mut table, create, &value.to_string());
+                }
                 _ => {}
             }
         }
     }
     settle(&mut table);
     Ok(table)
+}
+
+/// Gives the table's collation to the columns that name none.
+fn collate(table: &mut TableDef, create: &ast::CreateTable, collation: &str) {
+    for (column, declared) in table.columns.iter_mut().zip(&create.columns) {
+        let own = declared.options.iter().any(|o| matches!(o.option, ColumnOption::Collation(_)));
+        if let (ColumnType::Text { binary, .. }, false) = (&mut column.kind, own) {
+            *binary = tells_case(collation);
+        }
+    }
 }
 
 /// A foreign key has an index over its columns; where none serves, it gets one.
@@ -254,7 +269,7 @@ fn column<'a>(
             }
             ColumnOption::Collation(collation) => {
                 if let ColumnType::Text { binary, .. } = &mut column.kind {
-                    *binary = collation.to_string().ends_with("_bin");
+                    *binary = tells_case(&collation.to_string());
                 }
             }
             ColumnOption::DialectSpecific(tokens) => {

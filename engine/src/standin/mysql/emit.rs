@@ -62,6 +62,9 @@ pub struct Emitter<'a> {
     placeholders: usize,
     /// In HAVING and ORDER BY a name is an alias first, then a column.
     aliases_first: bool,
+    /// What stands behind the aliases, while a HAVING is translated: there the storage takes a
+    /// name for a column before it takes it for an alias.
+    behind: Vec<(String, String)>,
     /// Whether the query locks what it reads.
     pub locks: bool,
 }
@@ -122,6 +125,7 @@ impl<'a> Emitter<'a> {
             duplicate: None,
             placeholders: 0,
             aliases_first: false,
+            behind: Vec::new(),
             locks: false,
         }
     }
@@ -133,6 +137,7 @@ impl<'a> Emitter<'a> {
     pub fn query(&mut self, query: &ast::Query) -> Result<(String, Vec<Out>), Failure> {
         let mut sql = String::new();
         let aliases_first = std::mem::take(&mut self.aliases_first);
+        let behind = std::mem::take(&mut self.behind);
         let ctes = self.ctes.len();
         if let Some(with) = &query.with {
             let mut parts = Vec::new();
@@ -159,6 +164,7 @@ impl<'a> Emitter<'a> {
         let (body, columns) = self.set_expression(&query.body, query)?;
         self.ctes.truncate(ctes);
         self.aliases_first = aliases_first;
+        self.behind = behind;
         sql += &body;
         Ok((sql, columns))
     }
@@ -257,6 +263,14 @@ impl<'a> Emitter<'a> {
         sql
     }
 
+    /// A HAVING over this list.
+    fn having(&mut self, having: &Expr, list: &[String], columns: &[Out]) -> Emitted {
+        self.behind = columns.iter().map(|c| c.name.clone()).zip(list.iter().cloned()).collect();
+        let sql = self.aliased(having);
+        self.behind.clear();
+        sql
+    }
+
     fn limit(&mut self, limit: &ast::LimitClause) -> Emitted {
         Ok(match limit {
             // The placeholders keep their order in the text: `LIMIT offset, count` has the offset first.
@@ -291,7 +305,9 @@ impl<'a> Emitter<'a> {
         self.placeholders += list_has;
         let from = self.from(&select.from)?;
         let after_from = std::mem::replace(&mut self.placeholders, before);
-        let (list, columns) = self.projection(&select.projection)?;
+        let (parts, columns) = self.projection(&select.projection)?;
+        let named = parts.iter().zip(&columns).map(|(sql, c)| format!("{sql} AS {}", quote(&c.name)));
+        let list = named.collect::<Vec<_>>().join(", ");
         self.placeholders = after_from;
         if let Some(aliases) = self.aliases.last_mut() {
             aliases.extend(columns.iter().map(|c| c.name.clone()));
@@ -313,11 +329,13 @@ impl<'a> Emitter<'a> {
             self.aliases.pop();
             self.aliases.push(aliases);
             sql += &match picks {
-                Some(having) => format!(" WHERE ({selection}) AND ({})", self.aliased(having)?),
+                Some(having) => {
+                    format!(" WHERE ({selection}) AND ({})", self.having(having, &parts, &columns)?)
+                }
                 None => format!(" WHERE {selection}"),
             };
         } else if let Some(having) = picks {
-            sql += &format!(" WHERE {}", self.aliased(having)?);
+            sql += &format!(" WHERE {}", self.having(having, &parts, &columns)?);
         }
         match &select.group_by {
             ast::GroupByExpr::Expressions(list, modifiers) if modifiers.is_empty() => {
@@ -330,12 +348,13 @@ impl<'a> Emitter<'a> {
             _ => return Err(unsupported("GROUP BY ... WITH ROLLUP")),
         }
         if let Some(having) = select.having.as_ref().filter(|_| picks.is_none()) {
-            sql += &format!(" HAVING {}", self.aliased(having)?);
+            sql += &format!(" HAVING {}", self.having(having, &parts, &columns)?);
         }
         Ok((sql, columns))
     }
 
-    fn projection(&mut self, items: &[SelectItem]) -> Result<(String, Vec<Out>), Failure> {
+    /// The list's expressions and columns.
+    fn projection(&mut self, items: &[SelectItem]) -> Result<(Vec<String>, Vec<Out>), Failure> {
         let (mut list, mut columns) = (Vec::new(), Vec::new());
         for item in items {
             let (expression, name) = match item {
@@ -363,11 +382,11 @@ impl<'a> Emitter<'a> {
                 other => other.to_string(),
             });
             let sql = self.expression(expression)?;
-            list.push(format!("{sql} AS {}", quote(&name)));
+            list.push(sql);
             let column = column.map(|column| Column { name: name.clone(), ..column });
             columns.push(Out { name, kind, column });
         }
-        Ok((list.join(", "), columns))
+        Ok((list, columns))
     }
 
     fn star(&self, of: Option<&str>, list: &mut Vec<String>, columns: &mut Vec<Out>) -> Result<(), Failure> {
@@ -381,12 +400,7 @@ impl<'a> Emitter<'a> {
                 if of.is_none() && source.merged.iter().any(|m| m.eq_ignore_ascii_case(&column.name)) {
                     continue;
                 }
-                list.push(format!(
-                    "{}.{} AS {}",
-                    quote(&source.alias),
-                    quote(&column.name),
-                    quote(&column.name)
-                ));
+                list.push(format!("{}.{}", quote(&source.alias), quote(&column.name)));
                 columns.push(column.clone());
             }
         }
@@ -530,6 +544,10 @@ impl<'a> Emitter<'a> {
             .flatten()
             .find(|a| table.is_none() && a.eq_ignore_ascii_case(name));
         if let (Some(alias), true) = (aliased, self.aliases_first) {
+            let behind = self.behind.iter().find(|(name, _)| name.eq_ignore_ascii_case(alias));
+            if let Some((_, sql)) = behind {
+                return Ok(format!("({sql})"));
+            }
             return Ok(quote(alias));
         }
         if let Some((source, column)) = self.find(table, name)? {
@@ -542,15 +560,40 @@ impl<'a> Emitter<'a> {
     }
 
     /// An expression that is compared with `with`: brought to that column's form where SQLite
-    /// would compare texts.
+    /// would compare texts, to bytes where one of them is bytes.
     fn compared(&mut self, expression: &Expr, with: &Expr) -> Emitted {
         let sql = self.expression(expression)?;
-        let (kind, _) = self.kind(with);
-        let own = self.kind(expression).1.is_some_and(|c| !c.org_name.is_empty());
-        match kind.filter(|k| k.coerces() && !own) {
+        let ((kind, _), (own, column)) = (self.kind(with), self.kind(expression));
+        if matches!(kind, Some(ColumnType::Bytes { .. })) && matches!(own, Some(ColumnType::Text { .. })) {
+            return Ok(format!("CAST({sql} AS BLOB)"));
+        }
+        let stored = column.is_some_and(|c| !c.org_name.is_empty());
+        match kind.filter(|k| k.coerces() && !stored) {
             Some(kind) => Ok(format!("fb_like({sql}, {})", code(&kind))),
             None => Ok(sql),
         }
+    }
+
+    /// Whether texts are told apart by case: an explicit collation decides, else bytes and binary
+    /// columns do, and the connection's collation does not.
+    fn tells_case(&self, left: &Expr, right: &Expr) -> bool {
+        let explicit = explicit_collation(left).or_else(|| explicit_collation(right));
+        let binary = |e: &Expr| {
+            matches!(
+                self.kind(e).0,
+                Some(ColumnType::Bytes { .. } | ColumnType::Text { binary: true, .. } | ColumnType::Json)
+            )
+        };
+        explicit.unwrap_or_else(|| binary(left) || binary(right))
+    }
+
+    /// A comparison of texts of which none is a column needs its collation said.
+    fn collated(&self, left: &Expr, right: &Expr) -> &'static str {
+        let known = |e: &Expr| self.kind(e);
+        let text = |e: &Expr| matches!(known(e).0, Some(ColumnType::Text { .. }));
+        let stored = |e: &Expr| known(e).1.is_some_and(|c| !c.org_name.is_empty());
+        let plain = (text(left) || text(right)) && !stored(left) && !stored(right);
+        if plain && !self.tells_case(left, right) { " COLLATE NOCASE" } else { "" }
     }
 
     fn binary(&mut self, left: &Expr, op: &B, right: &Expr) -> Emitted {
@@ -566,7 +609,11 @@ impl<'a> Emitter<'a> {
         };
         if !word.is_empty() {
             let a = self.compared(left, right)?;
-            return Ok(format!("({a} {word} {})", self.compared(right, left)?));
+            let b = self.compared(right, left)?;
+            return Ok(format!("({a} {word} {b}{})", self.collated(left, right)));
+        }
+        if matches!(op, B::Regexp) {
+            return self.matches(left, right);
         }
         let (a, b) = (self.expression(left)?, self.expression(right)?);
         let word = match op {
@@ -585,7 +632,6 @@ impl<'a> Emitter<'a> {
             B::Xor => return Ok(format!("(({a} <> 0) <> ({b} <> 0))")),
             B::Arrow => return Ok(format!("({a} -> {b})")),
             B::LongArrow => return Ok(format!("({a} ->> {b})")),
-            B::Regexp => return Ok(format!("fb('regexp', {a}, {b})")),
             other => return Err(unsupported(&format!("the operator {other}"))),
         };
         // A date moved by an interval.
@@ -593,6 +639,12 @@ impl<'a> Emitter<'a> {
             return self.shifted(&a, interval, matches!(op, B::Minus));
         }
         Ok(format!("({a} {word} {b})"))
+    }
+
+    /// `REGEXP`.
+    fn matches(&mut self, text: &Expr, pattern: &Expr) -> Emitted {
+        let flag = if self.tells_case(text, pattern) { "'c'" } else { "'i'" };
+        Ok(format!("fb('regexp_like', {}, {}, {flag})", self.expression(text)?, self.expression(pattern)?))
     }
 
     fn shifted(&mut self, date: &str, interval: &ast::Interval, back: bool) -> Emitted {
@@ -648,20 +700,16 @@ impl<'a> Emitter<'a> {
                 format!("({inner} {}BETWEEN {low} AND {high})", not(*negated))
             }
             Expr::Like { negated, any: false, expr, pattern, escape_char } => {
+                let cased = u8::from(self.tells_case(expr, pattern));
                 let (inner, pattern) = (self.expression(expr)?, self.expression(pattern)?);
                 let escape = match escape_char {
                     Some(escape) => self.expression(escape)?,
                     None => "'\\'".to_owned(),
                 };
-                format!("({inner} {}LIKE {pattern} ESCAPE {escape})", not(*negated))
+                format!("({}fb('like', {inner}, {pattern}, {escape}, {cased}))", not(*negated))
             }
             Expr::RLike { negated, expr, pattern, .. } => {
-                format!(
-                    "({}fb('regexp', {}, {}))",
-                    not(*negated),
-                    self.expression(expr)?,
-                    self.expression(pattern)?
-                )
+                format!("({}{})", not(*negated), self.matches(expr, pattern)?)
             }
             Expr::In { expr, target, negated, .. } => {
                 let inner = self.expression(expr)?;
@@ -708,8 +756,8 @@ impl<'a> Emitter<'a> {
             }
             Expr::Convert { expr, data_type: None, .. } => self.expression(expr)?,
             Expr::Collate { expr, collation } => {
-                let word = if collation.to_string().ends_with("_bin") { "BINARY" } else { "NOCASE" };
-                format!("{} COLLATE {word}", self.expression(expr)?)
+                let word = if tells_case(&collation.to_string()) { "BINARY" } else { "NOCASE" };
+                format!("({} COLLATE {word})", self.expression(expr)?)
             }
             Expr::Prefixed { value, .. } => self.expression(value)?,
             Expr::Ceil { expr, .. } => format!("fb('ceil', {})", self.expression(expr)?),
@@ -884,6 +932,7 @@ impl<'a> Emitter<'a> {
                 }
             }
             Expr::Nested(inner) => self.kind(inner),
+            Expr::Collate { expr, .. } | Expr::Prefixed { value: expr, .. } => (self.kind(expr).0, None),
             Expr::Value(value) => match &value.value {
                 ast::Value::Number(text, _) => match text.to_string().split_once('.') {
                     None => plain(int()),
@@ -906,7 +955,9 @@ impl<'a> Emitter<'a> {
             Expr::Case { conditions, .. } => {
                 conditions.first().map_or((None, None), |w| (self.kind(&w.result).0, None))
             }
-            Expr::Cast { data_type, .. } => (ColumnType::declared(data_type).ok(), None),
+            Expr::Cast { data_type, .. } | Expr::Convert { data_type: Some(data_type), .. } => {
+                (cast_to(data_type).ok(), None)
+            }
             Expr::Subquery(_) => (None, None),
             Expr::Function(function) => (self.function_kind(function), None),
             Expr::Trim { .. } | Expr::Substring { .. } => plain(text()),
@@ -961,7 +1012,8 @@ impl<'a> Emitter<'a> {
             "count" | "length" | "char_length" | "locate" | "instr" | "year" | "month" | "day" | "hour"
             | "minute" | "second" | "datediff" | "timestampdiff" | "isnull" | "last_insert_id"
             | "row_count" | "found_rows" | "connection_id" | "dayofweek" | "weekday" | "dayofyear"
-            | "field" | "sign" => int(),
+            | "field" | "sign" | "get_lock" | "release_lock" | "release_all_locks" | "is_free_lock"
+            | "is_used_lock" | "regexp_like" => int(),
             "sum" | "avg" => match of(0)? {
                 ColumnType::Int { .. } if name == "sum" => ColumnType::Decimal { digits: 15, scale: 0 },
                 ColumnType::Int { .. } => ColumnType::Decimal { digits: 15, scale: 4 },
@@ -1083,8 +1135,33 @@ pub fn condition(tables: &dyn Tables, names: &[&str], alias: &str, condition: &E
     emitter.expression(condition)
 }
 
+/// Whether a collation tells case.
+pub fn tells_case(collation: &str) -> bool {
+    let name = collation.trim_matches(['`', '\'', '"']).to_lowercase();
+    name == "binary" || name.ends_with("_bin") || name.ends_with("_cs")
+}
+
+/// What a `COLLATE` in the expression says about case.
+fn explicit_collation(expression: &Expr) -> Option<bool> {
+    match expression {
+        Expr::Collate { collation, .. } => Some(tells_case(&collation.to_string())),
+        Expr::Nested(inner) => explicit_collation(inner),
+        _ => None,
+    }
+}
+
+/// The type that a cast makes: without a length it cuts nothing.
+fn cast_to(declared: &ast::DataType) -> Result<ColumnType, Failure> {
+    use ast::DataType as D;
+    Ok(match declared {
+        D::Binary(None) => ColumnType::Bytes { max: 65_535, long: false, fixed: false },
+        D::Char(None) | D::Character(None) => text(),
+        other => ColumnType::declared(other)?,
+    })
+}
+
 fn cast(inner: &str, to: &ast::DataType) -> Emitted {
-    Ok(match ColumnType::declared(to)? {
+    Ok(match cast_to(to)? {
         ColumnType::Int { .. } | ColumnType::Bit(_) | ColumnType::Year => {
             format!("CAST(round({inner}) AS INTEGER)")
         }

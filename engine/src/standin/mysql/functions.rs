@@ -5,9 +5,11 @@
 //! MySQL has and SQLite has not, by name). A failure carries MySQL's number through SQLite.
 //! Not modelled: locales, time zones, collations inside functions.
 
+use super::locks::NamedLocks;
 use super::moment;
 use super::schema::ColumnType;
 use super::session::{Failure, unsupported};
+use crate::protocol::mysql::facts::like;
 use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::types::{Value as Cell, ValueRef};
 use rusqlite::{Connection, Error};
@@ -28,6 +30,17 @@ pub struct Running {
     pub changed: u64,
     /// A number for the next random value.
     pub random: u64,
+    /// Where the session's named locks are.
+    pub held: Held,
+}
+
+/// A session's way to the named locks.
+#[derive(Debug, Clone, Default)]
+pub struct Held {
+    /// All of them.
+    pub locks: Arc<NamedLocks>,
+    /// The session.
+    pub owner: u64,
 }
 
 /// Shared between a session and its connection's functions.
@@ -102,12 +115,19 @@ pub const KNOWN: &[&str] = &[
     "unix_timestamp",
     "bin_to_uuid",
     "uuid_to_bin",
-    "regexp",
+    "regexp_like",
+    "regexp_replace",
+    "regexp_substr",
     "json_unquote",
     "if",
     "to_days",
     "str_lower",
     "str_upper",
+    "get_lock",
+    "release_lock",
+    "release_all_locks",
+    "is_free_lock",
+    "is_used_lock",
 ];
 
 fn lock(shared: &Shared) -> std::sync::MutexGuard<'_, Running> {
@@ -246,6 +266,7 @@ fn call(name: &str, args: &[Cell], shared: &Shared) -> Result<Cell, Failure> {
     }
     let found = text_function(name, args).or_else(|| number_function(name, args, shared));
     let found = found.or_else(|| time_function(name, args, shared));
+    let found = found.or_else(|| lock_function(name, args, shared));
     found.ok_or_else(|| unsupported(&format!("the function {}", name.to_uppercase())))
 }
 
@@ -331,13 +352,27 @@ fn text_function(name: &str, args: &[Cell]) -> Option<Cell> {
             ))
         }
         "json_unquote" => Cell::Text(serde_json::from_str::<String>(&text(0)).unwrap_or_else(|_| text(0))),
-        "regexp" => {
-            let pattern =
-                regex::RegexBuilder::new(&text(1)).case_insensitive(true).size_limit(1 << 20).build().ok()?;
-            Cell::Integer(i64::from(pattern.is_match(&text(0))))
+        "like" => {
+            let escape = text(2).chars().next();
+            Cell::Integer(i64::from(like(&text(1), &text(0), escape, count(3) > 0)))
+        }
+        "regexp_like" => Cell::Integer(i64::from(pattern(&text(1), &text(2))?.is_match(&text(0)))),
+        "regexp_substr" if args.len() == 2 => {
+            pattern(&text(1), "")?.find(&text(0)).map_or(Cell::Null, |m| Cell::Text(m.as_str().to_owned()))
+        }
+        "regexp_replace" if args.len() == 3 => {
+            Cell::Text(pattern(&text(1), "")?.replace_all(&text(0), text(2)).into_owned())
         }
         _ => return None,
     })
+}
+
+/// A pattern; `flags` are those of `REGEXP_LIKE`.
+fn pattern(pattern: &str, flags: &str) -> Option<regex::Regex> {
+    let given = |flag| flags.contains(flag);
+    let mut builder = regex::RegexBuilder::new(pattern);
+    builder.case_insensitive(!given('c')).multi_line(given('m')).dot_matches_new_line(given('n'));
+    builder.size_limit(1 << 20).build().ok()
 }
 
 fn number_function(name: &str, args: &[Cell], shared: &Shared) -> Option<Cell> {
@@ -479,6 +514,20 @@ fn time_function(name: &str, args: &[Cell], shared: &Shared) -> Option<Cell> {
             let digits = if shifted % 1_000_000 != 0 && digits == 0 { 6 } else { digits };
             Cell::Text(if dated { moment::show_date(shifted) } else { moment::show(shifted, digits) })
         }
+        _ => return None,
+    })
+}
+
+fn lock_function(name: &str, args: &[Cell], shared: &Shared) -> Option<Cell> {
+    let Held { locks, owner } = lock(shared).held.clone();
+    let what = args.first().map(words).unwrap_or_default();
+    let flag = |held: bool| Cell::Integer(i64::from(held));
+    Some(match name {
+        "get_lock" => flag(locks.take(&what, owner, args.get(1).map_or(-1.0, number))),
+        "release_lock" => locks.release(&what, owner).map_or(Cell::Null, flag),
+        "release_all_locks" => Cell::Integer(i64::from(locks.release_all(owner))),
+        "is_free_lock" => flag(locks.holder(&what).is_none()),
+        "is_used_lock" => locks.holder(&what).map_or(Cell::Null, |id| Cell::Integer(id as i64)),
         _ => return None,
     })
 }

@@ -4,14 +4,18 @@
 //! and its name. A change is on disk (written and synced through a rollback journal, no
 //! mapping) before OK is sent; a write that the disk refuses is MySQL's own error, and reads
 //! go on, before and after, on the same connection.
-//! Not modelled: several writers at once (the second waits, as for a lock, and gets 1205);
-//! snapshots of a transaction that has only read (it sees what is committed); gaps that
-//! rolled-back inserts leave in counters; integers beyond 63 bits; stored programs, views.
+//! Not modelled: locks of rows (two transactions that write to one table, or to tables that
+//! foreign keys tie together, come one after the other); snapshots of a transaction that has
+//! only read (it sees what is committed); gaps that rolled-back inserts leave in counters;
+//! integers beyond 63 bits; stored programs, views.
 
 mod catalog;
 mod ddl;
+mod dialect;
 mod emit;
 mod functions;
+mod gate;
+mod locks;
 mod moment;
 mod schema;
 mod session;
@@ -20,53 +24,25 @@ mod tests;
 
 use super::{StandIn, StandInOptions};
 use crate::link::{Answer, BoxFuture, Conversation, InterfaceOptions, Link, Request, Responder, Stream};
+use crate::protocol::mysql::command::asks_found_rows;
 use crate::protocol::mysql::serve::{Accounts, run};
 use faultbox_bundle_format::RuleHit;
+use gate::Gate;
+use locks::NamedLocks;
 use session::Session;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
-
-/// Lets one writer in at a time.
-#[derive(Debug, Default)]
-struct Gate {
-    taken: Mutex<bool>,
-    freed: Condvar,
-}
-
-/// The right to write, until it is dropped.
-#[derive(Debug)]
-struct Permit(Arc<Gate>);
-
-impl Gate {
-    /// Waits for the right to write, up to a limit.
-    fn enter(self: &Arc<Self>, limit: Duration) -> Option<Permit> {
-        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.freed.wait_timeout_while(taken, limit, |taken| *taken);
-        let (mut taken, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-        if timeout.timed_out() && *taken {
-            return None;
-        }
-        *taken = true;
-        Some(Permit(self.clone()))
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        *self.0.taken.lock().unwrap_or_else(PoisonError::into_inner) = false;
-        self.0.freed.notify_one();
-    }
-}
 
 /// What all connections share.
 struct Store {
     data: PathBuf,
     database: String,
     gate: Arc<Gate>,
+    locks: Arc<NamedLocks>,
     /// Counts restores: a connection to an older state is opened anew.
     generation: AtomicU64,
     link: Arc<Link>,
@@ -123,6 +99,7 @@ pub fn open(options: StandInOptions) -> io::Result<Arc<dyn StandIn>> {
         data: options.data.clone(),
         database: env(["MYSQL_DATABASE", "MARIADB_DATABASE"]).unwrap_or_else(|| "mysql".to_owned()),
         gate: Arc::default(),
+        locks: Arc::default(),
         generation: AtomicU64::new(0),
         link: Link::unobserved("mysql", "mysql", &options.listen.to_string(), interface),
     };
@@ -143,7 +120,7 @@ impl StandIn for Server {
     }
 
     fn snapshot(&self) -> io::Result<()> {
-        let _permit = self.store.gate.enter(Duration::from_secs(10)).ok_or_else(busy)?;
+        let _permit = self.store.gate.close(Duration::from_secs(10)).ok_or_else(busy)?;
         let connection = session::open(&self.store.file()).map_err(io::Error::other)?;
         let fresh = self.store.data.join("snapshot.new");
         remove(&fresh)?;
@@ -153,7 +130,7 @@ impl StandIn for Server {
     }
 
     fn restore(&self) -> io::Result<()> {
-        let _permit = self.store.gate.enter(Duration::from_secs(10)).ok_or_else(busy)?;
+        let _permit = self.store.gate.close(Duration::from_secs(10)).ok_or_else(busy)?;
         // Connections of before keep the file that is replaced, and are opened anew.
         self.store.generation.fetch_add(1, Ordering::SeqCst);
         let (snapshot, fresh) = (self.store.snapshot_file(), self.store.data.join("restored.new"));
@@ -183,18 +160,32 @@ struct Sessions(Arc<Store>);
 
 impl Responder for Sessions {
     fn converse(&self, _source: &str, connection: u64) -> Arc<dyn Conversation> {
-        Arc::new(Talk(Arc::new(Mutex::new(Session::new(self.0.clone(), connection)))))
+        let session = Arc::new_cyclic(|me: &Weak<Mutex<Session>>| {
+            Mutex::new(Session::new(self.0.clone(), connection, me.clone()))
+        });
+        Arc::new(Talk { session, gate: self.0.gate.clone(), connection })
     }
 }
 
-struct Talk(Arc<Mutex<Session>>);
+struct Talk {
+    session: Arc<Mutex<Session>>,
+    gate: Arc<Gate>,
+    connection: u64,
+}
 
 impl Conversation for Talk {
     fn answer<'a>(&'a self, request: &'a Request) -> BoxFuture<'a, (Answer, Option<RuleHit>)> {
-        let (session, body) = (self.0.clone(), request.body.clone());
+        let (session, gate, id) = (self.session.clone(), self.gate.clone(), self.connection);
+        let (body, found_rows) = (request.body.clone(), asks_found_rows(request));
         Box::pin(async move {
             // SQLite blocks: on the disk, and on another writer.
-            let work = move || session.lock().unwrap_or_else(PoisonError::into_inner).answer(&body);
+            let work = move || {
+                gate.idles(id, false);
+                let answer = session.lock().unwrap_or_else(PoisonError::into_inner).answer(&body, found_rows);
+                // Now, not before: who waits may want to lock the session.
+                gate.idles(id, true);
+                answer
+            };
             let answer = tokio::task::spawn_blocking(work).await;
             (answer.map_or(Answer::Cut, Answer::Reply), None)
         })

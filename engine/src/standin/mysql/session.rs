@@ -1,15 +1,18 @@
 //! One client's session: dispatch of statements, transactions, errors.
 //!
 //! Contract: every answer is one MySQL gives; a statement that fails leaves nothing behind,
-//! and a change is committed to disk before it is answered. A transaction takes the right to
-//! write at its first writing (or locking) statement and keeps it to its end.
+//! and a change is committed to disk before it is answered. A transaction holds the tables that
+//! it writes to (or locks) to its end. One that is parked, so that another may write, is put back
+//! by running its writing statements again: nothing that they read can have changed meanwhile.
 
+use super::Store;
 use super::catalog::{self, Catalog, Show};
 use super::ddl;
+use super::dialect::parse;
 use super::emit::{self, Emitter, Listing, Out, Tables, by_value, outs, store, table_name, values};
-use super::functions::{Shared, register};
+use super::functions::{Held, Shared, register};
+use super::gate::{Locks, Park, Permit, Refused};
 use super::schema::{ColumnDef, TableDef, literal, quote};
-use super::{Permit, Store};
 use crate::protocol::mysql::facts::{Facts, VERSION, sql_like};
 use crate::protocol::mysql::fingerprint::{placeholders, split};
 use crate::protocol::mysql::result::{Column, error_value, ok_value, status, types};
@@ -17,11 +20,11 @@ use faultbox_bundle_format::Value;
 use rusqlite::types::Value as Cell;
 use rusqlite::{Connection, ErrorCode};
 use sqlparser::ast::{self, Expr, Statement};
-use sqlparser::dialect::MySqlDialect;
-use sqlparser::parser::Parser;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 /// An error as MySQL gives it.
@@ -70,10 +73,30 @@ pub fn open(file: &Path) -> rusqlite::Result<Connection> {
 
 type Outcome = Result<Value, Failure>;
 
+/// A statement that an open transaction has run on the storage.
+#[derive(Debug)]
+struct Done {
+    sql: String,
+    params: Vec<Cell>,
+    now: i64,
+    random: u64,
+}
+
 /// One client's session. (The connection is dropped before the right to write.)
 pub struct Session {
     connection: Option<Connection>,
     permit: Option<Permit>,
+    me: Weak<Mutex<Session>>,
+    /// What the open transaction has run.
+    done: RefCell<Vec<Done>>,
+    /// The tables that the statement names.
+    mentioned: RefCell<BTreeSet<String>>,
+    /// Whether the storage has forgotten the open transaction for another's sake.
+    parked: bool,
+    /// Whether updates count the rows that match.
+    found_rows: bool,
+    read_only: bool,
+    next_read_only: Option<bool>,
     store: Arc<Store>,
     shared: Shared,
     facts: Facts,
@@ -89,11 +112,23 @@ pub struct Session {
 
 impl Session {
     /// A session that has not begun.
-    pub fn new(store: Arc<Store>, connection: u64) -> Self {
+    pub fn new(store: Arc<Store>, connection: u64, me: Weak<Mutex<Session>>) -> Self {
+        let shared = Shared::default();
+        {
+            let mut running = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            running.held = Held { locks: store.locks.clone(), owner: connection };
+        }
         Session {
             connection: None,
             permit: None,
-            shared: Shared::default(),
+            me,
+            done: RefCell::default(),
+            mentioned: RefCell::default(),
+            parked: false,
+            found_rows: false,
+            read_only: false,
+            next_read_only: None,
+            shared,
             facts: Facts { connection, ..Facts::default() },
             generation: store.generation.load(Ordering::SeqCst),
             store,
@@ -144,17 +179,28 @@ impl Session {
             // The disk may refuse this too; SQLite then recovers from the journal.
             let _ = connection.execute_batch("ROLLBACK");
         }
+        self.ended();
+    }
+
+    /// Nothing of a transaction is left.
+    fn ended(&mut self) {
         self.begun = false;
+        self.parked = false;
         self.in_transaction = false;
+        self.read_only = false;
+        self.done.borrow_mut().clear();
         self.permit = None;
     }
 
-    /// Answers a request of the protocol.
-    pub fn answer(&mut self, body: &Value) -> Value {
+    /// Answers a request of the protocol; `found_rows` is what a login asks for.
+    pub fn answer(&mut self, body: &Value, found_rows: bool) -> Value {
         let text = |name: &str| body.get(name).and_then(Value::as_text).unwrap_or_default();
         let result = self.refresh().and_then(|()| match text("command") {
             "connect" | "change_user" => {
                 self.abandon();
+                self.store.locks.release_all(self.facts.connection);
+                // A change of user keeps the connection's capabilities.
+                self.found_rows |= found_rows;
                 self.facts.user = text("user").to_owned();
                 self.facts.database = None;
                 match body.get("database").and_then(Value::as_text) {
@@ -165,6 +211,7 @@ impl Session {
             "init_db" => self.use_database(text("database")),
             "reset_connection" => {
                 self.abandon();
+                self.store.locks.release_all(self.facts.connection);
                 self.autocommit = true;
                 self.facts.set.clear();
                 self.last_insert_id = 0;
@@ -249,7 +296,13 @@ impl Session {
             Ok(())
         };
         let stored = || self.shared.lock().unwrap_or_else(PoisonError::into_inner).stored.clone();
-        run().map_err(|e| match failure(&e, table, deletes) {
+        let (now, random) = self.moment();
+        let ran = run();
+        if ran.is_ok() && self.begun {
+            let params = self.params.clone();
+            self.done.borrow_mut().push(Done { sql: sql.to_owned(), params, now, random });
+        }
+        ran.map_err(|e| match failure(&e, table, deletes) {
             duplicate if duplicate.errno == 1062 => {
                 // SQLite names the columns; the row that met the duplicate was stored last.
                 let columns: Vec<&str> = duplicate.state.split('\u{1}').collect();
@@ -273,26 +326,11 @@ impl Session {
         Ok(())
     }
 
-    fn parse(sql: &str) -> Result<Statement, Failure> {
-        let syntax = |why: String| {
-            Failure::new(
-                1064,
-                "42000",
-                format!("You have an error in your SQL syntax, as the Faultbox stand-in reads it: {why}"),
-            )
-        };
-        let mut parsed = Parser::parse_sql(&MySqlDialect {}, sql).map_err(|e| syntax(e.to_string()))?;
-        match parsed.len() {
-            1 => Ok(parsed.remove(0)),
-            n => Err(syntax(format!("{n} statements"))),
-        }
-    }
-
     fn prepare(&mut self, sql: &str) -> Outcome {
         let columns = match first_word(sql).as_str() {
             "select" | "with" | "(" => match self.facts_answer(sql) {
                 Some(answer) => answer.get("resultset").and_then(|s| s.get("columns")).cloned(),
-                None => match Self::parse(sql)? {
+                None => match parse(sql)? {
                     Statement::Query(query) => {
                         let (_, outs) = Emitter::new(self).query(&query)?;
                         Some(Value::List(outs.iter().map(|o| wire(o, None).to_value()).collect()))
@@ -301,7 +339,7 @@ impl Session {
                 },
             },
             "insert" | "update" | "delete" | "replace" => {
-                if let Statement::Insert(insert) = Self::parse(sql)?
+                if let Statement::Insert(insert) = parse(sql)?
                     && let ast::TableObject::TableName(name) = &insert.table
                 {
                     let (database, table) = table_name(name)?;
@@ -337,6 +375,10 @@ impl Session {
 
     /// Carries out one statement.
     fn statement(&mut self, sql: &str) -> Outcome {
+        self.mentioned.borrow_mut().clear();
+        if self.parked && first_word(sql) != "rollback" {
+            self.unpark()?;
+        }
         {
             let mut running = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
             running.now = self.store.now();
@@ -363,12 +405,18 @@ impl Session {
             "" => Ok(self.fine()),
             "begin" | "start" => {
                 self.commit()?;
+                let own = words.windows(2).find(|pair| pair[0] == "read").map(|pair| pair[1] == "only");
+                self.read_only = self.begins_read_only(own);
                 self.in_transaction = true;
                 Ok(self.fine())
             }
             "commit" => {
                 self.commit()?;
                 Ok(self.fine())
+            }
+            "rollback" if words.contains(&"to") && self.parked => {
+                self.unpark()?;
+                self.savepoint("ROLLBACK TO", words.last())
             }
             "rollback" if words.contains(&"to") => self.savepoint("ROLLBACK TO", words.last()),
             "rollback" => {
@@ -390,7 +438,7 @@ impl Session {
             "lock" => {
                 self.commit()?;
                 self.in_transaction = true;
-                self.begin_writing()?;
+                self.begin_writing(Locks::all())?;
                 Ok(self.fine())
             }
             "flush" | "kill" | "analyze" if word(0) != "analyze" => Ok(self.fine()),
@@ -399,46 +447,117 @@ impl Session {
                 if let Some(answer) = self.facts_answer(sql) {
                     return Ok(answer);
                 }
-                match Self::parse(sql)? {
+                match parse(sql)? {
                     Statement::Query(query) => self.select(&query),
                     other => Err(unsupported(&other.to_string())),
                 }
             }
-            "insert" | "replace" | "update" | "delete" => {
-                let parsed = Self::parse(sql)?;
-                self.writing(|session| match &parsed {
-                    Statement::Insert(insert) => session.insert(insert),
-                    Statement::Update(update) => session.update(update),
-                    Statement::Delete(delete) => session.delete(delete),
-                    other => Err(unsupported(&other.to_string())),
-                })
-            }
+            "insert" | "replace" | "update" | "delete" => match &parse(sql)? {
+                Statement::Insert(insert) => self.insert(insert),
+                Statement::Update(update) => self.update(update),
+                Statement::Delete(delete) => self.delete(delete),
+                other => Err(unsupported(&other.to_string())),
+            },
             other => Err(unsupported(&other.to_uppercase())),
         }
     }
 
     // Transactions.
 
-    fn begin_writing(&mut self) -> Result<(), Failure> {
+    fn begin_writing(&mut self, mut locks: Locks) -> Result<(), Failure> {
+        let who: Weak<Mutex<dyn Park>> = self.me.clone();
+        let (gate, id) = (self.store.gate.clone(), self.facts.connection);
+        if self.begun && !gate.lets(id, &locks) {
+            // Waiting with the storage in hand would keep out the one that is waited for.
+            self.park();
+            gate.left(id);
+        }
+        loop {
+            match gate.enter(id, &who, &locks, self.lock_wait, &mut self.permit) {
+                Ok(()) => break,
+                Err(Refused::Unrelated) => locks = self.related(locks)?,
+                Err(Refused::Late) => {
+                    let message = "Lock wait timeout exceeded; try restarting transaction";
+                    return Err(Failure::new(1205, "HY000", message.to_owned()));
+                }
+                Err(Refused::Deadlock) => {
+                    self.abandon();
+                    let message = "Deadlock found when trying to get lock; try restarting transaction";
+                    return Err(Failure::new(1213, "40001", message.to_owned()));
+                }
+            }
+        }
         if self.begun {
             return Ok(());
         }
-        if self.permit.is_none() {
-            let late = || {
-                Failure::new(
-                    1205,
-                    "HY000",
-                    "Lock wait timeout exceeded; try restarting transaction".to_owned(),
-                )
-            };
-            self.permit = Some(self.store.gate.enter(self.lock_wait).ok_or_else(late)?);
-        }
         if let Err(error) = self.sql()?.execute_batch("BEGIN IMMEDIATE") {
-            self.permit = None;
+            self.abandon();
             return Err(failure(&error, None, false));
         }
         self.begun = true;
+        if std::mem::take(&mut self.parked) {
+            self.again()?;
+        }
         Ok(())
+    }
+
+    /// Goes on with a transaction that was parked.
+    fn unpark(&mut self) -> Result<(), Failure> {
+        // What it holds nobody else wants; whoever writes just now is only waited for.
+        self.begin_writing(Locks { related: true, ..Locks::default() })
+    }
+
+    /// Runs what the open transaction has run.
+    fn again(&mut self) -> Result<(), Failure> {
+        let (statements, params) = (self.done.take(), std::mem::take(&mut self.params));
+        let (now, random) = self.moment();
+        let mut outcome = Ok(());
+        for Done { sql, params, now, random } in statements {
+            self.set_moment(now, random);
+            self.params = params;
+            outcome = outcome.and_then(|()| self.run(&sql, None, false));
+        }
+        self.set_moment(now, random);
+        self.params = params;
+        if outcome.is_err() {
+            self.abandon();
+        }
+        outcome
+    }
+
+    /// The statement's time, and the number of its next random value.
+    fn moment(&self) -> (i64, u64) {
+        let running = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        (running.now, running.random)
+    }
+
+    fn set_moment(&self, now: i64, random: u64) {
+        let mut running = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        (running.now, running.random) = (now, random);
+        (running.touched, running.changed) = (0, 0);
+    }
+
+    /// The tables that the statement names.
+    fn named_tables(&self) -> Locks {
+        Locks { tables: self.mentioned.borrow().clone(), ..Locks::default() }
+    }
+
+    /// With the tables that foreign keys tie to them, however far.
+    fn related(&self, mut locks: Locks) -> Result<Locks, Failure> {
+        let catalog = self.catalog()?;
+        loop {
+            let before = locks.tables.len();
+            for table in &catalog.tables {
+                let ends = || table.foreign.iter().map(|key| key.table.clone()).chain([table.stored()]);
+                if !table.foreign.is_empty() && ends().any(|name| locks.tables.contains(&name)) {
+                    locks.tables.extend(ends());
+                }
+            }
+            if locks.tables.len() == before {
+                locks.related = true;
+                return Ok(locks);
+            }
+        }
     }
 
     fn commit(&mut self) -> Result<(), Failure> {
@@ -449,22 +568,36 @@ impl Session {
             _ => Ok(()),
         };
         if done.is_ok() {
-            self.begun = false;
-            self.in_transaction = false;
-            self.permit = None;
+            self.ended();
         } else {
             self.abandon();
         }
         done
     }
 
-    /// Runs a writing statement in the open transaction, or in one of its own.
-    fn writing(&mut self, work: impl FnOnce(&mut Self) -> Outcome) -> Outcome {
-        if !self.autocommit {
+    /// Whether a transaction that begins now may only read; `own` is what it says itself.
+    fn begins_read_only(&mut self, own: Option<bool>) -> bool {
+        let usual = self.facts.variable("transaction_read_only") == Some(Value::Int(1));
+        own.or(self.next_read_only.take()).unwrap_or(usual)
+    }
+
+    /// Without autocommit every statement is in a transaction.
+    fn begin_implicitly(&mut self) {
+        if !self.autocommit && !self.in_transaction {
+            self.read_only = self.begins_read_only(None);
             self.in_transaction = true;
         }
+    }
+
+    /// Runs a writing statement in the open transaction, or in one of its own.
+    fn writing(&mut self, locks: Locks, work: impl FnOnce(&mut Self) -> Outcome) -> Outcome {
+        self.begin_implicitly();
         let own = !self.in_transaction;
-        self.begin_writing()?;
+        if if own { self.begins_read_only(None) } else { self.read_only } {
+            let message = "Cannot execute statement in a READ ONLY transaction.";
+            return Err(Failure::new(1792, "25006", message.to_owned()));
+        }
+        self.begin_writing(locks)?;
         if own {
             let done = work(self).and_then(|value| self.commit().map(|()| value));
             if done.is_err() {
@@ -480,10 +613,10 @@ impl Session {
         if !self.in_transaction && self.autocommit {
             return Ok(self.fine());
         }
-        self.in_transaction = true;
-        self.begin_writing()?;
+        self.begin_implicitly();
+        self.begin_writing(Locks::default())?;
         let missing = |_| Failure::new(1305, "42000", format!("SAVEPOINT {name} does not exist"));
-        self.sql()?.execute_batch(&format!("{verb} {}", quote(name))).map_err(missing)?;
+        self.run(&format!("{verb} {}", quote(name)), None, false).map_err(missing)?;
         Ok(self.fine())
     }
 
@@ -497,12 +630,15 @@ impl Session {
     fn set(&mut self, sql: &str) -> Outcome {
         let rest = sql.get(3..).unwrap_or_default().trim();
         let lower = rest.to_lowercase();
-        if lower.starts_with("names")
-            || lower.starts_with("character set")
-            || lower.starts_with("charset")
-            || lower.contains("transaction ")
-        {
-            return Ok(self.fine());
+        let mut words = lower.split_whitespace().filter(|w| !matches!(*w, "session" | "global" | "local"));
+        match (words.next(), words.next()) {
+            (Some("names" | "charset"), set) | (Some("character"), set) => {
+                // `CHARACTER SET x` has the name a word later.
+                let name = if set == Some("set") { words.next() } else { set };
+                return Ok(self.set_charset(name.unwrap_or_default()));
+            }
+            (Some("transaction"), _) => return self.set_transaction(&lower),
+            _ => {}
         }
         if lower.starts_with("password") {
             return Err(unsupported("SET PASSWORD"));
@@ -550,6 +686,48 @@ impl Session {
         Ok(self.fine())
     }
 
+    fn set_charset(&mut self, name: &str) -> Value {
+        let name = name.trim_matches(['\'', '"', ';']);
+        let name = if name == "default" { "utf8mb4" } else { name };
+        for variable in ["character_set_client", "character_set_connection", "character_set_results"] {
+            self.facts.set.insert(variable.to_owned(), Value::text(name));
+        }
+        self.fine()
+    }
+
+    /// `SET [SESSION] TRANSACTION ...`: the next transaction's only, without `SESSION`.
+    fn set_transaction(&mut self, lower: &str) -> Outcome {
+        let words: Vec<&str> = lower.split([' ', ',', ';']).filter(|w| !w.is_empty()).collect();
+        let session = words.contains(&"session") || words.contains(&"local");
+        let has = |pair: [&str; 2]| words.windows(2).any(|two| two == pair);
+        if !session && self.in_transaction {
+            let message = "Transaction characteristics can't be changed while a transaction is in progress";
+            return Err(Failure::new(1568, "25001", message.to_owned()));
+        }
+        let levels = [
+            (["read", "uncommitted"], "READ-UNCOMMITTED"),
+            (["read", "committed"], "READ-COMMITTED"),
+            (["repeatable", "read"], "REPEATABLE-READ"),
+            (["level", "serializable"], "SERIALIZABLE"),
+        ];
+        if let Some((_, level)) = levels.iter().find(|(words, _)| has(*words)).filter(|_| session) {
+            for variable in ["transaction_isolation", "tx_isolation"] {
+                self.facts.set.insert(variable.to_owned(), Value::text(*level));
+            }
+        }
+        if has(["read", "only"]) || has(["read", "write"]) {
+            let only = has(["read", "only"]);
+            if !session {
+                self.next_read_only = Some(only);
+                return Ok(self.fine());
+            }
+            for variable in ["transaction_read_only", "tx_read_only"] {
+                self.facts.set.insert(variable.to_owned(), Value::Int(i64::from(only)));
+            }
+        }
+        Ok(self.fine())
+    }
+
     fn setting(&self, text: &str) -> Value {
         let bare = text.trim_matches(['\'', '"']);
         if let Some(name) = text.strip_prefix('@') {
@@ -578,11 +756,9 @@ impl Session {
             let (sql, outs) = emitter.query(query)?;
             (sql, outs, emitter.locks)
         };
-        if !self.autocommit {
-            self.in_transaction = true;
-        }
+        self.begin_implicitly();
         if locks && self.in_transaction {
-            self.begin_writing()?;
+            self.begin_writing(self.named_tables())?;
         }
         self.row_count = -1;
         self.result_set(&sql, &outs)
@@ -637,6 +813,17 @@ impl Session {
         let (database, table) = table_name(name)?;
         let table = self.table(database, table)?;
         let (sql, explicit_id, rows) = self.insert_text(insert, &table)?;
+        self.writing(self.named_tables(), |s| s.inserted(insert, &table, &sql, explicit_id, rows))
+    }
+
+    fn inserted(
+        &mut self,
+        insert: &ast::Insert,
+        table: &TableDef,
+        sql: &str,
+        explicit_id: bool,
+        rows: Option<usize>,
+    ) -> Outcome {
         let count = |session: &Self| -> Result<i64, Failure> {
             let rows = session.rows(&format!("SELECT count(*) FROM {}", quote(&table.stored())))?;
             Ok(rows
@@ -645,11 +832,12 @@ impl Session {
                 .map_or(0, |c| if let Cell::Integer(n) = c { *n } else { 0 }))
         };
         let before = if insert.replace_into { count(self)? } else { 0 };
-        self.run(&sql, Some(&table), false)?;
+        self.run(sql, Some(table), false)?;
         let (touched, changed) = self.touched();
         let written = self.changes();
         let inserted = written.saturating_sub(touched);
-        let mut affected = inserted + 2 * changed;
+        let unchanged = if self.found_rows { touched - changed } else { 0 };
+        let mut affected = inserted + 2 * changed + unchanged;
         if insert.replace_into {
             let replaced = inserted as i64 - (count(self)? - before);
             affected += replaced.max(0) as u64;
@@ -802,11 +990,14 @@ impl Session {
             )?;
             format!("UPDATE {} AS {} SET {sets}{rows}", quote(&table.stored()), quote(&alias))
         };
-        self.run(&sql, Some(&table), false)?;
-        let (matched, changed) = self.touched();
-        self.row_count = changed as i64;
-        let info = format!("Rows matched: {matched}  Changed: {changed}  Warnings: 0");
-        Ok(ok_value(changed, 0, self.status(), 0, &info))
+        self.writing(self.named_tables(), |s| {
+            s.run(&sql, Some(&table), false)?;
+            let (matched, changed) = s.touched();
+            let affected = if s.found_rows { matched } else { changed };
+            s.row_count = affected as i64;
+            let info = format!("Rows matched: {matched}  Changed: {changed}  Warnings: 0");
+            Ok(ok_value(affected, 0, s.status(), 0, &info))
+        })
     }
 
     fn delete(&mut self, delete: &ast::Delete) -> Outcome {
@@ -828,10 +1019,12 @@ impl Session {
             )?;
             format!("DELETE FROM {} AS {}{rows}", quote(&table.stored()), quote(&alias))
         };
-        self.run(&sql, Some(&table), true)?;
-        let affected = self.changes();
-        self.row_count = affected as i64;
-        Ok(ok_value(affected, 0, self.status(), 0, ""))
+        self.writing(self.named_tables(), |s| {
+            s.run(&sql, Some(&table), true)?;
+            let affected = s.changes();
+            s.row_count = affected as i64;
+            Ok(ok_value(affected, 0, s.status(), 0, ""))
+        })
     }
 
     fn single(&self, from: &ast::TableWithJoins) -> Result<(Arc<TableDef>, String), Failure> {
@@ -855,16 +1048,20 @@ impl Session {
         {
             return self.declare_database(verb, words);
         }
-        // MySQL's own word for it is not in the parser's grammar.
+        // MySQL's own words for these are not in the parser's grammar.
+        let renames = |pair: &[&str]| matches!(pair, ["rename", "index" | "key"]);
+        if words.first() == Some(&"alter") && words.windows(2).any(renames) {
+            return Err(unsupported("ALTER TABLE ... RENAME INDEX"));
+        }
         let dropped = words.windows(2).position(|pair| matches!(pair, ["drop", "check"]));
         let parsed = match dropped.filter(|_| words.first() == Some(&"alter")) {
-            Some(_) => Self::parse(&with_drop_constraint(sql))?,
-            None => Self::parse(sql)?,
+            Some(_) => parse(&with_drop_constraint(sql))?,
+            None => parse(sql)?,
         };
         let own = std::mem::replace(&mut self.autocommit, true);
         let keys = self.rows("PRAGMA foreign_keys")?;
         self.pragma_foreign_keys(false)?;
-        let done = self.writing(|session| session.define(&parsed));
+        let done = self.writing(Locks::all(), |session| session.define(&parsed));
         self.pragma_foreign_keys(keys.first().and_then(|r| r.first()) == Some(&Cell::Integer(1)))?;
         self.autocommit = own;
         done.map(|_| self.fine())
@@ -888,11 +1085,11 @@ impl Session {
                 "HY000",
                 format!("Can't drop database '{name}'; database doesn't exist"),
             )),
-            ("create", false) => self.writing(|s| {
+            ("create", false) => self.writing(Locks::all(), |s| {
                 s.run(&format!("INSERT INTO faultbox_databases VALUES ({})", literal(&name)), None, false)
                     .map(|()| s.fine())
             }),
-            ("drop", true) => self.writing(|s| {
+            ("drop", true) => self.writing(Locks::all(), |s| {
                 for table in s.all_tables(&name)? {
                     s.drop_table(&table)?;
                 }
@@ -1153,7 +1350,7 @@ impl Session {
             rows.retain(|row| matches!(row.first(), Some(Cell::Text(name)) if sql_like(pattern, name)));
         }
         if let Some(filter) = &show.filter {
-            let Statement::Query(query) = Self::parse(&format!("SELECT 1 FROM t WHERE {filter}"))? else {
+            let Statement::Query(query) = parse(&format!("SELECT 1 FROM t WHERE {filter}"))? else {
                 return Err(unsupported(&format!("WHERE {filter}")));
             };
             let ast::SetExpr::Select(select) = &*query.body else {
@@ -1248,6 +1445,25 @@ fn definition(cell: Option<&Cell>) -> Result<TableDef, Failure> {
     }
 }
 
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.store.locks.release_all(self.facts.connection);
+    }
+}
+
+impl Park for Session {
+    fn park(&mut self) {
+        if let (true, Some(connection)) = (self.begun, &self.connection) {
+            // Where the disk refuses this, SQLite has rolled back, or will before anything else.
+            let _ = connection.execute_batch("ROLLBACK");
+            (self.begun, self.parked) = (false, true);
+        }
+    }
+}
+
+/// Databases of a server's own.
+const SYSTEM: &[&str] = &["mysql", "performance_schema", "sys"];
+
 impl Tables for Session {
     fn table(&self, database: Option<&str>, name: &str) -> Result<Arc<TableDef>, Failure> {
         let database = self.database_of(database)?;
@@ -1257,7 +1473,14 @@ impl Tables for Session {
             literal(name)
         ))?;
         match rows.first() {
-            Some(row) => definition(row.first()).map(Arc::new),
+            Some(row) => {
+                let table = definition(row.first())?;
+                self.mentioned.borrow_mut().insert(table.stored());
+                Ok(Arc::new(table))
+            }
+            None if SYSTEM.contains(&database.to_lowercase().as_str()) && database != self.store.database => {
+                Err(unsupported(&format!("the table {database}.{name}")))
+            }
             None => Err(Failure::new(1146, "42S02", format!("Table '{database}.{name}' doesn't exist"))),
         }
     }

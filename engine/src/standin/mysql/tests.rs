@@ -373,3 +373,253 @@ async fn what_orms_ask_of_the_catalog() {
     )
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn case_means_something_where_it_is_said() {
+    let data = tempfile::tempdir().expect("tempdir");
+    let (_server, address) = standin(data.path()).await;
+    let mut conn = connect(address).await;
+    check(
+        &mut conn,
+        &[
+            ("CREATE TABLE t (id INT PRIMARY KEY, name VARCHAR(20), mail VARCHAR(20), code VARCHAR(9) COLLATE utf8mb4_bin, raw VARBINARY(9))", "0 affected"),
+            ("INSERT INTO t VALUES (1, 'u1', '', 'Ab', 'Ab'), (2, 'U2', '', 'ab', 'ab'), (3, 'ann', 'ann@x', '\u{c4}', NULL)", "3 affected"),
+            // `BINARY` takes one operand, not the rest of the condition.
+            ("SELECT id FROM t WHERE (name LIKE BINARY 'u%' OR mail LIKE '%ANN@%') ORDER BY id", "1; 3"),
+            ("SELECT id FROM t WHERE name LIKE 'u%' ORDER BY id", "1; 2"),
+            ("SELECT id FROM t WHERE name NOT LIKE 'u%'", "3"),
+            ("SELECT id FROM t WHERE name LIKE 'u%' COLLATE utf8mb4_bin", "1"),
+            ("SELECT id FROM t WHERE code LIKE 'a%'", "2"),
+            ("SELECT id FROM t WHERE code LIKE 'A_' COLLATE utf8mb4_0900_ai_ci ORDER BY id", "1; 2"),
+            ("SELECT id FROM t WHERE code LIKE '\u{e4}'", "0 affected"),
+            ("SELECT id FROM t WHERE UPPER(mail) LIKE 'ANN@_' AND CONCAT(name, '\u{e4}') LIKE 'ANN\u{c4}'", "3"),
+            ("SELECT id FROM t WHERE raw LIKE 'a%'", "2"),
+            ("SELECT id FROM t WHERE name = BINARY 'U2' OR BINARY name = 'u1' ORDER BY id", "1; 2"),
+            ("SELECT id FROM t WHERE name = BINARY 'u2'", "0 affected"),
+            ("SELECT id FROM t WHERE name REGEXP BINARY '^u' OR name REGEXP '^ANN$' ORDER BY id", "1; 3"),
+            ("SELECT id FROM t WHERE REGEXP_LIKE(name, '^u', 'c')", "1"),
+            ("SELECT 'a' = 'A', LOWER('A') = 'A', 'a' = BINARY 'A', 'a' LIKE 'A'", "1|1|0|1"),
+            ("SELECT id FROM t WHERE id = 1 || id = 2", "1; 2"),
+            // HAVING means the list's column, not the table's of that name.
+            ("SELECT id, CONCAT('x', name) AS name FROM t HAVING name = 'xu1'", "1|xu1"),
+            ("CREATE TABLE b (name VARCHAR(9)) COLLATE=utf8mb4_bin", "0 affected"),
+            ("INSERT INTO b VALUES ('Ab')", "1 affected"),
+            ("SELECT name FROM b WHERE name = 'ab'", "0 affected"),
+        ],
+    )
+    .await;
+    let sql = "SELECT id FROM t WHERE name LIKE BINARY ? AND id IN (?, ?)";
+    let found: Vec<i64> = conn.exec(sql, ("u%", 2, 1)).await.expect("rows");
+    assert_eq!(found, [1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_keeps_how_its_transactions_are() {
+    let data = tempfile::tempdir().expect("tempdir");
+    let (_server, address) = standin(data.path()).await;
+    let mut conn = connect(address).await;
+    check(
+        &mut conn,
+        &[
+            ("CREATE TABLE t (id INT PRIMARY KEY)", "0 affected"),
+            ("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED", "0 affected"),
+            ("SELECT @@session.transaction_isolation", "READ-COMMITTED"),
+            ("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", "0 affected"),
+            ("SELECT @@transaction_isolation", "READ-COMMITTED"),
+            ("SET SESSION TRANSACTION READ ONLY, ISOLATION LEVEL REPEATABLE READ", "0 affected"),
+            ("SELECT @@transaction_isolation, @@transaction_read_only", "REPEATABLE-READ|1"),
+            ("INSERT INTO t VALUES (1)", "1792/25006*"),
+            ("START TRANSACTION READ WRITE", "0 affected"),
+            ("INSERT INTO t VALUES (1)", "1 affected"),
+            ("SET TRANSACTION READ ONLY", "1568/25001*"),
+            ("COMMIT", "0 affected"),
+            ("SET SESSION TRANSACTION READ WRITE", "0 affected"),
+            ("START TRANSACTION READ ONLY", "0 affected"),
+            ("DELETE FROM t", "1792/25006*"),
+            ("SELECT id FROM t", "1"),
+            ("ROLLBACK", "0 affected"),
+            ("SET NAMES latin1", "0 affected"),
+            ("SELECT @@character_set_client", "latin1"),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_for_found_rows_gets_those_that_match() {
+    let data = tempfile::tempdir().expect("tempdir");
+    let (_server, address) = standin(data.path()).await;
+    let url = format!("mysql://root:test@{address}/appdb?client_found_rows=true");
+    let (mut found, mut changed) = (Conn::from_url(url).await.expect("connect"), connect(address).await);
+    let made = [
+        ("CREATE TABLE t (id INT PRIMARY KEY, v INT)", "0 affected"),
+        ("INSERT INTO t VALUES (1, 1), (2, 2)", "2 affected"),
+    ];
+    check(&mut found, &made).await;
+    let same = "UPDATE t SET v = 2 WHERE id IN (1, 2)";
+    check(&mut found, &[(same, "2 affected"), (same, "2 affected")]).await;
+    check(&mut changed, &[(same, "0 affected")]).await;
+    let again = "INSERT INTO t VALUES (1, 2) ON DUPLICATE KEY UPDATE v = 2";
+    check(&mut found, &[(again, "1 affected")]).await;
+    check(&mut changed, &[(again, "0 affected")]).await;
+}
+
+const LIMIT: (&str, &str) = ("SET innodb_lock_wait_timeout = 1", "0 affected");
+
+/// Hibernate takes ids from a table on a second connection, while the first one's transaction is open.
+#[tokio::test(flavor = "multi_thread")]
+async fn writers_of_other_tables_pass_one_that_idles() {
+    let data = tempfile::tempdir().expect("tempdir");
+    let (_server, address) = standin(data.path()).await;
+    let (mut one, mut two) = (connect(address).await, connect(address).await);
+    let mut three = connect(address).await;
+    check(
+        &mut one,
+        &[
+            ("CREATE TABLE seq (next INT)", "0 affected"),
+            (
+                "CREATE TABLE parent (id INT PRIMARY KEY AUTO_INCREMENT, v VARCHAR(36), at DATETIME(6))",
+                "0 affected",
+            ),
+            (
+                "CREATE TABLE child (id INT PRIMARY KEY, p INT, FOREIGN KEY (p) REFERENCES parent (id))",
+                "0 affected",
+            ),
+            ("INSERT INTO seq VALUES (1)", "1 affected"),
+            ("BEGIN", "0 affected"),
+            ("INSERT INTO parent (v, at) VALUES (UUID(), NOW(6))", "1 affected"),
+            ("SAVEPOINT a", "0 affected"),
+            ("INSERT INTO child VALUES (1, 1)", "1 affected"),
+        ],
+    )
+    .await;
+    let before = ask(&mut one, "SELECT v, at FROM parent").await;
+    check(
+        &mut two,
+        &[
+            LIMIT,
+            ("BEGIN", "0 affected"),
+            ("SELECT next FROM seq FOR UPDATE", "1"),
+            ("UPDATE seq SET next = next + 1", "1 affected"),
+            ("SELECT count(*) FROM parent", "0"),
+        ],
+    )
+    .await;
+    // Each sees its own; what the one has written is what it was.
+    assert_eq!(ask(&mut one, "SELECT v, at FROM parent").await, before);
+    check(
+        &mut one,
+        &[
+            ("SELECT next FROM seq", "1"),
+            ("ROLLBACK TO SAVEPOINT a", "0 affected"),
+            ("SELECT count(*) FROM child", "0"),
+        ],
+    )
+    .await;
+    check(&mut two, &[("COMMIT", "0 affected"), ("SELECT next FROM seq", "2")]).await;
+    // Tables that a foreign key ties to a held one are held.
+    check(
+        &mut three,
+        &[
+            LIMIT,
+            ("INSERT INTO child VALUES (2, NULL)", "1205/HY000*"),
+            ("CREATE TABLE x (id INT)", "1205/HY000*"),
+        ],
+    )
+    .await;
+    check(&mut one, &[("COMMIT", "0 affected")]).await;
+    assert_eq!(ask(&mut three, "SELECT v, at FROM parent").await, before);
+    check(
+        &mut three,
+        &[("INSERT INTO child VALUES (2, 1)", "1 affected"), ("SELECT count(*) FROM child", "1")],
+    )
+    .await;
+}
+
+/// Two tables, and two connections of which the first has written to `a` and not committed.
+async fn one_writes(address: SocketAddr) -> (Conn, Conn) {
+    let (mut one, two) = (connect(address).await, connect(address).await);
+    check(
+        &mut one,
+        &[
+            ("CREATE TABLE a (id INT)", "0 affected"),
+            ("CREATE TABLE b (id INT)", "0 affected"),
+            ("BEGIN", "0 affected"),
+            ("INSERT INTO a VALUES (1)", "1 affected"),
+        ],
+    )
+    .await;
+    (one, two)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_that_wait_for_each_other_are_told() {
+    let data = tempfile::tempdir().expect("tempdir");
+    let (_server, address) = standin(data.path()).await;
+    let (mut one, mut two) = one_writes(address).await;
+    check(&mut two, &[("BEGIN", "0 affected"), ("INSERT INTO b VALUES (2)", "1 affected")]).await;
+    // The loser's transaction is over at once, and lets the other go on.
+    let (first, second) =
+        tokio::join!(ask(&mut one, "INSERT INTO b VALUES (1)"), ask(&mut two, "INSERT INTO a VALUES (2)"));
+    let told = |answer: &String| answer.starts_with("1213/40001");
+    assert!(told(&first) != told(&second), "{first} / {second}");
+    let (winner, loser) = if told(&second) { (&mut one, &mut two) } else { (&mut two, &mut one) };
+    check(winner, &[("COMMIT", "0 affected")]).await;
+    check(loser, &[("SELECT count(*) FROM a", "1"), ("SELECT count(*) FROM b", "1")]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_parked_may_go_away() {
+    let data = tempfile::tempdir().expect("tempdir");
+    let (_server, address) = standin(data.path()).await;
+    let (one, mut two) = one_writes(address).await;
+    check(&mut two, &[("INSERT INTO b VALUES (2)", "1 affected")]).await;
+    drop(one);
+    check(&mut two, &[("INSERT INTO a VALUES (2)", "1 affected"), ("SELECT id FROM a", "2")]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tools_that_migrate_lock_by_name() {
+    let data = tempfile::tempdir().expect("tempdir");
+    let (_server, address) = standin(data.path()).await;
+    let (mut one, mut two) = (connect(address).await, connect(address).await);
+    check(&mut one, &[("SELECT GET_LOCK('Migrate', 10)", "1"), ("SELECT GET_LOCK('migrate', -1)", "1")])
+        .await;
+    let other = [
+        ("SELECT GET_LOCK('migrate', 0) AS l", "0"),
+        ("SELECT IS_FREE_LOCK('migrate'), IS_FREE_LOCK('x')", "0|1"),
+        ("SELECT RELEASE_LOCK('migrate'), RELEASE_LOCK('x')", "0|NULL"),
+    ];
+    check(&mut two, &other).await;
+    check(&mut one, &[("SELECT RELEASE_LOCK('migrate')", "1")]).await;
+    check(&mut two, &other[..1]).await;
+    // Its session's end frees it.
+    drop(one);
+    let got: Option<i64> = two.exec_first("SELECT GET_LOCK(?, ?)", ("migrate", 30)).await.expect("lock");
+    assert_eq!(got, Some(1));
+    check(&mut two, &[("SELECT RELEASE_ALL_LOCKS()", "1")]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_done_is_refused_by_name() {
+    let data = tempfile::tempdir().expect("tempdir");
+    let (_server, address) = standin(data.path()).await;
+    let mut conn = connect(address).await;
+    check(
+        &mut conn,
+        &[("CREATE TABLE t (id INT PRIMARY KEY, KEY k (id))", "0 affected"), ("SELECT !1, !0 + 1", "0|2")],
+    )
+    .await;
+    for (sql, what) in [
+        ("SELECT 1 FROM mysql.user", "the table mysql.user"),
+        ("SELECT 1 FROM performance_schema.threads", "the table performance_schema.threads"),
+        ("SELECT 1 FROM information_schema.innodb_trx", "information_schema.innodb_trx"),
+        ("ALTER TABLE t RENAME INDEX k TO l", "ALTER TABLE ... RENAME INDEX"),
+        ("SELECT ROW_NUMBER() OVER (ORDER BY id) FROM t", "window functions"),
+        ("SHOW GRANTS", "SHOW GRANTS"),
+        ("CALL x()", "CALL"),
+    ] {
+        let want = format!("1235/42000 not supported by the Faultbox stand-in: {what}");
+        assert_eq!(ask(&mut conn, sql).await, want);
+    }
+}
