@@ -62,7 +62,12 @@ impl Recorder {
         let queue = Arc::new(Queue::default());
         let entries = Entries(queue.clone());
         let thread = std::thread::Builder::new().name("recorder".to_owned());
-        let writer = thread.spawn(move || write(writer, &entries, &redactor)).map_err(RecordError::Thread)?;
+        let writer = thread.spawn(move || {
+            // What is recorded comes first.
+            faultbox_engine::supervisor::step_back();
+            write(writer, &entries, &redactor)
+        });
+        let writer = writer.map_err(RecordError::Thread)?;
         Ok(Recorder { queue, writer: Mutex::new(Some(writer)) })
     }
 
