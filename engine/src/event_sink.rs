@@ -1,15 +1,36 @@
 //! `EventSink`: where every actor says what happened. The recorder implements it.
 //!
-//! Contract: `note` does not lose entries and keeps their order per caller. It may block
-//! when a queue is full; it does no disk I/O on the caller's thread.
+//! Contract: `take` does not lose entries and keeps their order per caller. It may block
+//! when a queue is full; it does no disk I/O on the caller's thread, and does not put entries
+//! into words there: what an exchange said is put into words by whoever reads it first.
 
 use faultbox_bundle_format::Entry;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
+
+/// An entry whose place in the journal is fixed. Its words are made when they are first read.
+pub struct Noted(LazyLock<Entry, Box<dyn FnOnce() -> Entry + Send>>);
+
+impl Noted {
+    /// An entry that `words` makes, on whatever thread, from what it holds.
+    pub fn later(words: impl FnOnce() -> Entry + Send + 'static) -> Arc<Self> {
+        Arc::new(Noted(LazyLock::new(Box::new(words))))
+    }
+
+    /// The entry.
+    pub fn entry(&self) -> &Entry {
+        &self.0
+    }
+}
 
 /// Receives the journal's entries.
 pub trait EventSink: Send + Sync {
-    /// Takes one entry.
-    fn note(&self, entry: Entry);
+    /// Takes one entry, which others may hold as well.
+    fn take(&self, noted: Arc<Noted>);
+
+    /// Takes an entry that is in words already.
+    fn note(&self, entry: Entry) {
+        self.take(Noted::later(move || entry));
+    }
 }
 
 /// Forgets everything (mocks behind proxies, `--no-bundle`).
@@ -17,30 +38,35 @@ pub trait EventSink: Send + Sync {
 pub struct NullSink;
 
 impl EventSink for NullSink {
-    fn note(&self, _entry: Entry) {}
+    fn take(&self, _noted: Arc<Noted>) {}
 }
 
 /// Keeps everything in memory (comparison of a replay, tests).
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct MemorySink {
-    entries: Mutex<Vec<Entry>>,
+    noted: Mutex<Vec<Arc<Noted>>>,
 }
 
 impl MemorySink {
     /// A copy of what was noted so far, in order.
     pub fn entries(&self) -> Vec<Entry> {
-        self.entries.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+        let noted = self.noted.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+        words(noted)
     }
 
     /// Takes what was noted so far out of the sink.
-    pub fn take(&self) -> Vec<Entry> {
-        std::mem::take(&mut *self.entries.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
+    pub fn drain(&self) -> Vec<Entry> {
+        words(std::mem::take(&mut *self.noted.lock().unwrap_or_else(|poisoned| poisoned.into_inner())))
     }
 }
 
+fn words(noted: Vec<Arc<Noted>>) -> Vec<Entry> {
+    noted.into_iter().map(|noted| noted.entry().clone()).collect()
+}
+
 impl EventSink for MemorySink {
-    fn note(&self, entry: Entry) {
-        self.entries.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(entry);
+    fn take(&self, noted: Arc<Noted>) {
+        self.noted.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(noted);
     }
 }
 
@@ -48,8 +74,8 @@ impl EventSink for MemorySink {
 pub struct Tee(pub Arc<dyn EventSink>, pub Arc<dyn EventSink>);
 
 impl EventSink for Tee {
-    fn note(&self, entry: Entry) {
-        self.0.note(entry.clone());
-        self.1.note(entry);
+    fn take(&self, noted: Arc<Noted>) {
+        self.0.take(noted.clone());
+        self.1.take(noted);
     }
 }

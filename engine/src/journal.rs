@@ -4,7 +4,7 @@
 //! Contract: cheap to share; `note` never fails. Phases only move forward.
 
 use crate::clock::RunClock;
-use crate::event_sink::EventSink;
+use crate::event_sink::{EventSink, Noted};
 use faultbox_bundle_format::{Body, Entry, Phase};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -14,6 +14,78 @@ use std::sync::{Arc, Mutex};
 #[derive(Debug, Default)]
 pub struct Sequence(AtomicU64);
 
+/// How many entries each stream has.
+#[derive(Default)]
+struct Ordinals {
+    next: BTreeMap<String, u64>,
+    /// Where a stream's name is put together.
+    name: String,
+}
+
+impl Ordinals {
+    fn next(&mut self, said: &impl Said) -> u64 {
+        self.name.clear();
+        said.stream(&mut self.name);
+        match self.next.get_mut(&self.name) {
+            Some(next) => std::mem::replace(next, *next + 1),
+            None => {
+                self.next.insert(self.name.clone(), 1);
+                0
+            }
+        }
+    }
+}
+
+/// What is noted: it belongs to a stream now, and becomes an entry when somebody reads it.
+pub trait Said: Send + 'static {
+    /// Appends the name of its stream.
+    fn stream(&self, name: &mut String);
+
+    /// The entry at this place.
+    fn entry(self, place: Place) -> Entry;
+}
+
+/// Said in words already.
+struct Words {
+    actor: String,
+    stream: String,
+    cause: Option<u64>,
+    body: Body,
+}
+
+impl Said for Words {
+    fn stream(&self, name: &mut String) {
+        name.push_str(&self.stream);
+    }
+
+    fn entry(self, place: Place) -> Entry {
+        place.entry(self.actor, self.stream, self.cause, self.body)
+    }
+}
+
+/// The place of an entry in the journal.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    seq: u64,
+    at_ns: u64,
+    cell: u32,
+    phase: Phase,
+    ordinal: u64,
+}
+
+impl Place {
+    /// When it was noted, in nanoseconds since the run began.
+    pub fn at_ns(&self) -> u64 {
+        self.at_ns
+    }
+
+    /// The entry that says this, here.
+    pub fn entry(self, actor: String, stream: String, cause: Option<u64>, body: Body) -> Entry {
+        let Place { seq, at_ns, cell, phase, ordinal } = self;
+        Entry { seq, at_ns, cell, phase, actor, stream, ordinal, cause, body }
+    }
+}
+
 /// Where one cell's actors note what happened.
 pub struct Journal {
     sink: Arc<dyn EventSink>,
@@ -22,7 +94,7 @@ pub struct Journal {
     cell: u32,
     name: String,
     phase: AtomicU8,
-    ordinals: Mutex<BTreeMap<String, u64>>,
+    ordinals: Mutex<Ordinals>,
 }
 
 impl Journal {
@@ -42,7 +114,7 @@ impl Journal {
             cell,
             name: name.to_owned(),
             phase: AtomicU8::new(phase as u8),
-            ordinals: Mutex::new(BTreeMap::new()),
+            ordinals: Mutex::default(),
         }
     }
 
@@ -95,27 +167,18 @@ impl Journal {
 
     /// Notes something that belongs to the phase in which it began.
     pub fn note_in(&self, phase: Phase, actor: &str, stream: &str, cause: Option<u64>, body: Body) -> u64 {
+        let (actor, stream) = (actor.to_owned(), stream.to_owned());
+        self.note_later(phase, Words { actor, stream, cause, body })
+    }
+
+    /// As [`Journal::note_in`]: the entry gets its place now, and its words when they are first read.
+    pub fn note_later(&self, phase: Phase, said: impl Said) -> u64 {
         // Numbers are given under the lock, so that the order in a stream is the order of numbers.
         let mut ordinals = self.ordinals.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let ordinal = match ordinals.get_mut(stream) {
-            Some(next) => std::mem::replace(next, *next + 1),
-            None => {
-                ordinals.insert(stream.to_owned(), 1);
-                0
-            }
-        };
+        let ordinal = ordinals.next(&said);
         let seq = self.sequence.0.fetch_add(1, Ordering::SeqCst);
-        self.sink.note(Entry {
-            seq,
-            at_ns: self.clock.now_ns(),
-            cell: self.cell,
-            phase,
-            actor: actor.to_owned(),
-            stream: stream.to_owned(),
-            ordinal,
-            cause,
-            body,
-        });
+        let place = Place { seq, at_ns: self.clock.now_ns(), cell: self.cell, phase, ordinal };
+        self.sink.take(Noted::later(move || said.entry(place)));
         seq
     }
 }

@@ -6,8 +6,8 @@
 //! Dropping a [`Pending`] without an answer notes the exchange as abandoned.
 
 use crate::fault::active::{ActiveFaults, Consultation, Firing};
-use crate::journal::Journal;
-use faultbox_bundle_format::{Body, Class, Exchange, Outcome, Payload, Phase, RuleHit, Value};
+use crate::journal::{Journal, Place, Said};
+use faultbox_bundle_format::{Body, Class, Entry, Exchange, Outcome, Payload, Phase, RuleHit, Value};
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -137,11 +137,11 @@ impl OpenExchanges {
 /// One asker's view of one interface.
 pub struct Link {
     /// `service.interface`.
-    pub interface: String,
+    pub interface: Arc<str>,
     /// The protocol's registered name.
     pub protocol: &'static str,
     /// Who asks: a service's name or `test`.
-    pub source: String,
+    pub source: Arc<str>,
     /// `host:port` at which the asker reaches this interface (what a broker advertises).
     pub advertised: String,
     /// More about the interface.
@@ -166,9 +166,9 @@ impl Link {
         open: Arc<OpenExchanges>,
     ) -> Arc<Self> {
         Arc::new(Link {
-            interface: interface.to_owned(),
+            interface: interface.into(),
             protocol,
-            source: source.to_owned(),
+            source: source.into(),
             advertised: advertised.to_owned(),
             options,
             journal,
@@ -229,6 +229,12 @@ impl Link {
     /// The journal of the cell.
     pub fn journal(&self) -> &Arc<Journal> {
         &self.journal
+    }
+
+    /// Whether a rule that is active now is about this interface. Else a proxy need not say what a
+    /// request's fields are.
+    pub fn watched(&self) -> bool {
+        self.faults.as_ref().is_some_and(|faults| faults.watches(&self.interface))
     }
 
     /// A request arrived: asks the rules, opens the exchange.
@@ -312,7 +318,7 @@ impl Link {
             began_ns: self.journal.clock().now_ns(),
             began_seq: self.journal.position(),
             counted,
-            late: None,
+            body: Told::InRequest,
             request: Some(request),
         }
     }
@@ -340,12 +346,21 @@ pub struct Pending {
     began_ns: u64,
     began_seq: u64,
     counted: bool,
-    late: Option<LateBody>,
+    body: Told,
     request: Option<Request>,
 }
 
-/// Makes a request's body when the exchange closes.
-pub type LateBody = Box<dyn FnOnce() -> Value + Send + Sync>;
+/// Makes a request or a response from what it holds, off the way of the exchange.
+pub type Later = Box<dyn FnOnce() -> Value + Send + Sync>;
+/// Says when the exchange closes what its request's body is made from.
+pub type LateBody = Box<dyn FnOnce() -> Later + Send + Sync>;
+
+/// Where a request's body is.
+enum Told {
+    InRequest,
+    Later(Later),
+    AtClose(LateBody),
+}
 
 impl Pending {
     /// The rule that acts on it, if any. The protocol carries it out.
@@ -366,13 +381,19 @@ impl Pending {
     pub fn revise(&mut self, body: Value) {
         if let Some(request) = &mut self.request {
             request.body = body;
+            self.body = Told::InRequest;
         }
+    }
+
+    /// The request is this, for whoever reads the journal.
+    pub fn revise_later(&mut self, body: impl FnOnce() -> Value + Send + Sync + 'static) {
+        self.body = Told::Later(Box::new(body));
     }
 
     /// The request is still streaming by: what it turned out to be is asked when the exchange
     /// closes, however it does.
-    pub fn revise_late(&mut self, body: LateBody) {
-        self.late = Some(body);
+    pub fn revise_at_close(&mut self, body: LateBody) {
+        self.body = Told::AtClose(body);
     }
 
     /// The exchange no longer holds up the end of the scenario, though more may follow (an
@@ -385,7 +406,12 @@ impl Pending {
 
     /// The asker got this response (as re-encodable [`Value`]).
     pub fn answered(mut self, response: &Value) {
-        self.close(Outcome::Answered, Some(response));
+        self.close(Outcome::Answered, Some(encoded(response)));
+    }
+
+    /// As [`Pending::answered`], with a response that is made when somebody reads it.
+    pub fn answered_later(mut self, response: impl FnOnce() -> Value + Send + Sync + 'static) {
+        self.close(Outcome::Answered, Some(Box::new(move || Payload::of(&response()))));
     }
 
     /// As [`Pending::answered`], with the class decided by the response (an empty poll).
@@ -393,7 +419,7 @@ impl Pending {
         if let Some(request) = &mut self.request {
             request.class = class;
         }
-        self.close(Outcome::Answered, Some(response));
+        self.close(Outcome::Answered, Some(encoded(response)));
     }
 
     /// A rule cut the connection instead.
@@ -403,7 +429,7 @@ impl Pending {
 
     /// Who was asked failed without an answer.
     pub fn failed(mut self, why: &str) {
-        self.close(Outcome::Failed, Some(&Value::text(why).volatile()));
+        self.close(Outcome::Failed, Some(encoded(&Value::text(why).volatile())));
     }
 
     /// The request has no response.
@@ -411,33 +437,83 @@ impl Pending {
         self.close(Outcome::OneWay, None);
     }
 
-    fn close(&mut self, outcome: Outcome, response: Option<&Value>) {
-        let Some(mut request) = self.request.take() else { return };
-        if let Some(late) = self.late.take() {
-            request.body = late();
-        }
-        let link = &self.link;
-        let stream = format!("{}>{}:{}", link.source, link.interface, request.key);
+    fn close(&mut self, outcome: Outcome, response: Option<LatePayload>) {
+        let Some(request) = self.request.take() else { return };
+        let body = match std::mem::replace(&mut self.body, Told::InRequest) {
+            Told::InRequest => None,
+            Told::Later(body) => Some(body),
+            Told::AtClose(body) => Some(body()),
+        };
+        let closed = Closed {
+            source: self.link.source.clone(),
+            interface: self.link.interface.clone(),
+            protocol: self.link.protocol,
+            connection: self.connection,
+            outcome,
+            response,
+            rule: self.hit.take(),
+            began_ns: self.began_ns,
+            began_seq: self.began_seq,
+            request,
+            body,
+        };
+        // The place of an exchange in the journal is this moment; its words can wait.
+        self.link.journal.note_later(self.phase, closed);
+        self.settled();
+    }
+}
+
+type LatePayload = Box<dyn FnOnce() -> Payload + Send>;
+
+fn encoded(value: &Value) -> LatePayload {
+    let payload = Payload::of(value);
+    Box::new(move || payload)
+}
+
+/// An exchange that is over.
+struct Closed {
+    source: Arc<str>,
+    interface: Arc<str>,
+    protocol: &'static str,
+    connection: u64,
+    outcome: Outcome,
+    response: Option<LatePayload>,
+    rule: Option<RuleHit>,
+    began_ns: u64,
+    began_seq: u64,
+    request: Request,
+    body: Option<Later>,
+}
+
+impl Said for Closed {
+    fn stream(&self, name: &mut String) {
+        let parts = [&*self.source, ">", &self.interface, ":", &self.request.key];
+        name.extend(parts);
+    }
+
+    fn entry(self, place: Place) -> Entry {
+        let mut stream = String::new();
+        self.stream(&mut stream);
+        let request = self.request;
         let exchange = Exchange {
-            protocol: link.protocol.to_owned(),
-            source: link.source.clone(),
-            interface: link.interface.clone(),
+            protocol: self.protocol.to_owned(),
+            source: self.source.to_string(),
+            interface: self.interface.to_string(),
             connection: self.connection,
             operation: request.operation,
             key: request.key,
             class: request.class,
             mutating: request.mutating,
             repeatable: request.repeatable,
-            request: Payload::of(&request.body),
-            outcome,
-            response: response.map(Payload::of),
-            rule: self.hit.take(),
+            request: Payload::of(&self.body.map_or(request.body, |body| body())),
+            outcome: self.outcome,
+            response: self.response.map(|response| response()),
+            rule: self.rule,
             began_ns: self.began_ns,
-            ended_ns: link.journal.clock().now_ns(),
+            ended_ns: place.at_ns(),
             began_seq: self.began_seq,
         };
-        link.journal.note_in(self.phase, &link.source, &stream, None, Body::Exchange(exchange));
-        self.settled();
+        place.entry(self.source.to_string(), stream, None, Body::Exchange(exchange))
     }
 }
 

@@ -2,15 +2,15 @@
 //!
 //! Contract: noting an entry costs the actor a place in a bounded queue; one writer thread takes
 //! them out in batches (waking it for each would cost the actor more than the rest of noting),
-//! redacts, encodes and writes. A full queue slows the run down rather than losing an entry.
+//! puts them into words, redacts, encodes and writes. A full queue slows the run down rather than losing an entry.
 //! The first failed write ends writing; [`Recorder::finish`] reports it and the file keeps
 //! its temporary name.
 //! Not modelled: any protocol.
 #![forbid(unsafe_code)]
 
 use faultbox_bundle_format::redact::Redactor;
-use faultbox_bundle_format::{BundleWriter, Entry, Header, WriteError};
-use faultbox_engine::event_sink::EventSink;
+use faultbox_bundle_format::{BundleWriter, Header, WriteError};
+use faultbox_engine::event_sink::{EventSink, Noted};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
@@ -62,7 +62,12 @@ impl Recorder {
         let queue = Arc::new(Queue::default());
         let entries = Entries(queue.clone());
         let thread = std::thread::Builder::new().name("recorder".to_owned());
-        let writer = thread.spawn(move || write(writer, &entries, &redactor)).map_err(RecordError::Thread)?;
+        let writer = thread.spawn(move || {
+            // What is recorded comes first.
+            faultbox_engine::supervisor::step_back();
+            write(writer, &entries, &redactor)
+        });
+        let writer = writer.map_err(RecordError::Thread)?;
         Ok(Recorder { queue, writer: Mutex::new(Some(writer)) })
     }
 
@@ -78,14 +83,14 @@ impl Recorder {
 }
 
 impl EventSink for Recorder {
-    fn note(&self, entry: Entry) {
-        self.queue.put(entry);
+    fn take(&self, noted: Arc<Noted>) {
+        self.queue.put(noted);
     }
 }
 
 #[derive(Default)]
 struct Waiting {
-    entries: Vec<Entry>,
+    entries: Vec<Arc<Noted>>,
     /// No more will come.
     closed: bool,
     /// Nobody will take them: the writer failed, and [`Recorder::finish`] says why.
@@ -103,7 +108,7 @@ struct Queue {
 }
 
 impl Queue {
-    fn put(&self, entry: Entry) {
+    fn put(&self, entry: Arc<Noted>) {
         let full = |waiting: &mut Waiting| waiting.entries.len() >= QUEUE && !waiting.abandoned;
         let waited = self.taken.wait_while(lock(&self.waiting), full);
         let mut waiting = waited.unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -124,7 +129,7 @@ impl Queue {
 
 /// What the writer gets.
 enum Taken {
-    Batch(Vec<Entry>),
+    Batch(Vec<Arc<Noted>>),
     /// Nothing came for a while.
     Nothing,
     End,
@@ -178,7 +183,8 @@ fn write(mut writer: BundleWriter, entries: &Entries, redactor: &Redactor) -> Re
     loop {
         match entries.take(held) {
             Taken::Batch(batch) => {
-                for mut entry in batch {
+                for noted in batch {
+                    let mut entry = noted.entry().clone();
                     redactor.entry(&mut entry);
                     writer.take(entry)?;
                 }

@@ -173,7 +173,7 @@ fn ours(runtime: &Runtime, kind: &str, folder: &Path, listener: TcpListener) {
         let carried = protocol.proxy(Box::new(client), Arc::new(Upstream(upstream)), link.clone());
         async { drop(carried.await) }
     }));
-    follow_orders(|| drop(memory.take()));
+    follow_orders(|| drop(memory.drain()));
     tasks.abort();
     let path = recorder.finish().expect("the bundle is written");
     println!("{}", Bundle::open(&path).and_then(|bundle| bundle.verify()).expect("a whole bundle").entries);

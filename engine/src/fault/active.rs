@@ -127,6 +127,11 @@ impl ActiveFaults {
         })
     }
 
+    /// Whether an active rule is about requests to this interface.
+    pub fn watches(&self, interface: &str) -> bool {
+        self.find(|assumption, _| rules_for(assumption, interface).next().map(drop)).is_some()
+    }
+
     /// Asks the rules about a request. At most one acts.
     pub fn consult(&self, about: &Consultation<'_>) -> Option<Firing> {
         self.find(|assumption, since| {

@@ -594,7 +594,7 @@ impl Environment for Live {
         client: Stream,
         link: Arc<Link>,
     ) -> BoxFuture<'static, Result<(), ProtocolError>> {
-        match lock(&self.ways).get(&link.interface).cloned() {
+        match lock(&self.ways).get(&*link.interface).cloned() {
             Some(way) => {
                 let way = Told { way, link: link.clone() };
                 protocol.proxy(client, Arc::new(way), link)

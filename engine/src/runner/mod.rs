@@ -473,7 +473,7 @@ pub async fn run_cell(
     let verdict = verdict(&cell, judgement, crashed, began_ns, scenario_ns, &memory);
     let name = plan.cells[index].name.clone();
     cell.journal.note("faultbox", "verdict", None, Body::Verdict(verdict.clone()));
-    CellResult { name, verdict, entries: memory.take(), setup_failed }
+    CellResult { name, verdict, entries: memory.drain(), setup_failed }
 }
 
 fn note_start(cell: &CellContext) {

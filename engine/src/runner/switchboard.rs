@@ -148,8 +148,11 @@ impl Switchboard {
     fn register(&self, link: &Link) -> (u64, CancellationToken) {
         let id = self.next.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         let reset = CancellationToken::new();
-        let open =
-            Open { interface: link.interface.clone(), source: link.source.clone(), reset: reset.clone() };
+        let open = Open {
+            interface: link.interface.to_string(),
+            source: link.source.to_string(),
+            reset: reset.clone(),
+        };
         lock(&self.open).insert(id, open);
         (id, reset)
     }

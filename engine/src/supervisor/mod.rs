@@ -50,6 +50,7 @@ pub use host::{Account, HostFacts, probe_host};
 pub use launcher::launcher_main;
 pub use policy::{Quiet, SyscallCall, SyscallDecision, SyscallPolicy, SyscallTarget};
 pub use running::{Adopt, Exit, LaunchError, Output, OutputStream, Running, adopt, launch};
+pub use sys::step_back;
 pub use target::may_look_into;
 
 use std::collections::BTreeSet;

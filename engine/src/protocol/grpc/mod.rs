@@ -13,6 +13,7 @@ pub mod proxy;
 pub mod reflection;
 pub mod rules;
 pub mod serve;
+mod settle;
 pub mod status;
 #[cfg(test)]
 pub mod testing;

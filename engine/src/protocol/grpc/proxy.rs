@@ -8,10 +8,11 @@
 
 use super::message::Schema;
 use super::rules;
+use super::settle::{Gathering, Settled};
 use super::value;
 use super::wire::{CallError, Inbound, METADATA_MAX, Ongoing, Outbound, Passing, Tasks, sniff};
 use crate::fault::rule::Effect;
-use crate::link::{Dial, Link, Pending, Stream};
+use crate::link::{Dial, Io, Link, Pending, Stream};
 use crate::protocol::ProtocolError;
 use crate::protocol::http::kept::{KEPT_MAX, Kept};
 use crate::protocol::http::proxy::undecodable;
@@ -35,6 +36,28 @@ pub async fn proxy(client: Stream, dial: Arc<dyn Dial>, link: Arc<Link>) -> Resu
     if !speaks {
         return splice(client, &*dial, &link, connection).await;
     }
+    let streams = Streams::default();
+    let client = gathered(client, &streams);
+    let work = Box::pin(carry(client, dial, link, connection, streams.clone()));
+    Settled::new(work, streams).await
+}
+
+type Streams = Arc<Mutex<Vec<Gathering>>>;
+
+/// The stream, to be written to when there is nothing else to do.
+fn gathered(stream: Stream, streams: &Streams) -> Gathering {
+    let stream = Gathering::new(stream);
+    streams.lock().unwrap_or_else(PoisonError::into_inner).push(stream.clone());
+    stream
+}
+
+async fn carry(
+    client: Gathering,
+    dial: Arc<dyn Dial>,
+    link: Arc<Link>,
+    connection: u64,
+    streams: Streams,
+) -> Result<(), ProtocolError> {
     let (tasks, mut crew) = Tasks::within();
     let schema = link.options.descriptors.as_ref().and_then(|d| Schema::shared(d));
     let carrier = Arc::new(Carrier {
@@ -44,6 +67,7 @@ pub async fn proxy(client: Stream, dial: Arc<dyn Dial>, link: Arc<Link>) -> Resu
         schema,
         tasks: tasks.clone(),
         upstream: tokio::sync::Mutex::new(None),
+        streams,
         end: Ending::default(),
         gone: Arc::default(),
     });
@@ -85,7 +109,7 @@ pub fn server(tasks: Tasks) -> hyper::server::conn::http2::Builder<Tasks> {
 /// # Errors
 /// When the other side does not speak HTTP/2.
 pub async fn connect(
-    stream: Stream,
+    stream: impl Io + 'static,
     tasks: &Tasks,
     gone: Arc<Notify>,
 ) -> Result<SendRequest<Outbound>, CallError> {
@@ -129,6 +153,7 @@ struct Carrier {
     schema: Option<Arc<Schema>>,
     tasks: Tasks,
     upstream: tokio::sync::Mutex<Option<SendRequest<Outbound>>>,
+    streams: Streams,
     end: Ending,
     gone: Arc<Notify>,
 }
@@ -144,13 +169,18 @@ impl Carrier {
         if method.as_ref().is_some_and(|m| !m.is_client_streaming()) {
             request.whole().await?;
         }
-        let asked = rules::request(&path, &parts.headers, &request.kept(), method.as_ref());
+        let asked = match self.link.watched() {
+            true => rules::request(&path, &parts.headers, &request.kept(), method.as_ref()),
+            false => rules::outline(&path, method.as_ref()),
+        };
         let mut pending = self.link.ask(self.connection, asked);
         let effect = pending.firing().map(|firing| firing.effect.clone());
         let acts = matches!(effect, Some(Effect::Drop | Effect::Error(_) | Effect::Respond(_)));
-        if acts && method.is_none() {
-            // Without descriptors it may well be unary: a replay sees the whole request.
-            request.whole().await?;
+        if acts {
+            if method.is_none() {
+                // Without descriptors it may well be unary: a replay sees the whole request.
+                request.whole().await?;
+            }
             let input = method.as_ref().map(MethodDescriptor::input);
             pending.revise(value::request(&path, &parts.headers, &request.kept(), input.as_ref()));
         }
@@ -171,9 +201,9 @@ impl Carrier {
             _ => {
                 let input = method.as_ref().map(MethodDescriptor::input);
                 let (kept, asked) = (request.kept.clone(), parts.headers.clone());
-                pending.revise_late(Box::new(move || {
-                    let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-                    value::request(&path, &asked, &kept, input.as_ref())
+                pending.revise_at_close(Box::new(move || {
+                    let kept = Kept::taken(&kept);
+                    Box::new(move || value::request(&path, &asked, &kept, input.as_ref()))
                 }));
                 let exchange = Ongoing { pending, output };
                 self.forward(parts, request.outbound(), exchange, effect).await
@@ -246,6 +276,7 @@ impl Carrier {
             return Ok(sender.clone());
         }
         let stream = self.dial.dial().await?;
+        let stream = gathered(stream, &self.streams);
         let sender = connect(stream, &self.tasks, self.gone.clone()).await?;
         *upstream = Some(sender.clone());
         Ok(sender)

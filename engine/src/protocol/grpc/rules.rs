@@ -108,12 +108,6 @@ pub fn is_control(path: &str) -> bool {
 pub fn request(path: &str, headers: &HeaderMap, body: &Kept, method: Option<&MethodDescriptor>) -> Request {
     let input = method.map(MethodDescriptor::input);
     let body = value::request(path, headers, body, input.as_ref());
-    let name = path.rsplit('/').next().unwrap_or_default();
-    let control = is_control(path);
-    // A method may say of itself that it changes nothing (1) or the same thing every time (2).
-    let declared =
-        method.and_then(|m| m.method_descriptor_proto().options.as_ref().map(|o| o.idempotency_level));
-    let reads = declared == Some(Some(1)) || READING.iter().any(|word| begins_with_word(name, word));
     let metadata = headers.iter().map(|(k, v)| format!("{k}: {}", String::from_utf8_lossy(v.as_bytes())));
     let mut messages: Vec<String> = body.get("message").map(json::print).into_iter().collect();
     for (field, value) in body.get("message").and_then(Value::as_map).unwrap_or_default() {
@@ -121,19 +115,35 @@ pub fn request(path: &str, headers: &HeaderMap, body: &Kept, method: Option<&Met
         messages.push(format!("{field}={text}"));
     }
     let bare = path.trim_start_matches('/');
+    let names = vec![path.to_owned(), bare.to_owned(), bare.replace('/', "."), last_name(path).to_owned()];
+    Request {
+        fields: vec![("method", names), ("metadata", metadata.collect()), ("message", messages)],
+        body,
+        ..outline(path, method)
+    }
+}
+
+fn last_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or_default()
+}
+
+/// A request without what rules look at, and without its body.
+pub fn outline(path: &str, method: Option<&MethodDescriptor>) -> Request {
+    let name = last_name(path);
+    let control = is_control(path);
+    // A method may say of itself that it changes nothing (1) or the same thing every time (2).
+    let declared =
+        method.and_then(|m| m.method_descriptor_proto().options.as_ref().map(|o| o.idempotency_level));
+    let reads = declared == Some(Some(1)) || READING.iter().any(|word| begins_with_word(name, word));
     Request {
         operation: path.to_owned(),
         key: path.to_owned(),
-        fields: vec![
-            ("method", vec![path.to_owned(), bare.to_owned(), bare.replace('/', "."), name.to_owned()]),
-            ("metadata", metadata.collect()),
-            ("message", messages),
-        ],
+        fields: Vec::new(),
         class: if control { Class::Control } else { Class::Work },
         works: !control,
         mutating: !control && !reads,
         repeatable: reads || declared == Some(Some(2)),
-        body,
+        body: Value::Null,
     }
 }
 

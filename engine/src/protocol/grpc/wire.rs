@@ -349,10 +349,12 @@ impl Passing {
 
     /// Journals the end.
     pub fn end(&mut self, trailers: Option<&HeaderMap>) {
-        if let Some(exchange) = self.exchange.take() {
-            let output = exchange.output.as_ref();
-            let response = value::response(self.status, &self.headers, &self.kept, trailers, output);
-            exchange.pending.answered(&response);
+        if let Some(Ongoing { pending, output }) = self.exchange.take() {
+            let (status, trailers) = (self.status, trailers.cloned());
+            let (headers, kept) = (std::mem::take(&mut self.headers), std::mem::take(&mut self.kept));
+            pending.answered_later(move || {
+                value::response(status, &headers, &kept, trailers.as_ref(), output.as_ref())
+            });
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use bytes::BytesMut;
 use faultbox_bundle_format::Value;
+use std::sync::{Mutex, PoisonError};
 
 /// Most bytes of a body that are kept.
 pub const KEPT_MAX: usize = 8 << 20;
@@ -14,19 +15,25 @@ pub const KEPT_MAX: usize = 8 << 20;
 pub struct Kept {
     bytes: BytesMut,
     length: u64,
-    hasher: blake3::Hasher,
+    /// Of a body that is too long to keep; most are not, and are not hashed.
+    hasher: Option<Box<blake3::Hasher>>,
 }
 
 impl Kept {
     /// Takes note of bytes.
     pub fn push(&mut self, bytes: &[u8]) {
-        self.hasher.update(bytes);
         self.length += bytes.len() as u64;
         if self.length <= KEPT_MAX as u64 {
             self.bytes.extend_from_slice(bytes);
         } else {
-            self.bytes = BytesMut::new();
+            let kept = std::mem::take(&mut self.bytes);
+            self.hasher.get_or_insert_default().update(&kept).update(bytes);
         }
+    }
+
+    /// What passed so far, out of a place where more is kept.
+    pub fn taken(place: &Mutex<Kept>) -> Kept {
+        std::mem::take(&mut *place.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// How many bytes passed.
@@ -46,11 +53,11 @@ impl Kept {
 
     /// Text or bytes; of a longer body a map of its length and hash.
     pub fn value(&self) -> Value {
-        match self.whole() {
-            Some(bytes) => Value::text_or_bytes(bytes),
-            None => Value::map([
+        match &self.hasher {
+            None => Value::text_or_bytes(&self.bytes),
+            Some(hasher) => Value::map([
                 ("omitted_bytes", Value::UInt(self.length)),
-                ("blake3", Value::text(self.hasher.finalize().to_hex().to_string())),
+                ("blake3", Value::text(hasher.finalize().to_hex().to_string())),
             ]),
         }
     }

@@ -49,12 +49,10 @@ pub async fn proxy(client: Stream, dial: Arc<dyn Dial>, link: Arc<Link>) -> Resu
         let Ok(framing) = codec::request_framing(&head) else {
             return splice_undecodable(&link, connection, client, upstream, &*dial).await;
         };
-        let exchange = Exchange {
-            link: &link,
-            dial: &*dial,
-            head: &head,
-            pending: link.ask(connection, value::request(&head, None)),
-        };
+        let head = Arc::new(head);
+        let request = if link.watched() { value::request(&head, None) } else { value::outline(&head) };
+        let pending = link.ask(connection, request);
+        let exchange = Exchange { link: &link, dial: &*dial, head: &head, pending };
         match exchange.carry(&mut client, &mut upstream, BodyReader::new(framing)).await? {
             Flow::Next => {}
             Flow::Close => return end(upstream).await,
@@ -116,7 +114,7 @@ async fn next_request(client: &mut Side, mut upstream: Option<&mut Side>) -> std
 struct Exchange<'a> {
     link: &'a Arc<Link>,
     dial: &'a dyn Dial,
-    head: &'a RequestHead,
+    head: &'a Arc<RequestHead>,
     pending: Pending,
 }
 
@@ -235,9 +233,9 @@ impl Exchange<'_> {
         };
         let leaves_early = paused && !self.head.closes();
         let (head, kept) = (self.head.clone(), up.kept.clone());
-        self.pending.revise_late(Box::new(move || {
-            let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-            value::request_value(&head, Some(&kept))
+        self.pending.revise_at_close(Box::new(move || {
+            let kept = Kept::taken(&kept);
+            Box::new(move || value::request_value(&head, Some(&kept)))
         }));
         let head = self.head;
         let down = Down { exchange: self, up: &up, effect };
@@ -334,7 +332,7 @@ impl Down<'_, '_> {
         let upgrade = head.status == 101 || (method == "CONNECT" && head.status < 300);
         if upgrade {
             let bytes = upstream.buffer.split_to(head.len);
-            self.answered(&head, &Kept::default());
+            self.answered(head, Kept::default());
             client.write_all(&bytes).await?;
             client.flush().await?;
             return Ok(Flow::Splice);
@@ -402,7 +400,7 @@ impl Down<'_, '_> {
                     let first = last.split_to(last.len().saturating_sub(1));
                     write(client, &first, &self.effect, self.exchange.link).await?;
                 }
-                self.answered(&head, &kept);
+                self.answered(head, kept);
                 client.write_all(&last).await?;
                 client.flush().await?;
                 return Ok(if ended { Flow::Close } else { Flow::Next });
@@ -418,8 +416,9 @@ impl Down<'_, '_> {
         }
     }
 
-    fn answered(self, head: &ResponseHead, body: &Kept) {
-        self.exchange.pending.answered(&value::response(&self.exchange.head.method, head, body));
+    fn answered(self, head: ResponseHead, body: Kept) {
+        let asked = self.exchange.head.clone();
+        self.exchange.pending.answered_later(move || value::response(&asked.method, &head, &body));
     }
 
     /// No (whole) answer: the server's failure, unless the asker had left before.

@@ -44,8 +44,12 @@ fn split_target(target: &str) -> (&str, Option<&str>) {
 
 /// The path with `{}` for every segment that identifies one thing among many.
 pub fn template(path: &str) -> String {
-    let segments = path.split('/').map(|segment| if generated(segment) { "{}" } else { segment });
-    segments.collect::<Vec<_>>().join("/")
+    let mut template = String::with_capacity(path.len());
+    for (at, segment) in path.split('/').enumerate() {
+        template.push_str(if at > 0 { "/" } else { "" });
+        template.push_str(if generated(segment) { "{}" } else { segment });
+    }
+    template
 }
 
 /// Numbers, UUIDs, hashes, and long tokens that mix letters and digits.
@@ -61,27 +65,37 @@ fn generated(segment: &str) -> bool {
 /// A request; `body` is missing while it has not passed yet.
 pub fn request(head: &RequestHead, body: Option<&Kept>) -> Request {
     let (path, query) = split_target(&head.target);
-    let reads = matches!(head.method.as_str(), "GET" | "HEAD" | "OPTIONS" | "TRACE");
-    let idempotent = reads || matches!(head.method.as_str(), "PUT" | "DELETE");
     let host = head.headers.text("host").unwrap_or_default().to_owned();
     let bare_host = host.rsplit_once(':').map_or(host.clone(), |(host, _)| host.to_owned());
     let header = |(name, value): &(String, Vec<u8>)| format!("{name}: {}", String::from_utf8_lossy(value));
     let mut paths = vec![path.to_owned()];
     paths.extend(query.map(|query| format!("{path}?{query}")));
     Request {
-        operation: format!("{} {path}", head.method),
-        key: format!("{} {}", head.method, template(path)),
         fields: vec![
             ("method", vec![head.method.clone()]),
             ("path", paths),
             ("host", vec![host, bare_host]),
             ("header", head.headers.0.iter().map(header).collect()),
         ],
+        body: request_value(head, body),
+        ..outline(head)
+    }
+}
+
+/// A request without what rules look at, and without its body.
+pub fn outline(head: &RequestHead) -> Request {
+    let (path, _) = split_target(&head.target);
+    let reads = matches!(head.method.as_str(), "GET" | "HEAD" | "OPTIONS" | "TRACE");
+    let idempotent = reads || matches!(head.method.as_str(), "PUT" | "DELETE");
+    Request {
+        operation: [&head.method, " ", path].concat(),
+        key: [&head.method, " ", &template(path)].concat(),
+        fields: Vec::new(),
         class: Class::Work,
         works: true,
         mutating: !reads,
         repeatable: idempotent,
-        body: request_value(head, body),
+        body: Value::Null,
     }
 }
 

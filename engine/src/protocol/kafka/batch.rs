@@ -31,11 +31,12 @@ impl Batch {
         self.first.firing()
     }
 
-    /// The client got this answer.
-    pub fn answered(self, response: &Value) {
+    /// The client got this answer, which is put into words when it has to be.
+    pub fn answered(self, response: impl FnOnce() -> Value + Send + Sync + 'static) {
         if self.rest.is_empty() {
-            return self.first.answered(response);
+            return self.first.answered_later(response);
         }
+        let response = &response();
         let mut before: Vec<(String, i64)> = Vec::new();
         for pending in std::iter::once(self.first).chain(self.rest) {
             let answer = match place(&pending.request().body) {
@@ -75,6 +76,10 @@ pub fn split(mut request: Request) -> (Request, Vec<Request>) {
     if request.operation != "Produce" {
         return (request, Vec::new());
     }
+    if let Some((topic, partition)) = place(&request.body).filter(|_| is_lone(&request.body)) {
+        request.key = format!("Produce {topic}/{partition}");
+        return (request, Vec::new());
+    }
     let mut bodies = Vec::new();
     for topic in request.body.get("topics").and_then(Value::as_list).unwrap_or_default() {
         for partition in topic.get("partitions").and_then(Value::as_list).unwrap_or_default() {
@@ -101,6 +106,13 @@ pub fn split(mut request: Request) -> (Request, Vec<Request>) {
     let rest = parts.map(|(key, body)| Request { key, body, ..request.clone() }).collect();
     (request.key, request.body) = (key, body);
     (request, rest)
+}
+
+/// Whether a request is one record at most, and so needs no splitting.
+fn is_lone(body: &Value) -> bool {
+    let Some([topic]) = body.get("topics").and_then(Value::as_list) else { return false };
+    let Some([partition]) = topic.get("partitions").and_then(Value::as_list) else { return false };
+    partition.get("records").and_then(Value::as_list).is_none_or(|records| records.len() < 2)
 }
 
 /// The answers to the records of one request as the answer to it.

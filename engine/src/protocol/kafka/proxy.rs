@@ -282,7 +282,7 @@ impl Responses {
                     }
                 }
                 Some(Slot::Local { pending, value, bytes }) => {
-                    pending.answered(&value);
+                    pending.answered(move || value);
                     self.client.write_all(&bytes).await?;
                 }
                 Some(Slot::Upstream { head, opaque, pending, manner }) => {
@@ -318,15 +318,17 @@ impl Responses {
         manner: Manner,
         frame: Bytes,
     ) -> Result<(), ProtocolError> {
-        let as_it_is =
-            || (Value::map([("frame", Value::Bytes(frame.to_vec()).volatile())]), codec::framed(&frame));
-        let (value, bytes) = match codec::decode_response(&head, &frame) {
+        let (decoded, bytes) = match codec::decode_response(&head, &frame) {
             Ok(mut kind) if !opaque => {
                 let changed = rewrite(&mut kind, &self.link.advertised);
                 let encoded = if changed { codec::encode_response(&head, &kind).ok() } else { None };
-                (message::response_value(&kind), encoded.unwrap_or_else(|| codec::framed(&frame)))
+                (Some(kind), encoded.unwrap_or_else(|| codec::framed(&frame)))
             }
-            _ => as_it_is(),
+            _ => (None, codec::framed(&frame)),
+        };
+        let value = move || match decoded {
+            Some(kind) => message::response_value(&kind),
+            None => Value::map([("frame", Value::Bytes(frame.to_vec()).volatile())]),
         };
         if let Some(delay) = manner.delay {
             let spent = match manner.after_answer {
@@ -352,18 +354,18 @@ impl Responses {
             }
         }
         let Some(rate) = manner.bytes_per_second else {
-            pending.answered(&value);
+            pending.answered(value);
             return Ok(self.client.write_all(&bytes).await?);
         };
         let chunk = usize::try_from(rate.div_ceil(10)).unwrap_or(usize::MAX).max(1);
-        let (mut rest, mut pending) = (bytes, Some(pending));
+        let (mut rest, mut last) = (bytes, Some((pending, value)));
         while !rest.is_empty() {
             let now = rest.split_to(chunk.min(rest.len()));
             self.link.pause(Duration::from_millis(100)).await;
             if rest.is_empty()
-                && let Some(pending) = pending.take()
+                && let Some((pending, value)) = last.take()
             {
-                pending.answered(&value);
+                pending.answered(value);
             }
             self.client.write_all(&now).await?;
         }

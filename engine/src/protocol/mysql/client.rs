@@ -157,7 +157,7 @@ impl Client {
     pub async fn ask(&mut self, payload: &[u8], shape: Shape) -> Result<(Value, Option<u32>), ClientError> {
         let mut seq = 0;
         self.side.put(&mut seq, payload).await?;
-        let mut reader = Reader::new(shape, self.capabilities, Vec::new());
+        let mut reader = Reader::new(shape, self.capabilities, Default::default());
         while !reader.feed(&self.side.expect().await?.payload)? {}
         let statement = reader.statement;
         let answer = reader.finish();
@@ -206,7 +206,7 @@ impl Client {
 }
 
 fn refused(payload: &[u8]) -> Result<ClientError, ClientError> {
-    let mut reader = Reader::new(Shape::Text, 0, Vec::new());
+    let mut reader = Reader::new(Shape::Text, 0, Default::default());
     reader.feed(payload)?;
     Ok(server_error(&reader.finish()).unwrap_or(ClientError::Protocol(ProtocolError::Cut)))
 }

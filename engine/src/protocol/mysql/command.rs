@@ -5,13 +5,14 @@
 //! their connection: an execution is described by its SQL and parameters.
 //! Not modelled: replication commands and bulk execution (the proxy splices them).
 
-use super::fingerprint::{Kind, any_order, collapsed, fingerprint, placeholders};
+use super::fingerprint::{Fingerprint, Kind, any_order, collapsed, fingerprint, placeholders};
 use super::handshake::{Login, caps};
 use super::result::{Column, Shape, binary_value, types};
 use super::wire::{Decoded, Fields, malformed};
 use crate::link::Request;
 use faultbox_bundle_format::{Class, Value};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// What a client can ask.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,7 +47,7 @@ pub enum Command {
         /// Its number.
         id: u32,
         /// Its SQL, if it was prepared here.
-        sql: String,
+        sql: Arc<str>,
         /// The parameters.
         params: Vec<Value>,
         /// Query attributes.
@@ -77,11 +78,12 @@ pub enum Command {
 #[derive(Debug, Clone, Default)]
 pub struct Statement {
     /// Its SQL.
-    pub sql: String,
+    pub sql: Arc<str>,
     /// How many parameters it has.
     pub params: usize,
     /// Columns of its last execution, for cursors.
-    pub columns: Vec<Column>,
+    pub columns: Arc<Vec<Column>>,
+    print: Option<Arc<Fingerprint>>,
     bound: Vec<(u8, bool)>,
     long: BTreeMap<u16, Vec<u8>>,
 }
@@ -164,7 +166,9 @@ fn string_literal(bytes: &[u8], quote: u8) -> (usize, Vec<u8>) {
 impl Session {
     /// Remembers a prepared statement.
     pub fn prepared(&mut self, id: u32, sql: &str) {
-        let statement = Statement { sql: sql.to_owned(), params: placeholders(sql), ..Statement::default() };
+        let print = Some(Arc::new(fingerprint(sql)));
+        let params = placeholders(sql);
+        let statement = Statement { sql: sql.into(), params, print, ..Statement::default() };
         self.statements.insert(id, statement);
     }
 
@@ -295,16 +299,27 @@ impl Session {
         Ok((values, bound))
     }
 
+    /// A statement as a request without what rules look at, and without its body (which
+    /// [`Command::body`] makes); any other command as [`Session::describe`] does.
+    pub fn outline(&self, command: &Command) -> Request {
+        match command {
+            Command::Query { sql, .. } => statement_outline(fingerprint(sql)),
+            Command::Execute { id, sql, .. } => {
+                let print = self.statements.get(id).and_then(|statement| statement.print.as_deref());
+                statement_outline(print.cloned().unwrap_or_else(|| fingerprint(sql)))
+            }
+            other => self.describe(other),
+        }
+    }
+
     /// The command as a request.
     pub fn describe(&self, command: &Command) -> Request {
         match command {
-            Command::Query { sql, attributes } => statement_request("query", sql, None, attributes),
-            Command::Execute { sql, params, attributes, .. } => {
-                statement_request("execute", sql, Some(params), attributes)
-            }
+            Command::Query { sql, .. } => statement_request(sql, command.body()),
+            Command::Execute { sql, .. } => statement_request(sql, command.body()),
             Command::Fetch { id, rows } => {
-                let sql = self.statements.get(id).map(|s| s.sql.as_str()).unwrap_or_default();
-                let mut request = statement_request("fetch", sql, None, &[]);
+                let sql = self.statements.get(id).map(|s| s.sql.clone()).unwrap_or_default();
+                let mut request = statement_request(&sql, Some(statement_body("fetch", &sql, None, &[])));
                 request.operation = "FETCH".to_owned();
                 request.key = format!("fetch {}", request.key);
                 request.works = false;
@@ -340,6 +355,17 @@ impl Session {
 }
 
 impl Command {
+    /// The body of the request that a statement is; `None` of any other command.
+    pub fn body(&self) -> Option<Value> {
+        match self {
+            Command::Query { sql, attributes } => Some(statement_body("query", sql, None, attributes)),
+            Command::Execute { sql, params, attributes, .. } => {
+                Some(statement_body("execute", sql, Some(params), attributes))
+            }
+            _ => None,
+        }
+    }
+
     /// The shape of its answer; `None` where there is none.
     pub fn shape(&self) -> Option<Shape> {
         match self {
@@ -400,12 +426,12 @@ fn control(operation: &str, key: &str, body: Value) -> Request {
     }
 }
 
-fn statement_request(
+fn statement_body(
     command: &str,
     sql: &str,
     params: Option<&[Value]>,
     attributes: &[(String, Value)],
-) -> Request {
+) -> Value {
     let print = fingerprint(sql);
     let any_order = any_order(sql, params.unwrap_or_default());
     let told = |value: Value, volatile: bool| if volatile { value.volatile() } else { value };
@@ -425,20 +451,33 @@ fn statement_request(
         // Tracing lives in attributes: what is in them differs from run to run.
         body.push(("attributes", Value::map(attributes.iter().cloned()).volatile()));
     }
-    let works = matches!(print.kind, Kind::Read | Kind::Write);
+    Value::map(body)
+}
+
+fn statement_request(sql: &str, body: Option<Value>) -> Request {
+    let print = fingerprint(sql);
+    let plain = collapsed(sql);
     Request {
-        operation: print.operation,
         // A rule may be written as the fingerprint, as the statement, or without its backticks.
         fields: vec![
-            ("query", vec![print.text.clone(), collapsed(sql), collapsed(sql).replace('`', "")]),
-            ("table", print.tables),
+            ("query", vec![print.text.clone(), plain.clone(), plain.replace('`', "")]),
+            ("table", print.tables.clone()),
         ],
+        body: body.unwrap_or_default(),
+        ..statement_outline(print)
+    }
+}
+
+fn statement_outline(print: Fingerprint) -> Request {
+    Request {
+        operation: print.operation,
         key: print.text,
+        fields: Vec::new(),
         class: if print.kind == Kind::Session { Class::Control } else { Class::Work },
-        works,
+        works: matches!(print.kind, Kind::Read | Kind::Write),
         mutating: print.mutating,
         repeatable: print.kind == Kind::Read,
-        body: Value::map(body),
+        body: Value::Null,
     }
 }
 

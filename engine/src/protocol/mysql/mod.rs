@@ -146,7 +146,7 @@ pub fn fuzz_one(bytes: &[u8]) {
         result::Shape::Fetch,
         result::Shape::One,
     ];
-    let columns = vec![result::Column::plain("a", result::types::DATETIME)];
+    let columns = std::sync::Arc::new(vec![result::Column::plain("a", result::types::DATETIME)]);
     let mut readers = shapes.map(|shape| result::Reader::new(shape, capabilities, columns.clone()));
     // An unframed payload too, so that short inputs reach deep.
     let whole = Some(bytes::Bytes::copy_from_slice(bytes));

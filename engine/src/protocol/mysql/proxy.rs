@@ -111,7 +111,7 @@ impl Proxy {
                         self.client.send(&message.raw).await?;
                         continue;
                     }
-                    let mut reader = Reader::new(Shape::One, self.session.capabilities, Vec::new());
+                    let mut reader = Reader::new(Shape::One, self.session.capabilities, Arc::default());
                     match reader.feed(&message.payload) {
                         Ok(_) => pending.answered(&reader.finish()),
                         Err(error) => pending.failed(&error.to_string()),
@@ -151,9 +151,9 @@ impl Proxy {
                 self.server.send(&message.raw).await?;
                 return Ok(Next::Splice("command"));
             }
-            Ok(command) => command,
+            Ok(command) => Arc::new(command),
         };
-        let pending = self.link.ask(self.connection, self.session.describe(&command));
+        let pending = self.ask(&command);
         let effect = pending.firing().map(|firing| firing.effect.clone());
         let Some(shape) = command.shape() else {
             if effect == Some(Effect::Drop) {
@@ -162,7 +162,7 @@ impl Proxy {
             }
             self.server.send(&message.raw).await?;
             pending.one_way();
-            return Ok(if command == Command::Quit { Next::Close } else { Next::Command });
+            return Ok(if *command == Command::Quit { Next::Close } else { Next::Command });
         };
         let invented = match &effect {
             Some(Effect::Drop) => {
@@ -183,7 +183,7 @@ impl Proxy {
             self.client.send(&out).await?;
             return Ok(Next::Command);
         }
-        if matches!(command, Command::ChangeUser(_)) {
+        if matches!(*command, Command::ChangeUser(_)) {
             self.session.statements.clear();
             return self.authenticate(pending, &message).await;
         }
@@ -194,6 +194,17 @@ impl Proxy {
         }
         self.server.send(&message.raw).await?;
         self.answer(pending, &command, shape, effect).await
+    }
+
+    /// Opens the exchange. Where no rule looks, what was asked is put into words later.
+    fn ask(&self, command: &Arc<Command>) -> Pending {
+        if self.link.watched() || !matches!(**command, Command::Query { .. } | Command::Execute { .. }) {
+            return self.link.ask(self.connection, self.session.describe(command));
+        }
+        let mut pending = self.link.ask(self.connection, self.session.outline(command));
+        let command = command.clone();
+        pending.revise_later(move || command.body().unwrap_or_default());
+        pending
     }
 
     fn reader(&self, command: &Command, shape: Shape) -> Reader {
@@ -242,7 +253,6 @@ impl Proxy {
             }
         }
         self.remember(command, &reader);
-        let value = reader.finish();
         match effect {
             Some(Effect::Delay(duration)) => {
                 let link = self.link.clone();
@@ -261,7 +271,7 @@ impl Proxy {
             }
             _ => {}
         }
-        pending.answered(&value);
+        pending.answered_later(move || reader.finish());
         self.client.send(&held).await?;
         Ok(Next::Command)
     }
@@ -275,7 +285,7 @@ impl Proxy {
             }
             Command::Execute { id, .. } => {
                 if let Some(statement) = self.session.statements.get_mut(id) {
-                    statement.columns = reader.columns().to_vec();
+                    statement.columns = reader.columns().clone();
                 }
             }
             _ => {}

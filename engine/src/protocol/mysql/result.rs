@@ -10,6 +10,7 @@
 use super::handshake::caps;
 use super::wire::{Decoded, Fields, malformed, put_lenenc, put_lenenc_bytes};
 use faultbox_bundle_format::Value;
+use std::sync::Arc;
 
 /// So many bytes of rows are kept of one answer: bundles are for reading.
 pub const ROWS_KEPT: usize = 64 << 20;
@@ -537,24 +538,51 @@ enum State {
     Done,
 }
 
+/// One result of an answer. Result sets are put into words when they are asked for.
+enum Gathered {
+    Value(Value),
+    Rows { columns: Arc<Vec<Column>>, rows: Vec<Value>, status: u64, warnings: u64, truncated: bool },
+}
+
+impl Gathered {
+    fn value(self) -> Value {
+        let (columns, rows, status, warnings, truncated) = match self {
+            Gathered::Value(value) => return value,
+            Gathered::Rows { columns, rows, status, warnings, truncated } => {
+                (columns, rows, status, warnings, truncated)
+            }
+        };
+        let mut parts = vec![
+            ("columns", Value::List(columns.iter().map(Column::to_value).collect())),
+            ("rows", Value::List(rows)),
+            ("status", int(status)),
+            ("warnings", int(warnings)),
+        ];
+        if truncated {
+            parts.push(("truncated", Value::Bool(true)));
+        }
+        Value::map([("resultset", Value::map(parts))])
+    }
+}
+
 /// Follows one answer.
 pub struct Reader {
     shape: Shape,
     capabilities: u32,
     state: State,
-    columns: Vec<Column>,
+    columns: Arc<Vec<Column>>,
     params: Vec<Column>,
     rows: Vec<Value>,
     kept: usize,
     truncated: bool,
-    results: Vec<Value>,
+    results: Vec<Gathered>,
     /// The statement's number, after a prepare.
     pub statement: Option<u32>,
 }
 
 impl Reader {
     /// A reader for an answer of this shape; `columns` are those of a cursor.
-    pub fn new(shape: Shape, capabilities: u32, columns: Vec<Column>) -> Self {
+    pub fn new(shape: Shape, capabilities: u32, columns: Arc<Vec<Column>>) -> Self {
         let state = match shape {
             Shape::Fetch => State::Rows,
             Shape::Fields => State::Columns(u64::MAX),
@@ -575,7 +603,7 @@ impl Reader {
     }
 
     /// The columns of the last result set.
-    pub fn columns(&self) -> &[Column] {
+    pub fn columns(&self) -> &Arc<Vec<Column>> {
         &self.columns
     }
 
@@ -586,7 +614,7 @@ impl Reader {
     pub fn feed(&mut self, payload: &[u8]) -> Decoded<bool> {
         let first = *payload.first().ok_or_else(|| super::wire::CodecError("empty answer".into()))?;
         if first == 0xff && self.shape != Shape::One {
-            self.results.push(decode_err(payload)?);
+            self.results.push(Gathered::Value(decode_err(payload)?));
             self.state = State::Done;
             return Ok(true);
         }
@@ -597,7 +625,7 @@ impl Reader {
                 if self.shape == Shape::Fields && first == 0xfe && payload.len() < 9 {
                     self.end_rows(payload)?;
                 } else {
-                    self.columns.push(Column::decode(payload)?);
+                    Arc::make_mut(&mut self.columns).push(Column::decode(payload)?);
                     self.state = match left - 1 {
                         0 if deprecate_eof => State::Rows,
                         0 => State::ColumnsEnd,
@@ -642,7 +670,7 @@ impl Reader {
                     ),
                     _ => Value::map([("text", Value::text_or_bytes(payload))]),
                 };
-                self.results.push(value);
+                self.results.push(Gathered::Value(value));
                 self.state = State::Done;
             }
             Shape::Prepare => {
@@ -656,7 +684,7 @@ impl Reader {
             }
             _ if first == 0 => {
                 let (value, flags) = decode_ok(payload, self.capabilities)?;
-                self.results.push(value);
+                self.results.push(Gathered::Value(value));
                 self.after(flags);
             }
             _ if first == 0xfb => return malformed("answer: the server asks for a local file"),
@@ -666,7 +694,7 @@ impl Reader {
                 if count == 0 || count > 4096 || !fields.is_empty() {
                     return malformed("column count");
                 }
-                self.columns.clear();
+                self.columns = Arc::default();
                 self.state = State::Columns(count);
             }
         }
@@ -681,7 +709,7 @@ impl Reader {
             self.params.push(Column::decode(payload)?);
             State::Prepared { params: params - 1, columns, ended: params > 1 || deprecate_eof }
         } else {
-            self.columns.push(Column::decode(payload)?);
+            Arc::make_mut(&mut self.columns).push(Column::decode(payload)?);
             let columns = columns.saturating_sub(1);
             State::Prepared { params, columns, ended: columns > 0 || deprecate_eof }
         };
@@ -693,7 +721,7 @@ impl Reader {
         if let State::Prepared { params: 0, columns: 0, ended: true } = self.state {
             let list = |columns: &[Column]| Value::List(columns.iter().map(Column::to_value).collect());
             let parts = [("params", list(&self.params)), ("columns", list(&self.columns))];
-            self.results.push(Value::map([("prepared", Value::map(parts))]));
+            self.results.push(Gathered::Value(Value::map([("prepared", Value::map(parts))])));
             self.state = State::Done;
         }
     }
@@ -722,17 +750,13 @@ impl Reader {
             let (ok, flags) = decode_ok(payload, self.capabilities)?;
             (flags, number(ok.get("ok").and_then(|ok| ok.get("warnings"))))
         };
-        let columns = Value::List(self.columns.iter().map(Column::to_value).collect());
-        let mut parts = vec![
-            ("columns", columns),
-            ("rows", Value::List(std::mem::take(&mut self.rows))),
-            ("status", int(flags & !(status::MORE_RESULTS | status::SESSION_STATE_CHANGED))),
-            ("warnings", int(warnings)),
-        ];
-        if std::mem::take(&mut self.truncated) {
-            parts.push(("truncated", Value::Bool(true)));
-        }
-        self.results.push(Value::map([("resultset", Value::map(parts))]));
+        self.results.push(Gathered::Rows {
+            columns: self.columns.clone(),
+            rows: std::mem::take(&mut self.rows),
+            status: flags & !(status::MORE_RESULTS | status::SESSION_STATE_CHANGED),
+            warnings,
+            truncated: std::mem::take(&mut self.truncated),
+        });
         self.after(if self.shape == Shape::Fetch { 0 } else { flags });
         Ok(())
     }
@@ -745,8 +769,11 @@ impl Reader {
     /// What was gathered: one result, or `{results: [...]}`.
     pub fn finish(mut self) -> Value {
         match self.results.len() {
-            1 => self.results.remove(0),
-            _ => Value::map([("results", Value::List(self.results))]),
+            1 => self.results.remove(0).value(),
+            _ => {
+                let results = self.results.into_iter().map(Gathered::value);
+                Value::map([("results", Value::List(results.collect()))])
+            }
         }
     }
 }

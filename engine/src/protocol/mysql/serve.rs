@@ -255,16 +255,19 @@ impl Server {
         0
     }
 
+    /// What a server says about itself to a statement that sets up a session.
+    fn session_fact(&self, sql: &str) -> Option<Value> {
+        let asks = fingerprint(sql).kind == Kind::Session;
+        asks.then(|| self.facts.answer(sql)).flatten()
+    }
+
     /// What an idle server answers.
     fn idle_answer(&self, command: &Command) -> Value {
         let fine = ok_value(0, 0, status::AUTOCOMMIT, 0, "");
         match command {
             Command::Prepare(sql) => unprepared(sql),
-            Command::Query { sql, .. } | Command::Execute { sql, .. }
-                if fingerprint(sql).kind == Kind::Session =>
-            {
-                self.facts.answer(sql).unwrap_or(fine)
-            }
+            Command::Query { sql, .. } => self.session_fact(sql).unwrap_or(fine),
+            Command::Execute { sql, .. } => self.session_fact(sql).unwrap_or(fine),
             Command::Statistics => Value::map([("text", Value::text("Uptime: 1  Threads: 1  Questions: 1"))]),
             Command::FieldList(_) => {
                 Value::map([("resultset", Value::map([("columns", Value::List(vec![]))]))])

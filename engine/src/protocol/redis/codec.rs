@@ -239,6 +239,20 @@ impl FrameDecoder {
         Ok(Some((frame, self.buffer.split_to(len).freeze())))
     }
 
+    /// The bytes of the next frame, if it is there as a whole and is a string, an error or nothing:
+    /// what [`FrameDecoder::plain`] always decodes. Else it is left for [`FrameDecoder::next_frame`].
+    pub fn next_plain(&mut self) -> Option<Bytes> {
+        let plain = matches!(self.buffer.first(), Some(b'$' | b'+' | b'-'));
+        let len = if plain { self.scan.message(&self.buffer).ok()?? } else { return None };
+        self.scan = Scan::default();
+        Some(self.buffer.split_to(len).freeze())
+    }
+
+    /// The frame in the bytes that [`FrameDecoder::next_plain`] gave.
+    pub fn plain(bytes: &[u8]) -> Option<Frame> {
+        build(bytes).ok().map(|(frame, _)| frame)
+    }
+
     /// All bytes that were not handed out.
     pub fn rest(&mut self) -> Bytes {
         self.scan = Scan::default();

@@ -4,7 +4,9 @@
 //! writes and whose first argument is its key.
 
 use super::codec::Command;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::LazyLock;
 
 /// How a command counts.
@@ -121,7 +123,16 @@ pub fn text(word: &[u8]) -> String {
 
 /// A command's name as Redis knows it.
 pub fn name(command: &[Vec<u8>]) -> String {
-    command.first().map(|word| text(word).to_ascii_uppercase()).unwrap_or_default()
+    capitals(command).into_owned()
+}
+
+/// The same; clients that write it so already cost no copy.
+fn capitals(command: &[Vec<u8>]) -> Cow<'_, str> {
+    let word = command.first().map(Vec::as_slice).unwrap_or_default();
+    match std::str::from_utf8(word) {
+        Ok(name) if !name.bytes().any(|byte| byte.is_ascii_lowercase()) => Cow::Borrowed(name),
+        _ => Cow::Owned(text(word).to_ascii_uppercase()),
+    }
 }
 
 /// Where the last words of a command are groups whose order means nothing (fields and values, members):
@@ -129,7 +140,7 @@ pub fn name(command: &[Vec<u8>]) -> String {
 /// where one carries something generated (their order is then another in each run).
 pub fn any_order(command: &[Vec<u8>]) -> Option<(usize, Vec<&[Vec<u8>]>)> {
     let options = |at: &usize| ["NX", "XX", "GT", "LT", "CH"].iter().any(|word| is(command, *at, word));
-    let (from, width, named) = match name(command).as_str() {
+    let (from, width, named) = match &*capitals(command) {
         "HSET" | "HMSET" => (2, 2, 0),
         "MSET" | "MSETNX" => (1, 2, 0),
         "SADD" | "SREM" | "HDEL" | "ZREM" => (2, 1, 0),
@@ -158,8 +169,8 @@ pub fn is(command: &[Vec<u8>], at: usize, word: &str) -> bool {
 pub fn kind(command: &[Vec<u8>]) -> Kind {
     let has = |words: &[&str]| (1..command.len()).any(|at| words.iter().any(|word| is(command, at, word)));
     let tail = |words: &[&str]| (3..command.len()).any(|at| words.iter().any(|word| is(command, at, word)));
-    let name = name(command);
-    match name.as_str() {
+    let name = capitals(command);
+    match &*name {
         // Without a condition and without asking for the old value, SET twice is SET once.
         "SET" if !tail(&["NX", "XX", "GET"]) => Kind::Settle,
         "ZADD" if !tail(&["NX", "INCR"]) => Kind::Settle,
@@ -173,7 +184,7 @@ pub fn kind(command: &[Vec<u8>]) -> Kind {
 
 /// The keys (or channels) that a command names.
 pub fn keys(command: &[Vec<u8>]) -> Vec<&[u8]> {
-    let name = name(command);
+    let name = capitals(command);
     let keys = row(&name).map_or(ONE, |(_, keys)| keys);
     let count = |at: usize| command.get(at).and_then(|w| text(w).parse::<usize>().ok()).unwrap_or(0);
     let some = |from: usize, len: usize| command.iter().skip(from).take(len).map(Vec::as_slice).collect();
@@ -200,7 +211,7 @@ pub fn keys(command: &[Vec<u8>]) -> Vec<&[u8]> {
 
 /// Which words of a command stand for a moment or a connection: cursors, which servers make up.
 pub fn volatile_word(command: &[Vec<u8>]) -> Option<usize> {
-    let at = match name(command).as_str() {
+    let at = match &*capitals(command) {
         "SCAN" => 1,
         "HSCAN" | "SSCAN" | "ZSCAN" => 2,
         _ => return None,
@@ -210,7 +221,7 @@ pub fn volatile_word(command: &[Vec<u8>]) -> Option<usize> {
 
 /// Which words of a command are secret.
 pub fn secret_word(command: &[Vec<u8>], at: usize) -> bool {
-    match name(command).as_str() {
+    match &*capitals(command) {
         "AUTH" => at > 0,
         "HELLO" => at > 2 && is(command, at - 2, "AUTH"),
         "MIGRATE" => at > 1 && (is(command, at - 1, "AUTH") || is(command, at - 2, "AUTH2")),
@@ -235,7 +246,7 @@ pub enum Volatile {
 
 /// What in a command's reply differs between two equal runs.
 pub fn volatile_reply(command: &[Vec<u8>]) -> Volatile {
-    match name(command).as_str() {
+    match &*capitals(command) {
         "TTL" | "PTTL" | "EXPIRETIME" | "PEXPIRETIME" => Volatile::Countdown,
         "SCAN" | "HSCAN" | "SSCAN" | "ZSCAN" => Volatile::Cursor,
         "TIME" | "INFO" | "LASTSAVE" | "HELLO" | "CLIENT" | "ROLE" | "SLOWLOG" | "LATENCY" | "MEMORY" => {
@@ -248,8 +259,8 @@ pub fn volatile_reply(command: &[Vec<u8>]) -> Volatile {
 
 /// The stable key of a command: its name and its keys with what is generated left out.
 pub fn stable_key(command: &[Vec<u8>]) -> String {
-    let name = name(command);
-    let mut key = match name.as_str() {
+    let name = capitals(command);
+    let mut key = match &*name {
         // Long or odd names come from noise, not from clients.
         odd if odd.len() > 40 || !odd.bytes().all(|b| b.is_ascii_graphic()) => "?".to_owned(),
         "CONFIG" | "CLIENT" | "COMMAND" | "SCRIPT" | "FUNCTION" | "OBJECT" | "PUBSUB" | "XGROUP"
@@ -263,15 +274,19 @@ pub fn stable_key(command: &[Vec<u8>]) -> String {
             format!("SCRIPT {}", digest.get(..8).unwrap_or(&digest))
         }
         "KEYS" => format!("KEYS {}", command.get(1).map(|w| template(&text(w))).unwrap_or_default()),
-        _ => name,
+        name => name.to_owned(),
     };
-    let mut last = String::new();
+    let mut last = None;
     for found in keys(command).into_iter().take(8) {
-        let pattern = template(&text(found));
-        if pattern != last {
-            key.push(' ');
-            key.push_str(&pattern);
-            last = pattern;
+        let before = key.len();
+        key.push(' ');
+        template_into(&mut key, &String::from_utf8_lossy(found));
+        // Where several keys in a row look alike, one stands for them.
+        let pattern = before..key.len();
+        if last.clone().is_some_and(|last: Range<usize>| key.get(last) == key.get(pattern.clone())) {
+            key.truncate(before);
+        } else {
+            last = Some(pattern);
         }
     }
     key
@@ -286,6 +301,11 @@ fn script_digest(command: &[Vec<u8>]) -> String {
 /// A key with its generated parts (UUIDs, long numbers, hex, mixed tokens) replaced by `{}`.
 pub fn template(key: &str) -> String {
     let mut out = String::new();
+    template_into(&mut out, key);
+    out
+}
+
+fn template_into(out: &mut String, key: &str) {
     let mut rest = key.get(..floor_boundary(key, 200)).unwrap_or(key);
     while let Some(first) = rest.chars().next() {
         if let Some(after) = rest.get(36..).filter(|_| is_uuid(rest.as_bytes())) {
@@ -300,10 +320,9 @@ pub fn template(key: &str) -> String {
         }
         let len = rest.find(|c: char| !c.is_alphanumeric()).unwrap_or(rest.len());
         let (token, after) = rest.split_at(len);
-        out.push_str(&template_token(token));
+        template_token(out, token);
         rest = after;
     }
-    out
 }
 
 fn floor_boundary(text: &str, max: usize) -> usize {
@@ -320,14 +339,14 @@ fn is_uuid(bytes: &[u8]) -> bool {
 }
 
 /// A run of letters and digits.
-fn template_token(token: &str) -> String {
+fn template_token(out: &mut String, token: &str) {
     let digits = token.bytes().any(|b| b.is_ascii_digit());
     let hex = token.bytes().all(|b| b.is_ascii_hexdigit());
     let letters = token.bytes().any(|b| b.is_ascii_alphabetic());
     if digits && letters && (hex && token.len() >= 8 || token.len() >= 16) {
-        return "{}".to_owned();
+        out.push_str("{}");
+        return;
     }
-    let mut out = String::new();
     let mut rest = token;
     while !rest.is_empty() {
         let run = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
@@ -341,7 +360,6 @@ fn template_token(token: &str) -> String {
         out.push_str(&rest[..other]);
         rest = &rest[other..];
     }
-    out
 }
 
 /// A command from text, for tests and for ourselves.

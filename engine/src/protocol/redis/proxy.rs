@@ -49,6 +49,16 @@ struct Slot {
 }
 
 impl Slot {
+    /// Whether the server's reply passes as it is, and changes nothing on the connection.
+    fn is_usual(&self) -> bool {
+        let follows = matches!(self.kind, Kind::Read | Kind::Draw | Kind::Write | Kind::Settle);
+        follows
+            && matches!(self.source, Source::Server)
+            && matches!(self.finish, Finish::Whole)
+            && matches!(self.shape, Shape::One(_))
+            && self.hold.is_none()
+    }
+
     /// In whose place the connection is cut.
     fn cut(pending: Pending) -> Self {
         Slot {
@@ -257,7 +267,7 @@ impl Requests {
                 match decoder.next_command() {
                     Ok(None) => break,
                     Ok(Some((words, raw))) if words.is_empty() => forward.extend_from_slice(&raw),
-                    Ok(Some((words, raw))) => next = self.request(&words, &raw, &mut forward),
+                    Ok(Some((words, raw))) => next = self.request(words, &raw, &mut forward),
                     Err(error) => {
                         self.shared.note("undecodable", Value::text(error.to_string()));
                         self.shared.expect(Expected::Raw);
@@ -285,14 +295,19 @@ impl Requests {
         }
     }
 
-    fn request(&mut self, words: &[Vec<u8>], raw: &[u8], forward: &mut Vec<u8>) -> Next {
-        let asked = self.session.ask(words);
-        let Asked { request, kind, name, shape, queued, ends_transaction } = asked;
-        if kind == Kind::Takeover && !queued {
-            return self.takeover(request, raw, forward);
+    fn request(&mut self, words: Vec<Vec<u8>>, raw: &[u8], forward: &mut Vec<u8>) -> Next {
+        let link = &self.shared.link;
+        let (asked, beside) = self.session.outline(&words);
+        let Asked { mut request, kind, name, shape, queued, ends_transaction } = asked;
+        if link.watched() {
+            request.fields = session::fields(&name, &words);
         }
         let class = request.class;
-        let pending = self.shared.link.ask(self.shared.connection, request);
+        let mut pending = link.ask(self.shared.connection, request);
+        pending.revise_later(move || beside.body(&words));
+        if kind == Kind::Takeover && !queued {
+            return self.takeover(pending, raw, forward);
+        }
         let effect = pending.firing().map(|firing| firing.effect.clone());
         let mut source = Source::Server;
         let mut finish = Finish::Whole;
@@ -347,8 +362,7 @@ impl Requests {
     }
 
     /// `MONITOR` and the like: only a cut makes sense of a connection that is read no further.
-    fn takeover(&mut self, request: Request, raw: &[u8], forward: &mut Vec<u8>) -> Next {
-        let pending = self.shared.link.ask(self.shared.connection, request);
+    fn takeover(&mut self, pending: Pending, raw: &[u8], forward: &mut Vec<u8>) -> Next {
         if pending.firing().is_some_and(|firing| firing.effect == Effect::Drop) {
             self.shared.expect(Expected::Reply(Box::new(Slot::cut(pending))));
             return Next::Nothing;
@@ -419,6 +433,9 @@ impl Replies {
                 }
                 Head::Server => {}
             }
+            if self.pass_on(&mut decoder) {
+                continue;
+            }
             match decoder.next_frame() {
                 Ok(Some((frame, raw))) => {
                     if !self.frame(frame, &raw).await? {
@@ -451,6 +468,25 @@ impl Replies {
                 }
             }
         }
+    }
+
+    /// Passes on the usual: a plain reply that no rule is about, to a command whose reply means nothing
+    /// for later ones. What it says is put into words later. False where there is more to it.
+    fn pass_on(&mut self, decoder: &mut FrameDecoder) -> bool {
+        let mut queue = self.shared.queue();
+        if !matches!(queue.front(), Some(Expected::Reply(slot)) if slot.is_usual()) {
+            return false;
+        }
+        let Some(raw) = decoder.next_plain() else { return false };
+        let Some(Expected::Reply(slot)) = queue.pop_front() else { return false };
+        drop(queue);
+        self.out.extend_from_slice(&raw);
+        let Slot { pending, shape, .. } = *slot;
+        pending.answered_later(move || {
+            let reply = FrameDecoder::plain(&raw);
+            session::mark_reply(&shape, reply.as_ref().map_or(Value::Null, value::of_frame))
+        });
+        true
     }
 
     fn head(&self) -> Head {

@@ -67,9 +67,43 @@ pub struct Asked {
     pub ends_transaction: bool,
 }
 
+/// What a request's body says beside its words.
+#[derive(Debug, Default)]
+pub struct Beside {
+    db: i64,
+    /// The commands of the transaction that it ends.
+    transaction: Option<Vec<Value>>,
+    queued: bool,
+}
+
+impl Beside {
+    /// The body of a request with these words.
+    pub fn body(self, words: &[Vec<u8>]) -> Value {
+        let (listed, any_order) = list_words(words);
+        let mut body = vec![("args".to_owned(), listed)];
+        body.extend(any_order.map(|groups| ("any_order".to_owned(), groups)));
+        if self.db != 0 {
+            body.push(("db".to_owned(), Value::Int(self.db)));
+        }
+        body.extend(self.transaction.map(|list| ("transaction".to_owned(), Value::List(list))));
+        if self.queued {
+            body.push(("queued".to_owned(), Value::Bool(true)));
+        }
+        Value::Map(body)
+    }
+}
+
 impl Session {
     /// Takes the next command of the connection. `words` must not be empty.
     pub fn ask(&mut self, words: &[Vec<u8>]) -> Asked {
+        let (mut asked, beside) = self.outline(words);
+        asked.request.fields = fields(&asked.name, words);
+        asked.request.body = beside.body(words);
+        asked
+    }
+
+    /// As [`Session::ask`], without what rules look at, and with the body still to be made.
+    pub fn outline(&mut self, words: &[Vec<u8>]) -> (Asked, Beside) {
         let name = command::name(words);
         let kind = command::kind(words);
         let queued = self.transaction.is_some()
@@ -77,13 +111,7 @@ impl Session {
         let mut key = command::stable_key(words);
         let mut mutating = matches!(kind, Kind::Write | Kind::Settle | Kind::Wait);
         let mut shape = self.shape(&name, kind, words, queued);
-        let (listed, any_order) = list_words(words);
-        let again = queued.then(|| listed.clone());
-        let mut body = vec![("args".to_owned(), listed)];
-        body.extend(any_order.map(|groups| ("any_order".to_owned(), groups)));
-        if self.db != 0 {
-            body.push(("db".to_owned(), Value::Int(self.db)));
-        }
+        let mut beside = Beside { db: self.db, transaction: None, queued: false };
         let mut ends_transaction = false;
         let open = self.transaction.is_some();
         match name.as_str() {
@@ -97,20 +125,20 @@ impl Session {
                     mutating = commands.iter().any(|c| c.mutating);
                     shape = Shape::Results(commands.iter().map(|c| c.volatile).collect());
                 }
-                let list = commands.into_iter().map(|c| c.words).collect();
-                body.push(("transaction".to_owned(), Value::List(list)));
+                beside.transaction = Some(commands.into_iter().map(|c| c.words).collect());
             }
             "SELECT" if !open => {
                 let db = words.get(1).and_then(|w| command::text(w).parse().ok());
                 self.db = db.unwrap_or(self.db);
             }
             _ => {
-                if let (Some(words_again), Some(commands)) = (again, &mut self.transaction) {
+                if let (true, Some(commands)) = (queued, &mut self.transaction) {
                     let volatile = command::volatile_reply(words);
-                    commands.push(Queued { words: words_again, key: key.clone(), mutating, volatile });
+                    let (listed, _) = list_words(words);
+                    commands.push(Queued { words: listed, key: key.clone(), mutating, volatile });
                     key = format!("MULTI/{key}");
                     mutating = false;
-                    body.push(("queued".to_owned(), Value::Bool(true)));
+                    beside.queued = true;
                 }
             }
         }
@@ -137,14 +165,14 @@ impl Session {
         let request = Request {
             operation: operation(&name, words),
             key,
-            fields: fields(&name, words),
+            fields: Vec::new(),
             class,
             works,
             mutating,
             repeatable: matches!(kind, Kind::Read | Kind::Settle | Kind::Watch | Kind::Ambient) && !queued,
-            body: Value::Map(body),
+            body: Value::Null,
         };
-        Asked { request, kind, name, shape, queued, ends_transaction }
+        (Asked { request, kind, name, shape, queued, ends_transaction }, beside)
     }
 
     fn shape(&self, name: &str, kind: Kind, words: &[Vec<u8>], queued: bool) -> Shape {
@@ -186,7 +214,8 @@ fn operation(name: &str, words: &[Vec<u8>]) -> String {
     }
 }
 
-fn fields(name: &str, words: &[Vec<u8>]) -> Vec<(&'static str, Vec<String>)> {
+/// What rules look at in a command.
+pub fn fields(name: &str, words: &[Vec<u8>]) -> Vec<(&'static str, Vec<String>)> {
     let mut names = vec![name.to_owned(), name.to_ascii_lowercase()];
     if let Some(sub) = words.get(1) {
         let both = format!("{name} {}", command::text(sub));
