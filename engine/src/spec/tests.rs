@@ -18,8 +18,14 @@ fn repository(path: &str) -> std::path::PathBuf {
 
 fn load_chapter() -> Plan {
     let addresses = AddressBook::isolated();
-    let options =
-        LoadOptions { addresses: &addresses, env: Vec::new(), binaries: Vec::new(), seed: 1, files: None };
+    let options = LoadOptions {
+        addresses: &addresses,
+        env: Vec::new(),
+        binaries: Vec::new(),
+        seed: 1,
+        root: None,
+        files: None,
+    };
     load(&repository("specs/orders/faultbox.star"), &options).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
@@ -49,6 +55,7 @@ fn load_text(text: &str) -> Result<Plan, SpecErrors> {
         env: Vec::new(),
         binaries: Vec::new(),
         seed: 1,
+        root: None,
         files: Some(&files),
     };
     load(Path::new("a.star"), &options)
@@ -294,6 +301,7 @@ fn seeds_fail_with_the_servers_message_and_read_what_was_loaded() {
         env: Vec::new(),
         binaries: Vec::new(),
         seed: 1,
+        root: None,
         files: Some(&files),
     };
     let plan = load(Path::new("a.star"), &options).unwrap();
@@ -356,8 +364,14 @@ fn modules_are_evaluated_once_and_relative_to_each_other() {
     );
     let addresses = AddressBook::isolated();
     let over = vec![("api".to_owned(), "MODE".to_owned(), "x".to_owned())];
-    let options =
-        LoadOptions { addresses: &addresses, env: over, binaries: Vec::new(), seed: 1, files: Some(&files) };
+    let options = LoadOptions {
+        addresses: &addresses,
+        env: over,
+        binaries: Vec::new(),
+        seed: 1,
+        root: None,
+        files: Some(&files),
+    };
     let plan = load(Path::new("/specs/a.star"), &options).unwrap_or_else(|errors| panic!("{errors}"));
     assert_eq!(plan.topology.services.len(), 1);
     assert_eq!(plan.topology.services[0].env, [("MODE".to_owned(), "x".to_owned())]);
@@ -369,7 +383,8 @@ fn modules_are_evaluated_once_and_relative_to_each_other() {
     assert_eq!(judged(&plan, http(200)).0, Ending::Passed);
     let wrong = vec![("apo".to_owned(), "MODE".to_owned(), "x".to_owned())];
     let binaries = vec![("nobody".to_owned(), "/x".into())];
-    let options = LoadOptions { addresses: &addresses, env: wrong, binaries, seed: 1, files: Some(&files) };
+    let options =
+        LoadOptions { addresses: &addresses, env: wrong, binaries, seed: 1, root: None, files: Some(&files) };
     let errors = load(Path::new("/specs/a.star"), &options).err().unwrap().to_string();
     assert_eq!(
         errors,
@@ -616,6 +631,7 @@ fn a_mocks_function_answers_by_what_it_was_asked() {
         env: Vec::new(),
         binaries: Vec::new(),
         seed: 1,
+        root: None,
         files: Some(&files),
     };
     let plan = load(Path::new("a.star"), &options).unwrap_or_else(|errors| panic!("{errors}"));
