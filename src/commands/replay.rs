@@ -199,7 +199,8 @@ impl Source {
             env: run::env_overrides(&env).unwrap_or_default(),
             binaries,
             seed: self.started.seed,
-            root: None,
+            // The spec's path in the bundle is relative to the tree in the bundle.
+            root: Some(Path::new("")),
             files: Some(&files),
         };
         run::env_overrides(&env).map_err(usage)?;

@@ -38,8 +38,7 @@ pub struct LoadOptions<'a> {
     pub seed: u64,
     /// The folder whose files may be read; `None` is the spec's own.
     pub root: Option<&'a Path>,
-    /// Where files come from; `None` is the disk below the root. In another source the spec's whole
-    /// path is its name.
+    /// Where files come from; `None` is the disk below the root.
     pub files: Option<&'a dyn FileSource>,
 }
 
@@ -63,9 +62,13 @@ const STACK: usize = 256 * 1024 * 1024;
 
 fn load_here(path: &Path, options: &LoadOptions<'_>) -> Result<Plan, SpecErrors> {
     let (root, name) = match (options.files, options.root) {
-        (Some(_), _) => (PathBuf::from("."), path.to_str().map(str::to_owned)),
         (None, Some(root)) => (root.to_path_buf(), Some(below(root, path)?)),
-        (None, None) => {
+        // What another source holds is not looked for on the disk.
+        (Some(_), Some(root)) => {
+            let name = path.strip_prefix(root).ok().and_then(Path::to_str);
+            (root.to_path_buf(), name.map(str::to_owned))
+        }
+        (_, None) => {
             let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
             let name = path.file_name().and_then(|name| name.to_str());
             (parent.unwrap_or(Path::new(".")).to_path_buf(), name.map(str::to_owned))
