@@ -27,6 +27,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::JoinHandle;
 
 /// Images for which there is a stand-in, by the last part of their name.
 const STAND_INS: &[(&str, &str)] = &[
@@ -77,14 +78,20 @@ impl Hosted {
     }
 
     async fn end(self) {
-        match self.process {
-            Process::StandIn(running, _) => drop(running.stop(super::GRACE).await),
-            // What the engine does not remove now, the end of the run or the next one does.
-            Process::Container(container, _) => drop(container.remove().await),
-        }
+        self.process.end().await;
         self.output.drained().await;
         if let Some(slot) = self.slot {
             slot.discard();
+        }
+    }
+}
+
+impl Process {
+    async fn end(self) {
+        match self {
+            Process::StandIn(running, _) => drop(running.stop(super::GRACE).await),
+            // What the engine does not remove now, the end of the run or the next one does.
+            Process::Container(container, _) => drop(container.remove().await),
         }
     }
 }
@@ -95,6 +102,8 @@ pub struct Live {
     hosted: Mutex<BTreeMap<String, Hosted>>,
     ways: Mutex<BTreeMap<String, Arc<dyn Dial>>>,
     notices: Mutex<Vec<String>>,
+    /// What has died and is being removed, by service.
+    burials: Mutex<BTreeMap<String, JoinHandle<()>>>,
     /// Remote services that this run has seeded.
     seeded: Mutex<BTreeSet<String>>,
 }
@@ -107,6 +116,7 @@ impl Live {
             hosted: Mutex::default(),
             ways: Mutex::default(),
             notices: Mutex::default(),
+            burials: Mutex::default(),
             seeded: Mutex::default(),
         })
     }
@@ -117,6 +127,8 @@ impl Live {
         let hosted = std::mem::take(&mut *lock(&self.hosted));
         let ended = hosted.into_iter().map(|(name, hosted)| self.part_with(name, hosted));
         futures_util::future::join_all(ended).await;
+        let burials = std::mem::take(&mut *lock(&self.burials));
+        futures_util::future::join_all(burials.into_values()).await;
         if let Some(engine) = self.run.engine.as_ref().filter(|engine| engine.is_lost().is_none()) {
             // Those that an interruption left half started.
             if let Err(error) = engine.remove_own().await {
@@ -254,6 +266,11 @@ impl Live {
 
     /// The service in its seeded state: the one that runs already, or a new one.
     async fn host(&self, cell: &Arc<CellContext>, service: &Service) -> Result<Hosted, SetupError> {
+        let burial = lock(&self.burials).remove(&service.name);
+        if let Some(burial) = burial {
+            // It ends in any case.
+            let _ = burial.await;
+        }
         let known = lock(&self.hosted).remove(&service.name);
         if let Some(hosted) = known {
             if !hosted.has_ended() {
@@ -513,6 +530,22 @@ impl Live {
         Ok(())
     }
 
+    /// Removes what has died. The cell need not wait for that; the service's next start does.
+    async fn bury(&self, name: &str, hosted: Hosted) {
+        let Hosted { process, output, slot, .. } = hosted;
+        output.drained().await;
+        if let Some(slot) = slot {
+            slot.discard();
+        }
+        let folder = self.run.dir.join(name);
+        let burial = tokio::spawn(async move {
+            process.end().await;
+            // Not there for every kind of service.
+            let _ = std::fs::remove_dir_all(folder);
+        });
+        lock(&self.burials).insert(name.to_owned(), burial);
+    }
+
     /// What becomes of a service at the end of a cell: kept, or ended.
     async fn retire(&self, cell: &CellContext, name: &str, hosted: Hosted) -> Option<Hosted> {
         if hosted.has_ended() {
@@ -526,8 +559,7 @@ impl Live {
                 Some(fault) => format!("{name}: aborted ({exit}) after an injected {fault}; it starts anew"),
                 None => format!("{name}: ended unasked ({exit}); it starts anew"),
             });
-            hosted.end().await;
-            let _ = std::fs::remove_dir_all(self.run.dir.join(name));
+            self.bury(name, hosted).await;
             return None;
         }
         if hosted.running().trouble().is_some() {
