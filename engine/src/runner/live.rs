@@ -748,7 +748,8 @@ struct RemoteDial(String);
 impl Dial for RemoteDial {
     fn dial(&self) -> BoxFuture<'_, io::Result<Stream>> {
         Box::pin(async move {
-            let stream = tokio::net::TcpStream::connect(&self.0).await?;
+            let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", self.0));
+            let stream = tokio::net::TcpStream::connect(&self.0).await.map_err(named)?;
             stream.set_nodelay(true)?;
             Ok(Box::new(stream) as Stream)
         })
