@@ -471,7 +471,7 @@ mod codec {
     }
 
     fn read(messages: &[Vec<u8>], shape: Shape, capabilities: u32) -> Value {
-        let mut reader = Reader::new(shape, capabilities, Arc::default());
+        let mut reader = Reader::new(shape, capabilities, Default::default());
         for (index, message) in messages.iter().enumerate() {
             let done = reader.feed(message).expect("a message");
             assert_eq!(done, index + 1 == messages.len());
