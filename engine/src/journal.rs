@@ -182,3 +182,42 @@ impl Journal {
         seq
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event_sink::MemorySink;
+    use std::sync::atomic::AtomicBool;
+
+    struct Slow(Arc<AtomicBool>);
+
+    impl Said for Slow {
+        fn stream(&self, name: &mut String) {
+            name.push_str("slow");
+        }
+
+        fn entry(self, place: Place) -> Entry {
+            self.0.store(true, Ordering::SeqCst);
+            place.entry("api".to_owned(), "slow".to_owned(), None, Body::PhaseBegan)
+        }
+    }
+
+    #[test]
+    fn an_entry_has_its_place_before_it_has_words() {
+        let memory = Arc::new(MemorySink::default());
+        let journal = Journal::new(memory.clone(), RunClock::start(), Arc::default(), 1, "cell");
+        let read = Arc::new(AtomicBool::new(false));
+        journal.note_later(Phase::Start, Slow(read.clone()));
+        journal.enter(Phase::Scenario);
+        journal.note("api", "slow", None, Body::PhaseBegan);
+        assert!(!read.load(Ordering::SeqCst), "nobody has read it");
+        let entries = memory.entries();
+        let places: Vec<_> = entries.iter().map(|e| (e.seq, e.phase, e.stream.as_str(), e.ordinal)).collect();
+        assert_eq!(
+            places,
+            [(0, Phase::Start, "slow", 0), (1, Phase::Scenario, "phase", 0), (2, Phase::Scenario, "slow", 1)]
+        );
+        assert!(entries.is_sorted_by_key(|entry| entry.at_ns));
+        assert_eq!(memory.drain(), entries, "read twice it says the same");
+    }
+}

@@ -161,3 +161,76 @@ impl<T> Future for Settled<'_, T> {
         done
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::task::noop_waker;
+    use std::sync::atomic::AtomicUsize;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// Counts how often the runtime would be told.
+    #[derive(Default)]
+    struct Counter(AtomicUsize);
+
+    impl Wake for Counter {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn what_is_written_in_turns_leaves_at_once_and_nobody_is_woken() {
+        let (ours, mut theirs) = tokio::io::duplex(1 << 10);
+        let stream = Gathering::new(Box::new(ours));
+        let mut writer = stream.clone();
+        let work = Box::pin(async move {
+            for _ in 0..3 {
+                writer.write_all(b"frame").await.unwrap();
+                writer.flush().await.unwrap();
+                // Wakes itself, as one part of a connection wakes another.
+                let mut yielded = false;
+                std::future::poll_fn(|cx| {
+                    cx.waker().wake_by_ref();
+                    if std::mem::replace(&mut yielded, true) { Poll::Ready(()) } else { Poll::Pending }
+                })
+                .await;
+            }
+            std::future::pending::<()>().await
+        });
+        let counter = Arc::new(Counter::default());
+        let waker = Waker::from(counter.clone());
+        let mut settled = Settled::new(work, Arc::new(Mutex::new(vec![stream])));
+        assert!(Pin::new(&mut settled).poll(&mut Context::from_waker(&waker)).is_pending());
+        assert_eq!(counter.0.load(Ordering::SeqCst), 0);
+        let mut all = [0; 15];
+        let read = std::pin::pin!(theirs.read_exact(&mut all)).poll(&mut Context::from_waker(&noop_waker()));
+        assert!(matches!(read, Poll::Ready(Ok(15))));
+    }
+
+    #[test]
+    fn work_that_never_settles_lets_others_go_before_it() {
+        let work = Box::pin(std::future::poll_fn(|cx| {
+            cx.waker().wake_by_ref();
+            Poll::<()>::Pending
+        }));
+        let counter = Arc::new(Counter::default());
+        let waker = Waker::from(counter.clone());
+        let mut settled = Settled::new(work, Arc::default());
+        assert!(Pin::new(&mut settled).poll(&mut Context::from_waker(&waker)).is_pending());
+        assert_eq!(counter.0.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn a_part_that_is_woken_from_outside_wakes_the_connection() {
+        let (sender, receiver) = tokio::sync::oneshot::channel::<u8>();
+        let counter = Arc::new(Counter::default());
+        let waker = Waker::from(counter.clone());
+        let mut cx = Context::from_waker(&waker);
+        let mut settled = Settled::new(Box::pin(async { receiver.await.unwrap() }), Arc::default());
+        assert!(Pin::new(&mut settled).poll(&mut cx).is_pending());
+        sender.send(7).unwrap();
+        assert_eq!(counter.0.load(Ordering::SeqCst), 1);
+        assert!(matches!(Pin::new(&mut settled).poll(&mut cx), Poll::Ready(7)));
+    }
+}
