@@ -161,6 +161,10 @@ impl<'a> Emitter<'a> {
             sql = format!("WITH {} ", parts.join(", "));
         }
         self.locks |= !query.locks.is_empty();
+        // Locks are of whole tables here: to skip the rows of others would be to skip them all.
+        if let Some(how) = query.locks.iter().find_map(|lock| lock.nonblock.as_ref()) {
+            return Err(unsupported(&how.to_string()));
+        }
         let (body, columns) = self.set_expression(&query.body, query)?;
         self.ctes.truncate(ctes);
         self.aliases_first = aliases_first;

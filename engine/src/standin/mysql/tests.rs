@@ -96,6 +96,10 @@ async fn statements_that_change_things() {
             ("SELEC 1", "1235/42000*"),
             ("SELECT FROM WHERE", "1064/42000*"),
             ("CREATE VIEW v AS SELECT 1", "1235/42000 not supported by the Faultbox stand-in: *"),
+            (
+                "SELECT 1 FROM t FOR UPDATE SKIP LOCKED",
+                "1235/42000 not supported by the Faultbox stand-in: SKIP LOCKED",
+            ),
             ("SELECT SOUNDEX('x')", "1235/42000 not supported by the Faultbox stand-in: the function SOUNDEX"),
             ("TRUNCATE TABLE users", "0 affected"),
             ("INSERT INTO users (name) VALUES ('first')", "1 affected"),
