@@ -44,36 +44,36 @@ pub fn safe_path(path: &str) -> bool {
 }
 
 /// The payloads of a body.
-pub fn payloads(body: &Body) -> Vec<&Payload> {
-    match body {
-        Body::File(file) => file.content.iter().collect(),
-        Body::StepStarted(step) => vec![&step.arguments],
-        Body::StepEnded(step) => vec![&step.response],
-        Body::Exchange(exchange) => std::iter::once(&exchange.request).chain(&exchange.response).collect(),
-        Body::Signed(signed) => vec![&signed.claims],
-        _ => Vec::new(),
-    }
+pub fn payloads(body: &Body) -> impl Iterator<Item = &Payload> {
+    let (first, second) = match body {
+        Body::File(file) => (file.content.as_ref(), None),
+        Body::StepStarted(step) => (Some(&step.arguments), None),
+        Body::StepEnded(step) => (Some(&step.response), None),
+        Body::Exchange(exchange) => (Some(&exchange.request), exchange.response.as_ref()),
+        Body::Signed(signed) => (Some(&signed.claims), None),
+        _ => (None, None),
+    };
+    first.into_iter().chain(second)
 }
 
 /// The payloads of a body, to be changed.
-pub fn payloads_mut(body: &mut Body) -> Vec<&mut Payload> {
-    match body {
-        Body::File(file) => file.content.iter_mut().collect(),
-        Body::StepStarted(step) => vec![&mut step.arguments],
-        Body::StepEnded(step) => vec![&mut step.response],
-        Body::Exchange(exchange) => {
-            std::iter::once(&mut exchange.request).chain(&mut exchange.response).collect()
-        }
-        Body::Signed(signed) => vec![&mut signed.claims],
-        _ => Vec::new(),
-    }
+pub fn payloads_mut(body: &mut Body) -> impl Iterator<Item = &mut Payload> {
+    let (first, second) = match body {
+        Body::File(file) => (file.content.as_mut(), None),
+        Body::StepStarted(step) => (Some(&mut step.arguments), None),
+        Body::StepEnded(step) => (Some(&mut step.response), None),
+        Body::Exchange(exchange) => (Some(&mut exchange.request), exchange.response.as_mut()),
+        Body::Signed(signed) => (Some(&mut signed.claims), None),
+        _ => (None, None),
+    };
+    first.into_iter().chain(second)
 }
 
 /// About how many bytes an entry takes in a chunk.
 pub fn estimate(entry: &Entry) -> usize {
     let named = |all: &[crate::Named]| all.iter().map(|n| n.name.len() + n.value.len() + 16).sum::<usize>();
     let strings = |all: &[String]| all.iter().map(|s| s.len() + 8).sum::<usize>();
-    let inline: usize = payloads(&entry.body).iter().filter_map(|p| p.bytes()).map(<[u8]>::len).sum();
+    let inline: usize = payloads(&entry.body).filter_map(|p| p.bytes()).map(<[u8]>::len).sum();
     let own = match &entry.body {
         Body::RunStarted(run) => strings(&run.command),
         Body::Addresses(all) => named(all),

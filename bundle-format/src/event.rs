@@ -31,6 +31,12 @@ pub struct Entry {
     pub body: Body,
 }
 
+impl AsRef<Entry> for Entry {
+    fn as_ref(&self) -> &Entry {
+        self
+    }
+}
+
 /// The phases of a cell (only `Scenario` is digested and matched strictly).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Archive, Serialize, Deserialize)]
 pub enum Phase {

@@ -14,6 +14,8 @@ use crate::limits;
 pub const HEAD: usize = 16;
 /// Bytes after it.
 pub const TAIL: usize = 8;
+/// What an [`Encoder`] keeps of the room that a long payload needed.
+const ROOM_KEPT: usize = 1024 * 1024;
 
 /// What a frame holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -139,33 +141,66 @@ pub struct Frame {
     pub content: Vec<u8>,
 }
 
+/// Makes frames, one after the other; what a frame needs room for is kept for the next one.
+pub struct Encoder {
+    zstd: zstd::bulk::Compressor<'static>,
+    out: Vec<u8>,
+}
+
+impl Encoder {
+    /// An encoder that compresses at this zstd level.
+    ///
+    /// # Errors
+    /// When zstd does not take the level.
+    pub fn new(level: i32) -> Result<Self, WriteError> {
+        let zstd = zstd::bulk::Compressor::new(level).map_err(|e| WriteError::Encode(e.to_string()))?;
+        Ok(Encoder { zstd, out: Vec::new() })
+    }
+
+    /// The bytes of one frame; compressed where that makes it shorter.
+    ///
+    /// # Errors
+    /// When the content is beyond the limits.
+    pub fn encode(&mut self, kind: Kind, cell: u32, content: &[u8]) -> Result<&[u8], WriteError> {
+        if content.len() > kind.raw_max() {
+            let (size, limit) = (content.len() as u64, kind.raw_max() as u64);
+            return Err(WriteError::TooLarge { what: "a frame", size, limit });
+        }
+        // Else never made shorter: what lies beyond this frame is the room of a longer one.
+        let most = HEAD + content.len() + TAIL;
+        if self.out.len() > ROOM_KEPT && most <= ROOM_KEPT {
+            self.out = Vec::new();
+        }
+        if self.out.len() < most {
+            self.out.resize(most, 0);
+        }
+        let (head_room, rest) = self.out.split_at_mut(HEAD);
+        let stored = rest.get_mut(..content.len()).unwrap_or_default();
+        // A frame that does not get shorter does not fit here, and is stored as it is.
+        let squeezed = match (kind, stored.split_last_mut()) {
+            (Kind::Footer, _) | (_, None) => None,
+            (_, Some((_, room))) => self.zstd.compress_to_buffer(content, room).ok(),
+        };
+        if squeezed.is_none() {
+            stored.copy_from_slice(content);
+        }
+        let (codec, len) = squeezed.map_or((0, content.len()), |len| (1, len));
+        // Both fit: the largest content of any kind is far below 4 GiB.
+        let head = Head { len: len as u32, kind, codec, reserved: 0, raw_len: content.len() as u32, cell };
+        head_room.copy_from_slice(&head.encode());
+        let (covered, tail) = self.out.split_at_mut(HEAD + len);
+        let crc = crc32c::crc32c(covered).to_le_bytes();
+        crc.iter().chain(&head.len.to_le_bytes()).zip(tail).for_each(|(byte, place)| *place = *byte);
+        Ok(self.out.get(..HEAD + len + TAIL).unwrap_or_default())
+    }
+}
+
 /// Encodes one frame; compresses where that makes it shorter.
 ///
 /// # Errors
 /// When the content is beyond the limits.
 pub fn encode(kind: Kind, cell: u32, content: &[u8], level: i32) -> Result<Vec<u8>, WriteError> {
-    if content.len() > kind.raw_max() {
-        let (size, limit) = (content.len() as u64, kind.raw_max() as u64);
-        return Err(WriteError::TooLarge { what: "a frame", size, limit });
-    }
-    let squeezed = match kind {
-        Kind::Footer => None,
-        _ => zstd::bulk::compress(content, level).ok().filter(|s| s.len() < content.len()),
-    };
-    let (codec, stored) = match &squeezed {
-        Some(squeezed) => (1, squeezed.as_slice()),
-        None => (0, content),
-    };
-    // Both fit: the largest content of any kind is far below 4 GiB.
-    let head =
-        Head { len: stored.len() as u32, kind, codec, reserved: 0, raw_len: content.len() as u32, cell };
-    let mut out = Vec::with_capacity(stored.len() + HEAD + TAIL);
-    out.extend_from_slice(&head.encode());
-    out.extend_from_slice(stored);
-    let crc = crc32c::crc32c(&out);
-    out.extend_from_slice(&crc.to_le_bytes());
-    out.extend_from_slice(&head.len.to_le_bytes());
-    Ok(out)
+    Encoder::new(level)?.encode(kind, cell, content).map(<[u8]>::to_vec)
 }
 
 /// Checks the bytes of exactly one frame (checksum first) and returns its head.

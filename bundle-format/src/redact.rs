@@ -276,6 +276,35 @@ impl Redactor {
         }
     }
 
+    /// The entry with its credentials replaced, where it may hold any; most do not, and need no copy.
+    pub fn redacted(&self, entry: &Entry) -> Option<Entry> {
+        let suspicious = |text: &str| self.suspicious.is_match(text.as_bytes());
+        let payload =
+            |payload: &Payload| payload.bytes().is_some_and(|bytes| self.suspicious.is_match(bytes));
+        let may_hold = match &entry.body {
+            Body::Exchange(exchange) => {
+                // As a rule the key is the end of the stream's name.
+                let key = &exchange.key;
+                (!entry.stream.ends_with(key.as_str()) && suspicious(key))
+                    || suspicious(&exchange.operation)
+                    || payload(&exchange.request)
+                    || exchange.response.as_ref().is_some_and(payload)
+            }
+            Body::Decision(decision) => suspicious(&decision.key),
+            Body::Syscall(call) => suspicious(&call.target),
+            Body::Output(output) => self.suspicious.is_match(&output.bytes),
+            Body::PhaseBegan => false,
+            // Whatever else there is, is rare.
+            _ => true,
+        };
+        if !may_hold && !suspicious(&entry.stream) {
+            return None;
+        }
+        let mut copy = entry.clone();
+        self.entry(&mut copy);
+        Some(copy)
+    }
+
     /// Replaces the credentials of an entry.
     pub fn entry(&self, entry: &mut Entry) {
         self.string(&mut entry.stream);

@@ -3,6 +3,7 @@
 //! Contract: the file grows by whole frames only; it bears a temporary name until
 //! [`BundleWriter::finish`] has written index and footer; after a failed write every
 //! further one is refused, so a torn file never looks whole.
+//! Entries are held as they were taken, shared or owned, until their chunk is written.
 //! Not modelled: several writers of one file.
 
 use crate::check;
@@ -12,28 +13,47 @@ use crate::frame::{self, Kind};
 use crate::index::{BlobRef, CellSummary, ChunkRef, Footer, FrameRef, Index};
 use crate::limits;
 use crate::version::{HEADER_LEN, Header};
+use rkyv::util::AlignedVec;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// zstd level of chunks: above it the time grows faster than the file shrinks.
-const LEVEL: i32 = 3;
+/// How chunks are made. `make bench` prints the curve behind the default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tuning {
+    /// zstd level of every frame.
+    pub level: i32,
+    /// A chunk is written once its entries are estimated at this many bytes.
+    pub chunk: usize,
+}
 
-#[derive(Default)]
-struct OpenChunk {
-    entries: Vec<Entry>,
+impl Default for Tuning {
+    fn default() -> Self {
+        Tuning { level: 3, chunk: limits::CHUNK_TARGET }
+    }
+}
+
+struct OpenChunk<E> {
+    entries: Vec<E>,
     estimate: usize,
 }
 
-/// Writes one bundle.
-pub struct BundleWriter {
-    file: File,
-    partial: PathBuf,
+impl<E> Default for OpenChunk<E> {
+    fn default() -> Self {
+        OpenChunk { entries: Vec::new(), estimate: 0 }
+    }
+}
+
+/// Writes one bundle. What it takes is an [`Entry`], or something that shares one.
+pub struct BundleWriter<E = Entry> {
+    disk: Disk,
     path: PathBuf,
-    offset: u64,
-    hasher: blake3::Hasher,
-    open: BTreeMap<u32, OpenChunk>,
+    encoder: frame::Encoder,
+    /// Where records are archived, one after the other.
+    raw: AlignedVec,
+    chunk: usize,
+    open: BTreeMap<u32, OpenChunk<E>>,
     blobs: BTreeMap<[u8; 32], ()>,
     cells: BTreeMap<u32, CellSummary>,
     index: Index,
@@ -48,13 +68,24 @@ impl BundleWriter {
     /// # Errors
     /// When the file cannot be created.
     pub fn create(path: &Path, header: Header) -> Result<Self, WriteError> {
+        Self::create_with(path, header, Tuning::default())
+    }
+}
+
+impl<E: AsRef<Entry> + From<Entry>> BundleWriter<E> {
+    /// As [`BundleWriter::create`], for entries of this kind and with chunks made so.
+    ///
+    /// # Errors
+    /// When the file cannot be created.
+    pub fn create_with(path: &Path, header: Header, tuning: Tuning) -> Result<Self, WriteError> {
+        let encoder = frame::Encoder::new(tuning.level)?;
         let (file, partial) = create_partial(path)?;
         let mut writer = BundleWriter {
-            file,
-            partial,
+            disk: Disk { file, partial, len: 0, hasher: blake3::Hasher::new() },
             path: path.to_owned(),
-            offset: 0,
-            hasher: blake3::Hasher::new(),
+            encoder,
+            raw: AlignedVec::new(),
+            chunk: tuning.chunk,
             open: BTreeMap::new(),
             blobs: BTreeMap::new(),
             cells: BTreeMap::new(),
@@ -62,13 +93,21 @@ impl BundleWriter {
             entries: 0,
             poisoned: false,
         };
-        writer.write(&header.encode())?;
+        writer.disk.write(&header.encode())?;
         Ok(writer)
     }
 
     /// Where the bundle is until it is finished.
     pub fn partial_path(&self) -> &Path {
-        &self.partial
+        &self.disk.partial
+    }
+
+    /// As [`BundleWriter::take`], of a copy.
+    ///
+    /// # Errors
+    /// As [`BundleWriter::take`].
+    pub fn append(&mut self, entry: &Entry) -> Result<(), WriteError> {
+        self.take(E::from(entry.clone()))
     }
 
     /// Takes one entry. Large payloads go to the store; a verdict ends its cell: what was
@@ -76,41 +115,41 @@ impl BundleWriter {
     ///
     /// # Errors
     /// When a write fails or the entry is beyond the format's limits.
-    pub fn append(&mut self, entry: &Entry) -> Result<(), WriteError> {
-        self.take(entry.clone())
-    }
-
-    /// As [`BundleWriter::append`], without a copy.
-    ///
-    /// # Errors
-    /// As [`BundleWriter::append`].
-    pub fn take(&mut self, mut entry: Entry) -> Result<(), WriteError> {
+    pub fn take(&mut self, held: E) -> Result<(), WriteError> {
         if self.poisoned {
             return Err(WriteError::Poisoned);
         }
-        for payload in check::payloads_mut(&mut entry.body) {
-            if let Payload::Inline(bytes) = payload
-                && bytes.len() > limits::INLINE_MAX
-            {
-                let len = bytes.len() as u64;
-                *payload = Payload::Blob { hash: self.put_blob(bytes)?, len };
-            }
-        }
-        let size = check::estimate(&entry);
+        let large = check::payloads(&held.as_ref().body).any(is_large);
+        let held = match large {
+            true => E::from(self.with_payloads_stored(held.as_ref().clone())?),
+            false => held,
+        };
+        let entry = held.as_ref();
+        let size = check::estimate(entry);
         if size > limits::ENTRY_MAX {
             let (size, limit) = (size as u64, limits::ENTRY_MAX as u64);
             return Err(self.poison(WriteError::TooLarge { what: "an entry", size, limit }));
         }
         let cell = entry.cell;
-        self.summarise(&entry);
+        self.summarise(entry);
         let ends = matches!(entry.body, Body::Verdict(_));
         let chunk = self.open.entry(cell).or_default();
         chunk.estimate += size;
-        chunk.entries.push(entry);
-        if chunk.estimate >= limits::CHUNK_TARGET {
+        chunk.entries.push(held);
+        if chunk.estimate >= self.chunk {
             self.flush_cell(cell)?;
         }
         if ends { self.end_cell(cell) } else { Ok(()) }
+    }
+
+    fn with_payloads_stored(&mut self, mut entry: Entry) -> Result<Entry, WriteError> {
+        for payload in check::payloads_mut(&mut entry.body).filter(|payload| is_large(payload)) {
+            if let Payload::Inline(bytes) = payload {
+                let len = bytes.len() as u64;
+                *payload = Payload::Blob { hash: self.put_blob(bytes)?, len };
+            }
+        }
+        Ok(entry)
     }
 
     /// Stores a payload once and returns its BLAKE3.
@@ -159,21 +198,23 @@ impl BundleWriter {
             return Err(WriteError::Poisoned);
         }
         self.flush()?;
+        self.open.clear();
         self.index.cells = std::mem::take(&mut self.cells).into_values().collect();
-        let content = archive(&self.index)?;
-        let index = self.frame(Kind::Index, 0, &content)?;
+        let index = std::mem::take(&mut self.index);
+        let cells = index.cells.len() as u32;
+        let index = self.record(Kind::Index, 0, &index)?;
         let footer = Footer {
             index_offset: index.offset,
             index_total: index.total,
             entries: self.entries,
-            cells: self.index.cells.len() as u32,
-            digest: *self.hasher.finalize().as_bytes(),
+            cells,
+            digest: *self.disk.hasher.finalize().as_bytes(),
         };
         self.frame(Kind::Footer, 0, &footer.encode())?;
-        let synced = self.file.sync_all();
-        synced.map_err(|e| self.failed(&e))?;
-        let renamed = std::fs::rename(&self.partial, &self.path);
-        renamed.map_err(|e| self.failed(&e))?;
+        let synced = self.disk.file.sync_all();
+        synced.map_err(|e| self.disk.failed(&e))?;
+        let renamed = std::fs::rename(&self.disk.partial, &self.path);
+        renamed.map_err(|e| self.disk.failed(&e))?;
         // The name itself must be durable too; not every file system can sync a folder.
         if let Some(folder) = self.path.parent().filter(|p| !p.as_os_str().is_empty()) {
             let _ = File::open(folder).and_then(|folder| folder.sync_all());
@@ -205,47 +246,51 @@ impl BundleWriter {
 
     fn end_cell(&mut self, cell: u32) -> Result<(), WriteError> {
         self.flush_cell(cell)?;
-        if let Some(summary) = self.cells.get(&cell) {
-            let content = archive(summary)?;
-            self.frame(Kind::CellEnd, cell, &content)?;
+        self.open.remove(&cell);
+        if let Some(summary) = self.cells.get(&cell).cloned() {
+            self.record(Kind::CellEnd, cell, &summary)?;
         }
-        let synced = self.file.sync_data();
-        synced.map_err(|e| self.failed(&e))
+        let synced = self.disk.file.sync_data();
+        synced.map_err(|e| self.poison(self.disk.failed(&e)))
     }
 
     fn flush_cell(&mut self, cell: u32) -> Result<(), WriteError> {
-        let Some(chunk) = self.open.remove(&cell).filter(|chunk| !chunk.entries.is_empty()) else {
+        let Some(open) = self.open.get_mut(&cell).filter(|open| !open.entries.is_empty()) else {
             return Ok(());
         };
-        let content = archive(&chunk.entries).map_err(|e| self.poison(e))?;
-        let frame = self.frame(Kind::Chunk, cell, &content)?;
-        self.entries += chunk.entries.len() as u64;
-        self.index.chunks.push(chunk_ref(frame, &chunk.entries));
+        open.estimate = 0;
+        let mut entries = std::mem::take(&mut open.entries);
+        let frame = self.record(Kind::Chunk, cell, &EntriesOf(&entries))?;
+        self.entries += entries.len() as u64;
+        self.index.chunks.push(chunk_ref(frame, &entries));
+        entries.clear();
+        if let Some(open) = self.open.get_mut(&cell) {
+            open.entries = entries;
+        }
         Ok(())
     }
 
-    fn frame(&mut self, kind: Kind, cell: u32, content: &[u8]) -> Result<FrameRef, WriteError> {
-        let bytes = frame::encode(kind, cell, content, LEVEL).map_err(|e| self.poison(e))?;
-        let reference =
-            FrameRef { offset: self.offset, total: bytes.len() as u64, kind: kind.number(), cell };
-        self.write(&bytes)?;
+    /// Writes a frame that holds this record.
+    fn record<T>(&mut self, kind: Kind, cell: u32, record: &T) -> Result<FrameRef, WriteError>
+    where
+        T: for<'a> rkyv::Serialize<Archiver<'a>>,
+    {
+        let mut raw = std::mem::take(&mut self.raw);
+        raw.clear();
+        let archived = rkyv::api::high::to_bytes_in::<_, rkyv::rancor::Error>(record, raw);
+        let raw = archived.map_err(|e| self.poison(WriteError::Encode(e.to_string())))?;
+        let reference = self.frame(kind, cell, &raw)?;
+        self.raw = raw;
         Ok(reference)
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
+    fn frame(&mut self, kind: Kind, cell: u32, content: &[u8]) -> Result<FrameRef, WriteError> {
         if self.poisoned {
             return Err(WriteError::Poisoned);
         }
-        let written = self.file.write_all(bytes);
-        written.map_err(|e| self.failed(&e))?;
-        self.hasher.update(bytes);
-        self.offset += bytes.len() as u64;
-        Ok(())
-    }
-
-    fn failed(&mut self, error: &std::io::Error) -> WriteError {
-        let path = self.partial.display().to_string();
-        self.poison(WriteError::Io { path, message: error.to_string() })
+        let written = self.encoder.encode(kind, cell, content).and_then(|bytes| self.disk.write(bytes));
+        let (offset, total) = written.map_err(|e| self.poison(e))?;
+        Ok(FrameRef { offset, total, kind: kind.number(), cell })
     }
 
     fn poison(&mut self, error: WriteError) -> WriteError {
@@ -254,10 +299,38 @@ impl BundleWriter {
     }
 }
 
+/// The file while it grows.
+struct Disk {
+    file: File,
+    partial: PathBuf,
+    len: u64,
+    /// Over all that was written.
+    hasher: blake3::Hasher,
+}
+
+impl Disk {
+    /// Appends; gives offset and length.
+    fn write(&mut self, bytes: &[u8]) -> Result<(u64, u64), WriteError> {
+        self.file.write_all(bytes).map_err(|e| self.failed(&e))?;
+        self.hasher.update(bytes);
+        let offset = self.len;
+        self.len += bytes.len() as u64;
+        Ok((offset, bytes.len() as u64))
+    }
+
+    fn failed(&self, error: &std::io::Error) -> WriteError {
+        WriteError::Io { path: self.partial.display().to_string(), message: error.to_string() }
+    }
+}
+
+fn is_large(payload: &Payload) -> bool {
+    payload.bytes().is_some_and(|bytes| bytes.len() > limits::INLINE_MAX)
+}
+
 /// What an index says about a chunk of these entries.
-pub(crate) fn chunk_ref(frame: FrameRef, entries: &[Entry]) -> ChunkRef {
-    let seqs = || entries.iter().map(|e| e.seq);
-    let times = || entries.iter().map(|e| e.at_ns);
+pub(crate) fn chunk_ref<E: AsRef<Entry>>(frame: FrameRef, entries: &[E]) -> ChunkRef {
+    let seqs = || entries.iter().map(|e| e.as_ref().seq);
+    let times = || entries.iter().map(|e| e.as_ref().at_ns);
     ChunkRef {
         frame,
         entries: u32::try_from(entries.len()).unwrap_or(u32::MAX),
@@ -268,17 +341,26 @@ pub(crate) fn chunk_ref(frame: FrameRef, entries: &[Entry]) -> ChunkRef {
     }
 }
 
-type Archiver<'a> = rkyv::api::high::HighSerializer<
-    rkyv::util::AlignedVec,
-    rkyv::ser::allocator::ArenaHandle<'a>,
-    rkyv::rancor::Error,
->;
+type Archiver<'a> =
+    rkyv::api::high::HighSerializer<AlignedVec, rkyv::ser::allocator::ArenaHandle<'a>, rkyv::rancor::Error>;
 
-fn archive<T>(value: &T) -> Result<rkyv::util::AlignedVec, WriteError>
-where
-    T: for<'a> rkyv::Serialize<Archiver<'a>>,
-{
-    rkyv::to_bytes::<rkyv::rancor::Error>(value).map_err(|e| WriteError::Encode(e.to_string()))
+/// Archived as the `Vec<Entry>` of these would be, without making one.
+struct EntriesOf<'a, E>(&'a [E]);
+
+impl<E> rkyv::Archive for EntriesOf<'_, E> {
+    type Archived = <Vec<Entry> as rkyv::Archive>::Archived;
+    type Resolver = <Vec<Entry> as rkyv::Archive>::Resolver;
+
+    fn resolve(&self, resolver: Self::Resolver, out: rkyv::Place<Self::Archived>) {
+        rkyv::vec::ArchivedVec::resolve_from_len(self.0.len(), resolver, out);
+    }
+}
+
+impl<'s, E: AsRef<Entry>> rkyv::Serialize<Archiver<'s>> for EntriesOf<'_, E> {
+    fn serialize(&self, serializer: &mut Archiver<'s>) -> Result<Self::Resolver, rkyv::rancor::Error> {
+        let entries = self.0.iter().map(AsRef::as_ref);
+        rkyv::vec::ArchivedVec::serialize_from_iter::<Entry, _, _>(entries, serializer)
+    }
 }
 
 /// Creates the temporary file; what a crashed run left under that name is evidence and stays.

@@ -2,14 +2,16 @@
 //!
 //! Contract: noting an entry costs the actor a place in a bounded queue; one writer thread takes
 //! them out in batches (waking it for each would cost the actor more than the rest of noting),
-//! puts them into words, redacts, encodes and writes. A full queue slows the run down rather than losing an entry.
+//! puts them into words, redacts, encodes and writes. It shares entries with whoever else holds them,
+//! and copies only what it must change. A full queue slows the run down rather than losing an entry.
 //! The first failed write ends writing; [`Recorder::finish`] reports it and the file keeps
 //! its temporary name.
 //! Not modelled: any protocol.
 #![forbid(unsafe_code)]
 
 use faultbox_bundle_format::redact::Redactor;
-use faultbox_bundle_format::{BundleWriter, Header, WriteError};
+use faultbox_bundle_format::writer::Tuning;
+use faultbox_bundle_format::{BundleWriter, Entry, Header, WriteError};
 use faultbox_engine::event_sink::{EventSink, Noted};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -58,7 +60,20 @@ impl Recorder {
     /// # Errors
     /// When the file cannot be created.
     pub fn create(path: &Path, header: Header, redactor: Redactor) -> Result<Self, RecordError> {
-        let writer = BundleWriter::create(path, header)?;
+        Self::create_with(path, header, redactor, Tuning::default())
+    }
+
+    /// As [`Recorder::create`], with chunks made so.
+    ///
+    /// # Errors
+    /// When the file cannot be created.
+    pub fn create_with(
+        path: &Path,
+        header: Header,
+        redactor: Redactor,
+        tuning: Tuning,
+    ) -> Result<Self, RecordError> {
+        let writer = BundleWriter::create_with(path, header, tuning)?;
         let queue = Arc::new(Queue::default());
         let entries = Entries(queue.clone());
         let thread = std::thread::Builder::new().name("recorder".to_owned());
@@ -88,13 +103,41 @@ impl EventSink for Recorder {
     }
 }
 
-#[derive(Default)]
+/// An entry until it is written.
+enum Held {
+    /// As it was noted.
+    Noted(Arc<Noted>),
+    /// Without its secrets, or its payloads in the store.
+    Changed(Box<Entry>),
+}
+
+impl AsRef<Entry> for Held {
+    fn as_ref(&self) -> &Entry {
+        match self {
+            Held::Noted(noted) => noted.entry(),
+            Held::Changed(entry) => entry,
+        }
+    }
+}
+
+impl From<Entry> for Held {
+    fn from(entry: Entry) -> Self {
+        Held::Changed(Box::new(entry))
+    }
+}
+
 struct Waiting {
     entries: Vec<Arc<Noted>>,
     /// No more will come.
     closed: bool,
     /// Nobody will take them: the writer failed, and [`Recorder::finish`] says why.
     abandoned: bool,
+}
+
+impl Default for Waiting {
+    fn default() -> Self {
+        Waiting { entries: Vec::with_capacity(QUEUE), closed: false, abandoned: false }
+    }
 }
 
 /// Entries on their way to the writer, in the order in which they were noted.
@@ -129,7 +172,8 @@ impl Queue {
 
 /// What the writer gets.
 enum Taken {
-    Batch(Vec<Arc<Noted>>),
+    /// Entries, in order.
+    Batch,
     /// Nothing came for a while.
     Nothing,
     End,
@@ -139,8 +183,9 @@ enum Taken {
 struct Entries(Arc<Queue>);
 
 impl Entries {
-    /// Waits for a batch; for [`IDLE`] at most where something is `held`.
-    fn take(&self, held: bool) -> Taken {
+    /// Waits for a batch, which it puts into the empty `batch`; for [`IDLE`] at most where something
+    /// is `held`. The two lists change places, so that neither has to grow again.
+    fn take(&self, held: bool, batch: &mut Vec<Arc<Noted>>) -> Taken {
         let none = |waiting: &mut Waiting| waiting.entries.is_empty() && !waiting.closed;
         let few = |waiting: &mut Waiting| waiting.entries.len() < BATCH && !waiting.closed;
         let mut waiting = lock(&self.0.waiting);
@@ -156,9 +201,10 @@ impl Entries {
         }
         let waited = self.0.filled.wait_timeout_while(waiting, LINGER, few);
         waiting = waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
-        let entries = std::mem::take(&mut waiting.entries);
+        std::mem::swap(&mut waiting.entries, batch);
+        drop(waiting);
         self.0.taken.notify_all();
-        if entries.is_empty() { Taken::End } else { Taken::Batch(entries) }
+        if batch.is_empty() { Taken::End } else { Taken::Batch }
     }
 }
 
@@ -178,15 +224,19 @@ pub fn new_header() -> Result<Header, RecordError> {
     Ok(Header::new(half()?, half()?))
 }
 
-fn write(mut writer: BundleWriter, entries: &Entries, redactor: &Redactor) -> Result<PathBuf, WriteError> {
+fn write(
+    mut writer: BundleWriter<Held>,
+    entries: &Entries,
+    redactor: &Redactor,
+) -> Result<PathBuf, WriteError> {
     let mut held = false;
+    let mut batch = Vec::with_capacity(QUEUE);
     loop {
-        match entries.take(held) {
-            Taken::Batch(batch) => {
-                for noted in batch {
-                    let mut entry = noted.entry().clone();
-                    redactor.entry(&mut entry);
-                    writer.take(entry)?;
+        match entries.take(held, &mut batch) {
+            Taken::Batch => {
+                for noted in batch.drain(..) {
+                    let changed = redactor.redacted(noted.entry()).map(Held::from);
+                    writer.take(changed.unwrap_or(Held::Noted(noted)))?;
                 }
                 held = true;
             }
