@@ -160,6 +160,9 @@ pub struct ReplayArgs {
     /// Set an environment variable of a service, over the recorded ones; repeatable
     #[arg(long = "env", value_name = "SERVICE:KEY=VALUE")]
     pub env: Vec<String>,
+    /// Judge by this spec instead of the recorded one
+    #[arg(long, value_name = "PATH")]
+    pub spec: Option<PathBuf>,
     /// Collapse nothing in the comparison
     #[arg(long)]
     pub strict: bool,

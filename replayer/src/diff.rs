@@ -5,6 +5,8 @@ use std::fmt;
 
 /// Longest text shown of one side.
 const SHOWN: usize = 80;
+/// How much of what both sides begin with is shown at most, where more is left out.
+const LEAD: usize = 20;
 
 /// One field that differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,8 +49,29 @@ fn walk(path: &str, recorded: &Value, now: &Value, out: &mut Vec<Difference>) {
                 side(&format!("{path}[{index}]"), a.get(index), b.get(index), out);
             }
         }
-        (a, b) => out.push(Difference { path: path.to_owned(), recorded: show(a), now: show(b) }),
+        (a, b) => {
+            let (recorded, now) = match (a.bare(), b.bare()) {
+                (Value::Text(a), Value::Text(b)) => texts(a, b),
+                _ => (show(a), show(b)),
+            };
+            out.push(Difference { path: path.to_owned(), recorded, now });
+        }
     }
+}
+
+/// Two texts, without most of what both begin with where that would hide what differs.
+fn texts(a: &str, b: &str) -> (String, String) {
+    let same = a.char_indices().zip(b.chars()).find(|((_, a), b)| a != b);
+    let from = match same {
+        Some(((at, _), _)) => a[..at].char_indices().rev().nth(LEAD).map_or(0, |(at, _)| at),
+        None => 0,
+    };
+    if from <= LEAD {
+        return (show_text(a), show_text(b));
+    }
+    // The texts are the same up to there, so it is a boundary in both.
+    let rest = |text: &str| format!("...{}", show_text(text.get(from..).unwrap_or_default()));
+    (rest(a), rest(b))
 }
 
 fn side(path: &str, a: Option<&Value>, b: Option<&Value>, out: &mut Vec<Difference>) {
@@ -73,7 +96,7 @@ pub fn show(value: &Value) -> String {
         Value::Int(n) => n.to_string(),
         Value::UInt(n) => n.to_string(),
         Value::Float(n) => n.to_string(),
-        Value::Text(text) => format!("{text:?}"),
+        Value::Text(text) => return show_text(text),
         Value::Bytes(bytes) => format!("{} bytes", bytes.len()),
         Value::List(items) => format!("[{}]", items.iter().map(show).collect::<Vec<_>>().join(", ")),
         Value::Map(fields) => {
@@ -82,8 +105,37 @@ pub fn show(value: &Value) -> String {
         }
         Value::Volatile(inner) => show(inner),
     };
+    cut(text)
+}
+
+fn show_text(text: &str) -> String {
+    cut(format!("{text:?}"))
+}
+
+fn cut(text: String) -> String {
     match text.char_indices().nth(SHOWN) {
         Some((cut, _)) => format!("{}...", &text[..cut]),
         None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(recorded: &str, now: &str) -> (String, String) {
+        let found = values(&Value::text(recorded), &Value::text(now));
+        (found[0].recorded.clone(), found[0].now.clone())
+    }
+
+    #[test]
+    fn what_differs_in_long_texts_is_what_is_shown() {
+        assert_eq!(of("open", "done"), ("\"open\"".to_owned(), "\"done\"".to_owned()));
+        let long = "ä".repeat(500);
+        let (recorded, now) = of(&format!("{long} VALUES ('open')"), &format!("{long} VALUES ('done')"));
+        assert!(recorded.starts_with("...\"ä") && recorded.ends_with("VALUES ('open')\""), "{recorded}");
+        assert!(now.starts_with("...\"ä") && now.ends_with("VALUES ('done')\""), "{now}");
+        let (recorded, now) = of(&long, &format!("{long}!"));
+        assert!(recorded.ends_with("...") && now.ends_with("..."), "one goes on where the other ends");
     }
 }

@@ -54,6 +54,10 @@ pub enum Divergence {
         replayed: Option<String>,
         /// Field by field, where both are there.
         differences: Vec<Difference>,
+        /// The entry of the recording, if there is one.
+        recorded_seq: Option<u64>,
+        /// The entry of the replay, if there is one.
+        replayed_seq: Option<u64>,
     },
     /// A decision that the seed does not give.
     Decision {
@@ -83,7 +87,7 @@ impl fmt::Display for Divergence {
             Divergence::Order { interface, operation, missing } => {
                 write!(f, "{operation} on {interface} came before {missing}, which had completed before it")
             }
-            Divergence::Stream { stream, at, recorded, replayed, differences } => {
+            Divergence::Stream { stream, at, recorded, replayed, differences, .. } => {
                 write!(f, "{stream} [{at}]: ")?;
                 match (recorded, replayed) {
                     (Some(recorded), None) => write!(f, "recorded {recorded}, not seen in the replay"),

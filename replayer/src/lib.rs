@@ -3,9 +3,10 @@
 //!
 //! In reading order: [`session`] drives and judges; [`tape`] matches requests to recorded
 //! exchanges; [`environment`] and [`oracle`] are the engine's seams over it; [`divergence`]
-//! and [`diff`] say what differs.
+//! and [`diff`] say what differs, [`diagnosis`] where it comes from.
 #![forbid(unsafe_code)]
 
+pub mod diagnosis;
 pub mod diff;
 pub mod divergence;
 pub mod environment;

@@ -206,6 +206,8 @@ fn differences(recorded: &Canonical, replayed: &Canonical) -> Vec<((usize, u64),
                 recorded: a.map(|item| item.label.clone()),
                 replayed: b.map(|item| item.label.clone()),
                 differences,
+                recorded_seq: a.map(|item| item.seq),
+                replayed_seq: b.map(|item| item.seq),
             };
             found.push((seq, divergence));
             break;
@@ -293,6 +295,8 @@ impl Driver for RecordedDriver {
                     recorded: other.map(|step| format!("{} {}", step.verb, step.interface)),
                     replayed: Some(wanted),
                     differences: Vec::new(),
+                    recorded_seq: None,
+                    replayed_seq: None,
                 });
                 StepResponse::no_answer("this step was not recorded")
             }

@@ -17,7 +17,9 @@ use faultbox_engine::runner::live::Live;
 use faultbox_engine::runner::{self, RunContext};
 use faultbox_engine::spec::{self, LoadOptions, MemoryFiles};
 use faultbox_engine::topology::{Service, ServiceKind};
+use faultbox_replayer::diagnosis::{self, Cause, Circumstances};
 use faultbox_replayer::divergence::Divergence;
+use faultbox_replayer::oracle::RecordedOracle;
 use faultbox_replayer::session::{self, Outcome, Recording};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -68,23 +70,34 @@ fn try_run(args: &ReplayArgs) -> Result<u8, u8> {
         })?;
     }
     let policy = if args.strict { Policy::Strict } else { Policy::Default };
+    let driving = host.as_ref().map(|host| Driving {
+        host,
+        plan: &plan,
+        dir: &dir,
+        addresses: &addresses,
+        embedded,
+        policy,
+    });
+    let given = given(args);
+    let spec = source.changed_files(&plan);
     let mut replays = Vec::new();
     for index in cells {
         let Some(recording) = source.recording(&plan, index)? else { continue };
-        let outcome = match (&host, args.depth) {
-            (Some(host), Depth::Redrive) => runtime.block_on(async {
-                let (run, oracle) = context(host, &recording, &dir, &addresses, &recording.entries, embedded);
-                let mut outcome = session::redrive(&run, &plan, index, &recording, policy).await;
-                outcome.divergences.extend(oracle.divergences());
-                outcome
-            }),
-            (Some(host), Depth::Rerun) => runtime.block_on(async {
-                let context = context(host, &recording, &dir, &addresses, &[], embedded).0;
-                rerun(&context, &plan, index, &recording, policy).await
-            }),
+        let outcome = match (&driving, args.depth) {
+            (Some(driving), Depth::Redrive) => runtime.block_on(driving.redrive(index, &recording)),
+            (Some(driving), Depth::Rerun) => runtime.block_on(driving.rerun(index, &recording)),
             _ => session::judge(&plan, index, &recording, Key::of_run(recording.seed)),
         };
-        let replay = Replay { name: plan.cells[index].name.clone(), recording, outcome };
+        let mut known = Circumstances { spec: spec.clone(), given: given.clone(), again: None };
+        let mut cause = diagnosis::cause(&outcome.divergences, &known);
+        let unclear = cause.is_none() && !outcome.divergences.is_empty() && !outcome.setup_failed;
+        if let (Some(driving), Depth::Redrive, true) = (&driving, args.depth, unclear) {
+            // Only driving it again tells a race from what happens each time.
+            known.again = Some(runtime.block_on(driving.redrive(index, &recording)).divergences);
+            cause = diagnosis::cause(&outcome.divergences, &known);
+        }
+        let name = plan.cells[index].name.clone();
+        let replay = Replay { name, recording, outcome, cause };
         if args.format == Format::Human {
             print(args, &replay);
         }
@@ -98,43 +111,58 @@ struct Replay {
     name: String,
     recording: Recording,
     outcome: Outcome,
+    cause: Option<Cause>,
 }
 
-fn context(
-    host: &Host,
-    recording: &Recording,
-    dir: &host::RunDir,
-    addresses: &Arc<AddressBook>,
-    journal: &[Entry],
+/// What stands in for the recorded service, as it was given.
+fn given(args: &ReplayArgs) -> Vec<String> {
+    let flags = |flag: &str, values: &[String]| {
+        values.iter().map(|value| format!("{flag} {value}")).collect::<Vec<_>>()
+    };
+    [flags("--with", &args.with), flags("--env", &args.env)].concat()
+}
+
+/// What every cell of a replay is driven with.
+struct Driving<'a> {
+    host: &'a Host,
+    plan: &'a Arc<Plan>,
+    dir: &'a host::RunDir,
+    addresses: &'a Arc<AddressBook>,
     embedded: bool,
-) -> (Arc<RunContext>, Arc<faultbox_replayer::oracle::RecordedOracle>) {
-    let oracle = Arc::new(faultbox_replayer::oracle::RecordedOracle::new(recording.seed, journal));
-    let sink = Arc::new(NullSink);
-    (
-        host.context(
+    policy: Policy,
+}
+
+impl Driving<'_> {
+    fn context(&self, recording: &Recording, journal: &[Entry]) -> (Arc<RunContext>, Arc<RecordedOracle>) {
+        let oracle = Arc::new(RecordedOracle::new(recording.seed, journal));
+        let (redactor, sink) = (recording.redactor.clone(), Arc::new(NullSink));
+        let addresses = self.addresses.clone();
+        let context = self.host.context(
             recording.seed,
-            recording.redactor.clone(),
+            redactor,
             sink,
             oracle.clone(),
-            dir,
-            embedded,
-            addresses.clone(),
-        ),
-        oracle,
-    )
-}
+            self.dir,
+            self.embedded,
+            addresses,
+        );
+        (context, oracle)
+    }
 
-async fn rerun(
-    context: &Arc<RunContext>,
-    plan: &Arc<Plan>,
-    index: usize,
-    recording: &Recording,
-    policy: Policy,
-) -> Outcome {
-    let live = Live::new(context.clone());
-    let result = runner::run_cell(context, plan, index, live.clone()).await;
-    live.stop().await;
-    session::outcome(recording, result, context.clock.unix_ns(), policy)
+    async fn redrive(&self, index: usize, recording: &Recording) -> Outcome {
+        let (run, oracle) = self.context(recording, &recording.entries);
+        let mut outcome = session::redrive(&run, self.plan, index, recording, self.policy).await;
+        outcome.divergences.extend(oracle.divergences());
+        outcome
+    }
+
+    async fn rerun(&self, index: usize, recording: &Recording) -> Outcome {
+        let (context, _) = self.context(recording, &[]);
+        let live = Live::new(context.clone());
+        let result = runner::run_cell(&context, self.plan, index, live.clone()).await;
+        live.stop().await;
+        session::outcome(recording, result, context.clock.unix_ns(), self.policy)
+    }
 }
 
 /// A bundle as a replay needs it.
@@ -194,23 +222,30 @@ impl Source {
         // The recorded run's own overrides come first; what is given now wins.
         let mut env = recorded_flags(&self.started.command, "--env");
         env.extend(args.env.iter().cloned());
-        let options = |binaries| LoadOptions {
-            addresses,
-            env: run::env_overrides(&env).unwrap_or_default(),
-            binaries,
-            seed: self.started.seed,
-            // The spec's path in the bundle is relative to the tree in the bundle.
-            root: Some(Path::new("")),
-            files: Some(&files),
+        let env = run::env_overrides(&env).map_err(usage)?;
+        let load = |binaries| {
+            let (env, seed) = (env.clone(), self.started.seed);
+            let common = LoadOptions { env, binaries, seed, ..LoadOptions::new(addresses) };
+            let loaded = match &args.spec {
+                Some(path) => spec::load(path, &common),
+                // The spec's path in the bundle is relative to the tree in the bundle.
+                None => spec::load(
+                    Path::new(&self.started.spec),
+                    &LoadOptions { root: Some(Path::new("")), files: Some(&files), ..common },
+                ),
+            };
+            loaded.map_err(|errors| {
+                notice(errors.to_string().trim_end());
+                exit_code::USAGE
+            })
         };
-        run::env_overrides(&env).map_err(usage)?;
         let given = run::overrides("with", &args.with).map_err(usage)?;
         if args.depth == Depth::Judge {
-            return self.load(&options(Vec::new()));
+            return load(Vec::new());
         }
         let mut binaries = Vec::new();
         let mut known = Vec::new();
-        let declared = self.load(&options(Vec::new()))?;
+        let declared = load(Vec::new())?;
         for service in &declared.topology.services {
             let with = given.iter().find(|(name, _)| *name == service.name).map(|(_, value)| value);
             let path = match (&service.kind, with) {
@@ -235,14 +270,25 @@ impl Source {
             ));
             return Err(exit_code::USAGE);
         }
-        self.load(&options(binaries))
+        load(binaries)
     }
 
-    fn load(&self, options: &LoadOptions<'_>) -> Result<Plan, u8> {
-        spec::load(Path::new(&self.started.spec), options).map_err(|errors| {
-            notice(errors.to_string().trim_end());
-            exit_code::USAGE
-        })
+    /// Files in which a plan's spec is not the recorded one.
+    fn changed_files(&self, plan: &Plan) -> Vec<String> {
+        let recorded = self.files.iter().filter(|file| file.role != "binary");
+        let mut before: BTreeMap<&str, [u8; 32]> =
+            recorded.map(|file| (file.path.as_str(), file.digest)).collect();
+        let differs = |path: &str, content: &[u8], before: Option<[u8; 32]>| match before {
+            Some(digest) if digest == *blake3::hash(content).as_bytes() => None,
+            Some(_) => Some(format!("{path} differs")),
+            None => Some(format!("{path} is new")),
+        };
+        let now = plan.files.iter();
+        let mut changed: Vec<String> = now
+            .filter_map(|file| differs(&file.path, &file.content, before.remove(file.path.as_str())))
+            .collect();
+        changed.extend(before.keys().map(|path| format!("{path} is gone")));
+        changed
     }
 
     /// The container engine and the images of these services: those of the recording, or what is
@@ -391,7 +437,7 @@ fn recorded_flags(command: &[String], flag: &str) -> Vec<String> {
 }
 
 fn print(args: &ReplayArgs, replay: &Replay) {
-    let Replay { name, recording, outcome } = replay;
+    let Replay { name, recording, outcome, cause } = replay;
     say(&terminal::result(name, &outcome.verdict, recording.seed));
     let (was, now) = (terminal::word(recording.verdict.ending), terminal::word(outcome.verdict.ending));
     if outcome.setup_failed {
@@ -425,10 +471,22 @@ fn print(args: &ReplayArgs, replay: &Replay) {
     for (place, divergence) in outcome.divergences.iter().take(SHOWN).enumerate() {
         let word = if place == 0 { "diverged at" } else { "then" };
         say(&format!("  {word} {}", plain(&divergence.to_string())));
+        if place == 0 {
+            let around = diagnosis::around(divergence, &recording.entries, &outcome.entries);
+            if let Some(step) = &around.step {
+                say(&format!("    in {}", plain(step)));
+            }
+            for (service, line) in &around.lines {
+                say(&format!("    {service} said: {}", plain(line)));
+            }
+        }
     }
     let more = outcome.divergences.len().saturating_sub(SHOWN);
     if more > 0 {
         say(&format!("  and {more} more (--format json shows all)"));
+    }
+    if let Some(cause) = cause {
+        say(&format!("  cause: {}", plain(&cause.to_string())));
     }
     let beyond = outcome.divergences.iter().any(|found| matches!(found, Divergence::Unexpected { .. }));
     if changed && beyond && outcome.reproduced {
@@ -453,6 +511,7 @@ fn report(args: &ReplayArgs, replays: &[Replay], policy: Policy) -> u8 {
                 let divergences: Vec<String> =
                     replay.outcome.divergences.iter().map(ToString::to_string).collect();
                 map.insert("divergences".to_owned(), divergences.into());
+                map.insert("cause".to_owned(), replay.cause.as_ref().map(Cause::word).into());
                 let of_recording = &replay.recording.entries;
                 for (name, ns) in [
                     ("start_ms", own_start_ns(&replay.outcome.entries)),

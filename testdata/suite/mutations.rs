@@ -4,7 +4,8 @@
 use super::{cells, document, faultbox, record, repository, run};
 use std::path::{Path, PathBuf};
 
-fn mutant() -> PathBuf {
+/// The service with its wrong versions built in.
+pub fn mutant() -> PathBuf {
     let path = faultbox().with_file_name("orders-api-mutant");
     assert!(path.exists(), "{} is missing: run `make mutant`", path.display());
     path

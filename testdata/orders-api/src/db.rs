@@ -230,6 +230,15 @@ async fn insert(conn: &mut Conn, order: &NewOrder) -> mysql_async::Result<Option
         if mutation::is_on("query-extra") {
             transaction.query_drop("SELECT COUNT(*) FROM orders").await?;
         }
+        if mutation::is_on("made-up-word") {
+            transaction.query_drop(by_customer(&mutation::word())).await?;
+        }
+        if mutation::is_on("race") {
+            transaction.query_drop(by_customer(&mutation::race())).await?;
+        }
+        if mutation::is_on("reads-file") {
+            transaction.query_drop(by_customer(&mutation::file())).await?;
+        }
         Ok(number)
     };
     match written.await {
@@ -248,6 +257,11 @@ async fn insert(conn: &mut Conn, order: &NewOrder) -> mysql_async::Result<Option
             Err(error)
         }
     }
+}
+
+/// Only wrong versions of the service ask for it.
+fn by_customer(customer: &str) -> String {
+    format!("SELECT COUNT(*) FROM orders WHERE customer = '{customer}'")
 }
 
 async fn insert_order(on: &mut impl Inserts, order: &NewOrder) -> mysql_async::Result<Option<u64>> {

@@ -22,6 +22,40 @@ pub fn pick<T>(name: &str, usual: T, changed: T) -> T {
     if is_on(name) { changed } else { usual }
 }
 
+/// Another word in each run.
+pub fn word() -> String {
+    use std::hash::{BuildHasher, RandomState};
+    format!("n{:016x}7", RandomState::new().hash_one(0))
+}
+
+/// What stands in the file that `ORDERS_CUSTOMER_FILE` names.
+pub fn file() -> String {
+    let path = std::env::var("ORDERS_CUSTOMER_FILE").unwrap_or_default();
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
+/// Letters in the order in which as many threads came to an end.
+pub fn race() -> String {
+    let order = std::sync::Mutex::new(String::new());
+    let start = std::sync::Barrier::new(8);
+    std::thread::scope(|scope| {
+        for letter in 'a'..='h' {
+            let (order, start) = (&order, &start);
+            scope.spawn(move || {
+                start.wait();
+                // Many turns, so that who is last in one is not who is last in all.
+                for _ in 0..200 {
+                    drop(order.lock());
+                }
+                if let Ok(mut order) = order.lock() {
+                    order.push(letter);
+                }
+            });
+        }
+    });
+    order.into_inner().unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
