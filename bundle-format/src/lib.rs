@@ -41,3 +41,5 @@ pub use writer::BundleWriter;
 mod canonical_tests;
 #[cfg(test)]
 mod container_tests;
+#[cfg(test)]
+mod golden_tests;

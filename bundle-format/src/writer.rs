@@ -22,15 +22,17 @@ use std::path::{Path, PathBuf};
 /// How chunks are made. `make bench` prints the curve behind the default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tuning {
-    /// zstd level of every frame.
+    /// zstd level of a chunk that is full: the run is noting much, and waits for its writer.
     pub level: i32,
+    /// zstd level of all other frames: there is time.
+    pub level_unhurried: i32,
     /// A chunk is written once its entries are estimated at this many bytes.
     pub chunk: usize,
 }
 
 impl Default for Tuning {
     fn default() -> Self {
-        Tuning { level: 3, chunk: limits::CHUNK_TARGET }
+        Tuning { level: 1, level_unhurried: 3, chunk: limits::CHUNK_TARGET }
     }
 }
 
@@ -52,7 +54,7 @@ pub struct BundleWriter<E = Entry> {
     encoder: frame::Encoder,
     /// Where records are archived, one after the other.
     raw: AlignedVec,
-    chunk: usize,
+    tuning: Tuning,
     open: BTreeMap<u32, OpenChunk<E>>,
     blobs: BTreeMap<[u8; 32], ()>,
     cells: BTreeMap<u32, CellSummary>,
@@ -78,14 +80,14 @@ impl<E: AsRef<Entry> + From<Entry>> BundleWriter<E> {
     /// # Errors
     /// When the file cannot be created.
     pub fn create_with(path: &Path, header: Header, tuning: Tuning) -> Result<Self, WriteError> {
-        let encoder = frame::Encoder::new(tuning.level)?;
+        let encoder = frame::Encoder::new(tuning.level_unhurried)?;
         let (file, partial) = create_partial(path)?;
         let mut writer = BundleWriter {
             disk: Disk { file, partial, len: 0, hasher: blake3::Hasher::new() },
             path: path.to_owned(),
             encoder,
             raw: AlignedVec::new(),
-            chunk: tuning.chunk,
+            tuning,
             open: BTreeMap::new(),
             blobs: BTreeMap::new(),
             cells: BTreeMap::new(),
@@ -136,8 +138,10 @@ impl<E: AsRef<Entry> + From<Entry>> BundleWriter<E> {
         let chunk = self.open.entry(cell).or_default();
         chunk.estimate += size;
         chunk.entries.push(held);
-        if chunk.estimate >= self.chunk {
+        if chunk.estimate >= self.tuning.chunk {
+            self.set_level(self.tuning.level)?;
             self.flush_cell(cell)?;
+            self.set_level(self.tuning.level_unhurried)?;
         }
         if ends { self.end_cell(cell) } else { Ok(()) }
     }
@@ -242,6 +246,10 @@ impl<E: AsRef<Entry> + From<Entry>> BundleWriter<E> {
             }
             _ => {}
         }
+    }
+
+    fn set_level(&mut self, level: i32) -> Result<(), WriteError> {
+        self.encoder.set_level(level).map_err(|e| self.poison(e))
     }
 
     fn end_cell(&mut self, cell: u32) -> Result<(), WriteError> {
