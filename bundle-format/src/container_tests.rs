@@ -308,6 +308,11 @@ fn shared_entries_are_written_as_owned_ones() {
     shared.iter().for_each(|entry| writer.take(entry.clone()).unwrap());
     let written = std::fs::read(writer.finish().unwrap()).unwrap();
     assert!(written == bytes, "another file");
+    let writer = BundleWriter::<Shared>::create_with(&path, header, writer::Tuning::default()).unwrap();
+    let mut writer = writer.in_background().unwrap();
+    shared.iter().for_each(|entry| writer.take(entry.clone()).unwrap());
+    let written = std::fs::read(writer.finish().unwrap()).unwrap();
+    assert!(written == bytes, "in the background it becomes another file");
     assert!(shared.iter().all(|entry| std::sync::Arc::strong_count(&entry.0) == 1), "let go of");
     assert!(shared.iter().zip(&entries).all(|(shared, entry)| *shared.0 == *entry), "and not changed");
 }

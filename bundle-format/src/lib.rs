@@ -14,6 +14,7 @@
 
 pub mod canonical;
 pub mod check;
+mod container;
 pub mod error;
 pub mod event;
 pub mod extract;

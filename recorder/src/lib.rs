@@ -2,7 +2,7 @@
 //!
 //! Contract: noting an entry costs the actor a place in a bounded queue; one writer thread takes
 //! them out in batches (waking it for each would cost the actor more than the rest of noting),
-//! puts them into words, redacts, encodes and writes. It shares entries with whoever else holds them,
+//! puts them into words, redacts and archives; another one compresses and writes. It shares entries with whoever else holds them,
 //! and copies only what it must change. A full queue slows the run down rather than losing an entry.
 //! The first failed write ends writing; [`Recorder::finish`] reports it and the file keeps
 //! its temporary name.
@@ -80,7 +80,8 @@ impl Recorder {
         let writer = thread.spawn(move || {
             // What is recorded comes first.
             faultbox_engine::supervisor::step_back();
-            write(writer, &entries, &redactor)
+            // A thread's own threads are as far back as it is.
+            write(writer.in_background()?, &entries, &redactor)
         });
         let writer = writer.map_err(RecordError::Thread)?;
         Ok(Recorder { queue, writer: Mutex::new(Some(writer)) })

@@ -1,7 +1,7 @@
 //! Goal: whatever ends `faultbox test`, its bundle is not taken for whole: a kill leaves a prefix that
 //! says that it is cut short and can be recovered, a disk that takes no more ends the run with exit
-//! code 5. Method: the command itself, killed with SIGKILL when its file has reached a length that a
-//! seed chose; and under a limit on the length of files (`ulimit -f`), which fails a write as a full
+//! code 5. Method: the command itself, killed with SIGKILL when its file has reached one of many lengths,
+//! each once; and under a limit on the length of files (`ulimit -f`), which fails a write as a full
 //! disk does.
 
 use super::{code, faultbox, orders_api, repository, run};
