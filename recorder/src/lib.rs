@@ -24,6 +24,9 @@ const QUEUE: usize = 4096;
 const BATCH: usize = 1024;
 /// How long fewer of them may wait for company.
 const LINGER: Duration = Duration::from_millis(10);
+/// After so many entries the writer asks whether another thread wants the processor: it may be the
+/// one that is recorded, whose turn would else come when the scheduler's slice is over.
+const COURTESY: usize = 16;
 /// What was taken is written at the latest when nothing came for this long, so that a killed
 /// run leaves what led to its end.
 const IDLE: Duration = Duration::from_millis(250);
@@ -235,7 +238,10 @@ fn write(
     loop {
         match entries.take(held, &mut batch) {
             Taken::Batch => {
-                for noted in batch.drain(..) {
+                for (n, noted) in batch.drain(..).enumerate() {
+                    if n % COURTESY == 0 {
+                        std::thread::yield_now();
+                    }
                     let changed = redactor.redacted(noted.entry()).map(Held::from);
                     writer.take(changed.unwrap_or(Held::Noted(noted)))?;
                 }

@@ -196,8 +196,7 @@ pub fn lock(spec: &Path, root: Option<&Path>) -> u8 {
 fn try_lock(path: &Path, root: Option<&Path>) -> Result<u8, u8> {
     let mut host = Host::probe()?;
     let addresses = host.addresses();
-    let (env, binaries) = (Vec::new(), Vec::new());
-    let options = LoadOptions { addresses: &addresses, env, binaries, seed: 0, root, files: None };
+    let options = LoadOptions { root, ..LoadOptions::new(&addresses) };
     let plan = spec::load(path, &options).map_err(|errors| {
         notice(errors.to_string().trim_end());
         exit_code::USAGE

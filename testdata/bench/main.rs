@@ -18,6 +18,10 @@ use faultbox_engine::clock::RunClock;
 use parts::Part;
 use std::time::Duration;
 
+/// As in the command itself; the other parts have it too.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Rounds of each way.
 const ROUNDS: usize = 40;
 /// How long one way is measured in a round.

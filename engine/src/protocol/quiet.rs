@@ -3,7 +3,8 @@
 //! Contract: a part that wakes another while both are being polled costs one more poll at once,
 //! instead of a wake-up of the task, for which the runtime may take another thread and move the task
 //! there. Wake-ups from outside are passed on. What goes on waking itself is handed back to the
-//! runtime after [`ROUNDS`] polls.
+//! runtime after [`ROUNDS`] polls. What is to be done when the parts have come to rest, such as writing
+//! what they gathered, is done before the task gets the thread back.
 
 use futures_util::task::AtomicWaker;
 use std::pin::Pin;
@@ -12,7 +13,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 /// Polls in a row at most.
-const ROUNDS: usize = 16;
+const ROUNDS: usize = 64;
 
 /// Nothing has happened since the last poll.
 const STILL: u8 = 0;
@@ -40,33 +41,45 @@ impl Wake for Bell {
 }
 
 /// A future that keeps wake-ups among its parts to itself.
-pub struct Quiet<F> {
+pub struct Quiet<F, R> {
     inner: Pin<Box<F>>,
     bell: Arc<Bell>,
+    at_rest: R,
 }
 
 /// Keeps the wake-ups among a future's parts from its task.
-pub fn quiet<F: Future>(inner: F) -> Quiet<F> {
-    Quiet { inner: Box::pin(inner), bell: Arc::default() }
+pub fn quiet<F: Future>(inner: F) -> Quiet<F, impl FnMut(&mut Context<'_>) + Unpin> {
+    quiet_then(inner, |_: &mut Context<'_>| {})
 }
 
-impl<F: Future> Future for Quiet<F> {
+/// The same; `at_rest` is called when no part has anything left to do, and before anything is handed
+/// back. It may wake the parts again through its context.
+pub fn quiet_then<F: Future, R: FnMut(&mut Context<'_>) + Unpin>(inner: F, at_rest: R) -> Quiet<F, R> {
+    Quiet { inner: Box::pin(inner), bell: Arc::default(), at_rest }
+}
+
+impl<F: Future, R: FnMut(&mut Context<'_>) + Unpin> Future for Quiet<F, R> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let bell = self.bell.clone();
         bell.task.register(context.waker());
         let waker = Waker::from(bell.clone());
+        let within = &mut Context::from_waker(&waker);
         for _ in 0..ROUNDS {
             bell.state.store(POLLED, Ordering::SeqCst);
-            let polled = self.inner.as_mut().poll(&mut Context::from_waker(&waker));
-            if polled.is_ready() {
+            let polled = self.inner.as_mut().poll(within);
+            if polled.is_pending() && bell.state.load(Ordering::SeqCst) == RUNG {
+                continue;
+            }
+            (self.at_rest)(within);
+            if polled.is_ready()
+                || bell.state.compare_exchange(POLLED, STILL, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+            {
                 return polled;
             }
-            if bell.state.compare_exchange(POLLED, STILL, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
-                return Poll::Pending;
-            }
         }
+        (self.at_rest)(within);
         context.waker().wake_by_ref();
         Poll::Pending
     }

@@ -182,14 +182,8 @@ pub(crate) fn rule_of(protocol: &str, recipe: Option<&str>, call: &str) -> Rule 
     let mut files = crate::spec::MemoryFiles::default();
     files.insert("a.star", text.into_bytes());
     let addresses = crate::addresses::AddressBook::isolated();
-    let options = crate::spec::LoadOptions {
-        addresses: &addresses,
-        env: Vec::new(),
-        binaries: Vec::new(),
-        seed: 1,
-        root: None,
-        files: Some(&files),
-    };
+    let options =
+        crate::spec::LoadOptions { files: Some(&files), ..crate::spec::LoadOptions::new(&addresses) };
     let plan = crate::spec::load(std::path::Path::new("a.star"), &options);
     let plan = plan.unwrap_or_else(|errors| panic!("{call}: {errors}"));
     plan.cells[0].assumption.as_ref().unwrap().rules[0].clone()

@@ -42,6 +42,13 @@ pub struct LoadOptions<'a> {
     pub files: Option<&'a dyn FileSource>,
 }
 
+impl<'a> LoadOptions<'a> {
+    /// The spec as it is written, from the disk, with seed 1.
+    pub fn new(addresses: &'a AddressBook) -> Self {
+        LoadOptions { addresses, env: Vec::new(), binaries: Vec::new(), seed: 1, root: None, files: None }
+    }
+}
+
 /// Loads a spec.
 ///
 /// # Errors

@@ -46,13 +46,6 @@ pub fn fuzz_one(bytes: &[u8]) {
     let mut files = MemoryFiles::default();
     files.insert("fuzz.star", bytes.to_vec());
     let addresses = crate::addresses::AddressBook::isolated();
-    let options = LoadOptions {
-        addresses: &addresses,
-        env: Vec::new(),
-        binaries: Vec::new(),
-        seed: 1,
-        root: None,
-        files: Some(&files),
-    };
+    let options = LoadOptions { files: Some(&files), ..LoadOptions::new(&addresses) };
     let _ = load(std::path::Path::new("fuzz.star"), &options);
 }

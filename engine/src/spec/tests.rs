@@ -18,14 +18,7 @@ fn repository(path: &str) -> std::path::PathBuf {
 
 fn load_chapter() -> Plan {
     let addresses = AddressBook::isolated();
-    let options = LoadOptions {
-        addresses: &addresses,
-        env: Vec::new(),
-        binaries: Vec::new(),
-        seed: 1,
-        root: None,
-        files: None,
-    };
+    let options = LoadOptions::new(&addresses);
     load(&repository("specs/orders/faultbox.star"), &options).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
@@ -50,14 +43,7 @@ fn load_text(text: &str) -> Result<Plan, SpecErrors> {
     let mut files = MemoryFiles::default();
     files.insert("a.star", text.as_bytes().to_vec());
     let addresses = AddressBook::isolated();
-    let options = LoadOptions {
-        addresses: &addresses,
-        env: Vec::new(),
-        binaries: Vec::new(),
-        seed: 1,
-        root: None,
-        files: Some(&files),
-    };
+    let options = LoadOptions { files: Some(&files), ..LoadOptions::new(&addresses) };
     load(Path::new("a.star"), &options)
 }
 
@@ -296,14 +282,7 @@ fn seeds_fail_with_the_servers_message_and_read_what_was_loaded() {
     files.insert("a.star", spec.as_bytes().to_vec());
     files.insert("sub/schema.sql", b"CREATE TABLE t (id INT)".to_vec());
     let addresses = AddressBook::isolated();
-    let options = LoadOptions {
-        addresses: &addresses,
-        env: Vec::new(),
-        binaries: Vec::new(),
-        seed: 1,
-        root: None,
-        files: Some(&files),
-    };
+    let options = LoadOptions { files: Some(&files), ..LoadOptions::new(&addresses) };
     let plan = load(Path::new("a.star"), &options).unwrap();
     assert_eq!(
         plan.files.iter().map(|f| (f.path.as_str(), f.role)).collect::<Vec<_>>(),
@@ -364,14 +343,7 @@ fn modules_are_evaluated_once_and_relative_to_each_other() {
     );
     let addresses = AddressBook::isolated();
     let over = vec![("api".to_owned(), "MODE".to_owned(), "x".to_owned())];
-    let options = LoadOptions {
-        addresses: &addresses,
-        env: over,
-        binaries: Vec::new(),
-        seed: 1,
-        root: None,
-        files: Some(&files),
-    };
+    let options = LoadOptions { env: over, files: Some(&files), ..LoadOptions::new(&addresses) };
     let plan = load(Path::new("/specs/a.star"), &options).unwrap_or_else(|errors| panic!("{errors}"));
     assert_eq!(plan.topology.services.len(), 1);
     assert_eq!(plan.topology.services[0].env, [("MODE".to_owned(), "x".to_owned())]);
@@ -383,8 +355,7 @@ fn modules_are_evaluated_once_and_relative_to_each_other() {
     assert_eq!(judged(&plan, http(200)).0, Ending::Passed);
     let wrong = vec![("apo".to_owned(), "MODE".to_owned(), "x".to_owned())];
     let binaries = vec![("nobody".to_owned(), "/x".into())];
-    let options =
-        LoadOptions { addresses: &addresses, env: wrong, binaries, seed: 1, root: None, files: Some(&files) };
+    let options = LoadOptions { env: wrong, binaries, files: Some(&files), ..LoadOptions::new(&addresses) };
     let errors = load(Path::new("/specs/a.star"), &options).err().unwrap().to_string();
     assert_eq!(
         errors,
@@ -626,14 +597,7 @@ fn a_mocks_function_answers_by_what_it_was_asked() {
     files.insert("a.star", text.as_bytes().to_vec());
     files.insert("geo.pb", crate::protocol::grpc::testing::descriptors());
     let addresses = AddressBook::isolated();
-    let options = LoadOptions {
-        addresses: &addresses,
-        env: Vec::new(),
-        binaries: Vec::new(),
-        seed: 1,
-        root: None,
-        files: Some(&files),
-    };
+    let options = LoadOptions { files: Some(&files), ..LoadOptions::new(&addresses) };
     let plan = load(Path::new("a.star"), &options).unwrap_or_else(|errors| panic!("{errors}"));
     let ask = |id| plan.program.answer(0, &Value::map([("id", Value::Int(id))]));
     let name = Value::map([("name", Value::text("Almaty"))]);

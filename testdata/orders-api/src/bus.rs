@@ -286,7 +286,8 @@ fn config(brokers: &str) -> ClientConfig {
         .set("bootstrap.servers", brokers)
         .set("client.id", "orders-api")
         .set("broker.address.family", "v4")
-        .set("reconnect.backoff.ms", "50")
+        // Half of it is also what librdkafka lets pass between two connections that it opens unasked.
+        .set("reconnect.backoff.ms", "20")
         .set("reconnect.backoff.max.ms", "500")
         .set("log.connection.close", "false")
         .set_log_level(RDKafkaLogLevel::Error);

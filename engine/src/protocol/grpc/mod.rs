@@ -25,7 +25,6 @@ pub mod wire;
 use super::{Protocol, ProtocolError, RuleProblem, Verb};
 use crate::fault::rule::Rule;
 use crate::link::{BoxFuture, Dial, Link, Responder, Stream};
-use crate::protocol::quiet::quiet;
 use crate::step::{StepCall, StepResponse};
 use std::sync::Arc;
 
@@ -67,7 +66,7 @@ impl Protocol for Grpc {
         upstream: Arc<dyn Dial>,
         link: Arc<Link>,
     ) -> BoxFuture<'static, Result<(), ProtocolError>> {
-        Box::pin(quiet(proxy::proxy(client, upstream, link)))
+        Box::pin(proxy::proxy(client, upstream, link))
     }
 
     fn serve(

@@ -8,7 +8,7 @@
 
 use super::message::Schema;
 use super::rules;
-use super::settle::{Gathering, Settled};
+use super::settle::{Gathering, Streams, settled};
 use super::value;
 use super::wire::{CallError, Inbound, METADATA_MAX, Ongoing, Outbound, Passing, Tasks, sniff};
 use crate::fault::rule::Effect;
@@ -37,18 +37,8 @@ pub async fn proxy(client: Stream, dial: Arc<dyn Dial>, link: Arc<Link>) -> Resu
         return splice(client, &*dial, &link, connection).await;
     }
     let streams = Streams::default();
-    let client = gathered(client, &streams);
-    let work = Box::pin(carry(client, dial, link, connection, streams.clone()));
-    Settled::new(work, streams).await
-}
-
-type Streams = Arc<Mutex<Vec<Gathering>>>;
-
-/// The stream, to be written to when there is nothing else to do.
-fn gathered(stream: Stream, streams: &Streams) -> Gathering {
-    let stream = Gathering::new(stream);
-    streams.lock().unwrap_or_else(PoisonError::into_inner).push(stream.clone());
-    stream
+    let client = streams.gather(client);
+    settled(carry(client, dial, link, connection, streams.clone()), streams).await
 }
 
 async fn carry(
@@ -276,7 +266,7 @@ impl Carrier {
             return Ok(sender.clone());
         }
         let stream = self.dial.dial().await?;
-        let stream = gathered(stream, &self.streams);
+        let stream = self.streams.gather(stream);
         let sender = connect(stream, &self.tasks, self.gone.clone()).await?;
         *upstream = Some(sender.clone());
         Ok(sender)

@@ -1,25 +1,20 @@
-//! One connection's work, done to its end before the runtime gets it back.
+//! One connection's work, whose bytes are written when it has come to rest.
 //!
-//! Contract: what the parts of a connection tell each other within one poll is carried out within
-//! that poll, and only then are bytes written: handing a connection to the runtime again for each
-//! such word wakes another of its threads, and a write for each frame wakes the other side for
-//! each, which costs a call more than all the rest of it. Nothing is held back beyond the poll.
+//! Contract: the parts of a connection are polled until none has anything to do ([`quiet_then`]), and
+//! only then are bytes written: a write for each frame wakes the other side for each, which costs a call
+//! more than all the rest of it. Nothing is held back beyond the poll.
 
-use crate::link::{BoxFuture, Stream};
-use futures_util::task::AtomicWaker;
-use std::future::Future;
+use crate::link::Stream;
+use crate::protocol::quiet::quiet_then;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// So often the parts may wake each other before other connections get their turn.
-const TURNS: usize = 64;
 /// So many bytes are gathered before they are written at once.
 const GATHERED_MAX: usize = 64 << 10;
 
-/// A stream whose writes are gathered until [`Settled`] has no more to do.
+/// A stream whose writes are gathered until its connection has come to rest.
 #[derive(Clone)]
 pub struct Gathering(Arc<Mutex<Gathered>>);
 
@@ -30,12 +25,11 @@ struct Gathered {
 }
 
 impl Gathering {
-    /// Gathers what is written to this stream.
-    pub fn new(stream: Stream) -> Self {
+    fn new(stream: Stream) -> Self {
         Gathering(Arc::new(Mutex::new(Gathered { stream, out: Vec::new(), written: 0 })))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Gathered> {
+    fn inner(&self) -> MutexGuard<'_, Gathered> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -63,13 +57,13 @@ impl AsyncRead for Gathering {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.lock().stream).poll_read(cx, buf)
+        Pin::new(&mut self.inner().stream).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Gathering {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        let mut gathered = self.lock();
+        let mut gathered = self.inner();
         if gathered.out.len() >= GATHERED_MAX {
             std::task::ready!(gathered.poll_out(cx))?;
         }
@@ -83,90 +77,47 @@ impl AsyncWrite for Gathering {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        let mut gathered = self.lock();
+        let mut gathered = self.inner();
         std::task::ready!(gathered.poll_out(cx))?;
         Pin::new(&mut gathered.stream).poll_shutdown(cx)
     }
 }
 
-/// Who is told that a part has something to do.
-#[derive(Default)]
-struct Bell {
-    rung: AtomicBool,
-    polling: AtomicBool,
-    outer: AtomicWaker,
-}
+/// The streams that one connection's work writes to; it grows as connections are opened.
+#[derive(Clone, Default)]
+pub struct Streams(Arc<Mutex<Vec<Gathering>>>);
 
-impl Wake for Bell {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
+impl Streams {
+    /// This stream, to be written to when there is nothing else to do.
+    pub fn gather(&self, stream: Stream) -> Gathering {
+        let stream = Gathering::new(stream);
+        self.lock().push(stream.clone());
+        stream
     }
 
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.rung.store(true, Ordering::SeqCst);
-        if !self.polling.load(Ordering::SeqCst) {
-            self.outer.wake();
+    fn lock(&self) -> MutexGuard<'_, Vec<Gathering>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn poll_out(&self, cx: &mut Context<'_>) {
+        for stream in self.lock().iter() {
+            // A stream that failed says so to whoever reads from it.
+            let _ = stream.inner().poll_out(cx);
         }
     }
 }
 
-/// The work of a connection, and the streams that it writes to.
-pub struct Settled<'a, T> {
-    work: BoxFuture<'a, T>,
-    streams: Arc<Mutex<Vec<Gathering>>>,
-    bell: Arc<Bell>,
-    waker: Waker,
-}
-
-impl<'a, T> Settled<'a, T> {
-    /// This work; `streams` grows as connections are opened.
-    pub fn new(work: BoxFuture<'a, T>, streams: Arc<Mutex<Vec<Gathering>>>) -> Self {
-        let bell = Arc::new(Bell::default());
-        Settled { work, streams, waker: Waker::from(bell.clone()), bell }
-    }
-
-    /// Works until no part has anything to do, writing in between.
-    fn turn(&mut self) -> Poll<T> {
-        let mut cx = Context::from_waker(&self.waker);
-        for _ in 0..TURNS {
-            self.bell.rung.store(false, Ordering::SeqCst);
-            let done = self.work.as_mut().poll(&mut cx);
-            if done.is_pending() && self.bell.rung.load(Ordering::SeqCst) {
-                continue;
-            }
-            for stream in self.streams.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-                // A stream that failed says so to whoever reads from it.
-                let _ = stream.lock().poll_out(&mut cx);
-            }
-            if done.is_ready() || !self.bell.rung.load(Ordering::SeqCst) {
-                return done;
-            }
-        }
-        Poll::Pending
-    }
-}
-
-impl<T> Future for Settled<'_, T> {
-    type Output = T;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        self.bell.outer.register(cx.waker());
-        self.bell.polling.store(true, Ordering::SeqCst);
-        let done = self.turn();
-        self.bell.polling.store(false, Ordering::SeqCst);
-        // Rung too late to be heard within the turn.
-        if done.is_pending() && self.bell.rung.load(Ordering::SeqCst) {
-            cx.waker().wake_by_ref();
-        }
-        done
-    }
+/// Works, and writes to the streams whenever the work has come to rest.
+pub fn settled<F: Future>(work: F, streams: Streams) -> impl Future<Output = F::Output> {
+    quiet_then(work, move |cx: &mut Context<'_>| streams.poll_out(cx))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use futures_util::task::noop_waker;
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Wake, Waker};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     /// Counts how often the runtime would be told.
@@ -182,9 +133,9 @@ mod tests {
     #[test]
     fn what_is_written_in_turns_leaves_at_once_and_nobody_is_woken() {
         let (ours, mut theirs) = tokio::io::duplex(1 << 10);
-        let stream = Gathering::new(Box::new(ours));
-        let mut writer = stream.clone();
-        let work = Box::pin(async move {
+        let streams = Streams::default();
+        let mut writer = streams.gather(Box::new(ours));
+        let work = async move {
             for _ in 0..3 {
                 writer.write_all(b"frame").await.unwrap();
                 writer.flush().await.unwrap();
@@ -197,40 +148,14 @@ mod tests {
                 .await;
             }
             std::future::pending::<()>().await
-        });
+        };
         let counter = Arc::new(Counter::default());
         let waker = Waker::from(counter.clone());
-        let mut settled = Settled::new(work, Arc::new(Mutex::new(vec![stream])));
-        assert!(Pin::new(&mut settled).poll(&mut Context::from_waker(&waker)).is_pending());
+        let mut settled = std::pin::pin!(settled(work, streams));
+        assert!(settled.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
         assert_eq!(counter.0.load(Ordering::SeqCst), 0);
         let mut all = [0; 15];
         let read = std::pin::pin!(theirs.read_exact(&mut all)).poll(&mut Context::from_waker(&noop_waker()));
         assert!(matches!(read, Poll::Ready(Ok(15))));
-    }
-
-    #[test]
-    fn work_that_never_settles_lets_others_go_before_it() {
-        let work = Box::pin(std::future::poll_fn(|cx| {
-            cx.waker().wake_by_ref();
-            Poll::<()>::Pending
-        }));
-        let counter = Arc::new(Counter::default());
-        let waker = Waker::from(counter.clone());
-        let mut settled = Settled::new(work, Arc::default());
-        assert!(Pin::new(&mut settled).poll(&mut Context::from_waker(&waker)).is_pending());
-        assert_eq!(counter.0.load(Ordering::SeqCst), 1);
-    }
-
-    #[test]
-    fn a_part_that_is_woken_from_outside_wakes_the_connection() {
-        let (sender, receiver) = tokio::sync::oneshot::channel::<u8>();
-        let counter = Arc::new(Counter::default());
-        let waker = Waker::from(counter.clone());
-        let mut cx = Context::from_waker(&waker);
-        let mut settled = Settled::new(Box::pin(async { receiver.await.unwrap() }), Arc::default());
-        assert!(Pin::new(&mut settled).poll(&mut cx).is_pending());
-        sender.send(7).unwrap();
-        assert_eq!(counter.0.load(Ordering::SeqCst), 1);
-        assert!(matches!(Pin::new(&mut settled).poll(&mut cx), Poll::Ready(7)));
     }
 }
