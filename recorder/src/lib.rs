@@ -507,6 +507,17 @@ mod tests {
                 assert_eq!(redactor.redacted(&before).unwrap_or_else(|| before.clone()), after);
                 assert!(!kept || redactor.redacted(&before).is_none(), "no copy is made of it");
             }
+            // What a rule did is in words of the spec.
+            let mut ruled = entry(1, 1, make("plain"));
+            if let Body::Exchange(Exchange { rule, .. }) | Body::Syscall(Syscall { rule, .. }) =
+                &mut ruled.body
+            {
+                let action = format!("respond {known}");
+                *rule = Some(RuleHit { assumption: "slow".to_owned(), index: 0, action });
+            }
+            let mut after = ruled.clone();
+            redactor.entry(&mut after);
+            assert_eq!(redactor.redacted(&ruled).unwrap_or(ruled), after);
             let mut named = entry(1, 1, make("plain"));
             named.stream = format!("api>{known}");
             assert!(redactor.redacted(&named).is_some_and(|changed| !changed.stream.contains(known)));
