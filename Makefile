@@ -65,7 +65,7 @@ fuzz: setup
 	done
 
 bench: build
-	@$(CARGO) bench --locked --workspace --bench proxies --no-run
+	@$(CARGO) bench --locked --workspace --bench proxies --bench bundles --no-run
 	@CARGO=$(CARGO) ./.ci/bench $(FAULTBOX)
 
 TIMES ?= 50

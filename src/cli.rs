@@ -181,6 +181,9 @@ pub struct InspectArgs {
     /// Lay out in this folder what the bundle holds: spec tree, executables, logs
     #[arg(long, value_name = "FOLDER", conflicts_with = "cell")]
     pub extract: Option<PathBuf>,
+    /// Only what the index says: cells, verdicts, digests; of a finished bundle nothing else is read
+    #[arg(long, conflicts_with_all = ["cell", "extract"])]
+    pub manifest: bool,
     /// How to print
     #[arg(long, value_enum, default_value = "human")]
     pub format: Format,

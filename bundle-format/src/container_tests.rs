@@ -240,6 +240,83 @@ fn an_unfinished_run_is_left_beside_its_name_and_never_overwritten() {
     assert!(crashed.cells()[0].verdict.is_none());
 }
 
+#[test]
+fn the_manifest_is_read_out_of_header_index_and_footer_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, mut bytes) = small(folder.path());
+    let whole = Bundle::from_bytes(bytes.clone()).unwrap();
+    let footer = bytes.len() - index::FOOTER_TOTAL;
+    let index_at = u64::from_le_bytes(*bytes[footer + frame::HEAD..].first_chunk().unwrap()) as usize;
+    bytes[version::HEADER_LEN..index_at].fill(0xaa);
+    let path = folder.path().join("blank.fb");
+    std::fs::write(&path, bytes).unwrap();
+    let blank = Bundle::open(&path).unwrap();
+    assert!(blank.is_complete());
+    assert_eq!((blank.cells(), blank.index()), (whole.cells(), whole.index()));
+    assert_eq!((blank.digest(), blank.entry_count()), (whole.digest(), 8));
+    assert!(blank.entries(1).is_err() && blank.verify().is_err());
+}
+
+#[test]
+fn equal_content_is_stored_once_whatever_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let content = b"a body, an executable and a file of the spec ".repeat(100);
+    let binary = Body::File(StoredFile {
+        path: "bin/api".to_owned(),
+        role: "binary".to_owned(),
+        service: "api".to_owned(),
+        digest: *blake3::hash(&content).as_bytes(),
+        content: Some(Payload::Inline(content.clone())),
+    });
+    let path = folder.path().join("once.fb");
+    let mut writer = BundleWriter::create(&path, Header::new([1; 16], [2; 16])).unwrap();
+    let bodies = [file("specs/a.star", &content), binary, signed(content.clone()), signed(content.clone())];
+    for (seq, (cell, body)) in [0, 0, 2, 3].into_iter().zip(bodies).enumerate() {
+        writer.append(&entry(seq as u64, cell, "s", body)).unwrap();
+    }
+    let bundle = Bundle::open(&writer.finish().unwrap()).unwrap();
+    bundle.verify().unwrap();
+    assert_eq!(bundle.index().blobs.len(), 1);
+    assert_eq!(bundle.file("bin/api").unwrap().unwrap(), content);
+    assert_eq!(bundle.entries(3).unwrap()[0].body, signed(content));
+}
+
+/// Holds an entry as the recorder does.
+#[derive(Clone)]
+struct Shared(std::sync::Arc<Entry>);
+
+impl AsRef<Entry> for Shared {
+    fn as_ref(&self) -> &Entry {
+        &self.0
+    }
+}
+
+impl From<Entry> for Shared {
+    fn from(entry: Entry) -> Self {
+        Shared(std::sync::Arc::new(entry))
+    }
+}
+
+#[test]
+fn shared_entries_are_written_as_owned_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let (entries, bytes) = small(folder.path());
+    let path = folder.path().join("shared.fb");
+    let header = Header::new([1; 16], [2; 16]);
+    let mut writer = BundleWriter::<Shared>::create_with(&path, header, writer::Tuning::default()).unwrap();
+    let shared: Vec<Shared> = entries.iter().cloned().map(Shared::from).collect();
+    shared.iter().for_each(|entry| writer.take(entry.clone()).unwrap());
+    let written = std::fs::read(writer.finish().unwrap()).unwrap();
+    assert!(written == bytes, "another file");
+    let writer = BundleWriter::<Shared>::create_with(&path, header, writer::Tuning::default()).unwrap();
+    let mut writer = writer.in_background().unwrap();
+    shared.iter().for_each(|entry| writer.take(entry.clone()).unwrap());
+    let written = std::fs::read(writer.finish().unwrap()).unwrap();
+    assert!(written == bytes, "in the background it becomes another file");
+    assert!(shared.iter().all(|entry| std::sync::Arc::strong_count(&entry.0) == 1), "let go of");
+    assert!(shared.iter().zip(&entries).all(|(shared, entry)| *shared.0 == *entry), "and not changed");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]

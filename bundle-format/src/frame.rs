@@ -144,6 +144,7 @@ pub struct Frame {
 /// Makes frames, one after the other; what a frame needs room for is kept for the next one.
 pub struct Encoder {
     zstd: zstd::bulk::Compressor<'static>,
+    level: i32,
     out: Vec<u8>,
 }
 
@@ -154,7 +155,19 @@ impl Encoder {
     /// When zstd does not take the level.
     pub fn new(level: i32) -> Result<Self, WriteError> {
         let zstd = zstd::bulk::Compressor::new(level).map_err(|e| WriteError::Encode(e.to_string()))?;
-        Ok(Encoder { zstd, out: Vec::new() })
+        Ok(Encoder { zstd, level, out: Vec::new() })
+    }
+
+    /// Compresses at this zstd level from the next frame on.
+    ///
+    /// # Errors
+    /// When zstd does not take the level.
+    pub fn set_level(&mut self, level: i32) -> Result<(), WriteError> {
+        if self.level != level {
+            self.zstd.set_compression_level(level).map_err(|e| WriteError::Encode(e.to_string()))?;
+            self.level = level;
+        }
+        Ok(())
     }
 
     /// The bytes of one frame; compressed where that makes it shorter.

@@ -14,6 +14,7 @@
 
 pub mod canonical;
 pub mod check;
+mod container;
 pub mod error;
 pub mod event;
 pub mod extract;
@@ -41,3 +42,5 @@ pub use writer::BundleWriter;
 mod canonical_tests;
 #[cfg(test)]
 mod container_tests;
+#[cfg(test)]
+mod golden_tests;

@@ -3,8 +3,9 @@
 //! Contract: opening a finished bundle reads header, footer and index; a file without a
 //! footer is scanned up to its last whole frame and says that it is incomplete. Nothing in
 //! the file is trusted: checksum, bounded decompression, rkyv's check, semantic checks.
-//! Not modelled: a file that changes while it is read (each frame is copied, then checked,
-//! so the worst is a clear error).
+//! A file is read by position, frame by frame, out of the system's cache, and not mapped: a mapped
+//! file that gets shorter kills its reader, and one that is changed between the check and the use
+//! passes the check. Each frame is copied once, then checked, so the worst is a clear error.
 
 use crate::check;
 use crate::error::{FrameProblem, ReadError};
@@ -15,13 +16,11 @@ use crate::version::{HEADER_LEN, Header};
 use crate::writer::chunk_ref;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
-use std::sync::Mutex;
 
 /// Where a bundle's bytes are.
 pub(crate) enum Source {
-    File(Mutex<File>, u64),
+    File(File, u64),
     Bytes(Vec<u8>),
 }
 
@@ -48,14 +47,25 @@ impl Source {
                 slice.map(<[u8]>::to_vec).ok_or(truncated)
             }
             Source::File(file, _) => {
-                let mut file = file.lock().unwrap_or_else(|p| p.into_inner());
-                file.seek(SeekFrom::Start(offset))?;
                 let mut out = vec![0; usize::try_from(len).map_err(|_| truncated)?];
-                file.read_exact(&mut out)?;
+                read_at(file, &mut out, offset)?;
                 Ok(out)
             }
         }
     }
+}
+
+#[cfg(unix)]
+fn read_at(file: &File, out: &mut [u8], offset: u64) -> std::io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, out, offset)
+}
+
+#[cfg(not(unix))]
+fn read_at(mut file: &File, out: &mut [u8], offset: u64) -> std::io::Result<()> {
+    use std::io::{Read, Seek, SeekFrom};
+    // Nobody else reads from this handle: a bundle is read by one thread.
+    file.seek(SeekFrom::Start(offset))?;
+    file.read_exact(out)
 }
 
 /// Where a file without a valid footer stops making sense.
@@ -101,7 +111,7 @@ impl Bundle {
         if !meta.is_file() {
             return Err(ReadError::NotABundle("it is not a file"));
         }
-        Self::of(Source::File(Mutex::new(file), meta.len()))
+        Self::of(Source::File(file, meta.len()))
     }
 
     /// Opens a bundle that is in memory.
@@ -144,6 +154,11 @@ impl Bundle {
     /// frame.
     pub fn damage(&self) -> Option<&Damage> {
         self.damage.as_ref()
+    }
+
+    /// How many entries the file holds, as the index says.
+    pub fn entry_count(&self) -> u64 {
+        self.index.chunks.iter().map(|chunk| u64::from(chunk.entries)).sum()
     }
 
     /// The bundle digest (finished bundles).

@@ -277,6 +277,7 @@ impl Redactor {
     }
 
     /// The entry with its credentials replaced, where it may hold any; most do not, and need no copy.
+    /// Looks into everything that [`Redactor::entry`] replaces in.
     pub fn redacted(&self, entry: &Entry) -> Option<Entry> {
         let suspicious = |text: &str| self.suspicious.is_match(text.as_bytes());
         let payload =
@@ -289,9 +290,12 @@ impl Redactor {
                     || suspicious(&exchange.operation)
                     || payload(&exchange.request)
                     || exchange.response.as_ref().is_some_and(payload)
+                    || exchange.rule.as_ref().is_some_and(|rule| suspicious(&rule.action))
             }
             Body::Decision(decision) => suspicious(&decision.key),
-            Body::Syscall(call) => suspicious(&call.target),
+            Body::Syscall(call) => {
+                suspicious(&call.target) || call.rule.as_ref().is_some_and(|rule| suspicious(&rule.action))
+            }
             Body::Output(output) => self.suspicious.is_match(&output.bytes),
             Body::PhaseBegan => false,
             // Whatever else there is, is rare.

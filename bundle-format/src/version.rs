@@ -1,13 +1,14 @@
 //! Which files this version reads, and the file header.
 //!
 //! Contract: [`readable`] is the one function that decides. Changes of the format:
-//! - 1.0: the first.
+//! - 1.0: the first;
+//! - 1.1: the header names the version of the tool that wrote the file.
 
 /// Major version: a reader of another major version cannot read the file.
 pub const MAJOR: u16 = 1;
 /// Minor version: a reader of an older minor version can read the file and shows what it
 /// does not know as unknown.
-pub const MINOR: u16 = 0;
+pub const MINOR: u16 = 1;
 /// Flags (upper half: a reader that does not know a set bit must refuse) that are known.
 pub const MUST_UNDERSTAND: u32 = 0;
 /// The layout of rkyv archives: little endian, aligned, 32-bit relative pointers, rkyv 0.8.
@@ -18,22 +19,65 @@ pub const MAGIC: [u8; 8] = [0x8f, b'F', b'B', b'X', b'\r', b'\n', 0x1a, b'\n'];
 /// Length of the file header.
 pub const HEADER_LEN: usize = 64;
 
+/// A version of Faultbox; all zero where a file does not say it (format 1.0).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tool {
+    /// Major version.
+    pub major: u8,
+    /// Minor version.
+    pub minor: u8,
+    /// Patch version.
+    pub patch: u16,
+}
+
+impl Tool {
+    /// This version.
+    pub fn this() -> Self {
+        Tool {
+            major: env!("CARGO_PKG_VERSION_MAJOR").parse().unwrap_or_default(),
+            minor: env!("CARGO_PKG_VERSION_MINOR").parse().unwrap_or_default(),
+            patch: env!("CARGO_PKG_VERSION_PATCH").parse().unwrap_or_default(),
+        }
+    }
+
+    /// Who can read what it wrote.
+    fn or_later(self) -> String {
+        match self == Tool::default() {
+            true => "use the faultbox that wrote it, or a later one".to_owned(),
+            false => format!("use faultbox {self}, which wrote it, or a later one"),
+        }
+    }
+}
+
+impl std::fmt::Display for Tool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}.{}", self.major, self.minor, self.patch)
+    }
+}
+
+/// Which versions of Faultbox read a major version of the format that this one does not read any more.
+fn last_readers(_major: u16) -> &'static str {
+    // No major version that was released has been given up.
+    "a faultbox of before 0.1.0"
+}
+
 /// Why a file of this version is not read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VersionError {
     /// Too new.
-    #[error(
-        "bundle format {major}.{minor} is newer than this faultbox reads ({MAJOR}.x): use the faultbox that wrote it, or a later one"
-    )]
+    #[error("bundle format {major}.{minor} is newer than this faultbox reads ({MAJOR}.x): {}", tool.or_later())]
     TooNew {
         /// The file's major version.
         major: u16,
         /// Its minor version.
         minor: u16,
+        /// What wrote it.
+        tool: Tool,
     },
     /// Too old.
     #[error(
-        "bundle format {major}.{minor} is older than this faultbox reads ({MAJOR}.x): use a faultbox of before 0.1 to read it"
+        "bundle format {major}.{minor} is older than this faultbox reads ({MAJOR}.x): use {} to read it",
+        last_readers(*major)
     )]
     TooOld {
         /// The file's major version.
@@ -43,7 +87,8 @@ pub enum VersionError {
     },
     /// A feature that must be understood.
     #[error(
-        "bundle format {major}.{minor} uses features {flags:#010x} that this faultbox does not know: use the faultbox that wrote it, or a later one"
+        "bundle format {major}.{minor} uses features {flags:#010x} that this faultbox does not know: {}",
+        tool.or_later()
     )]
     Features {
         /// The file's major version.
@@ -52,10 +97,17 @@ pub enum VersionError {
         minor: u16,
         /// The unknown bits.
         flags: u32,
+        /// What wrote it.
+        tool: Tool,
     },
     /// Another memory layout.
-    #[error("the records have the layout {0:?}; this faultbox reads {LAYOUT:?}")]
-    Layout([u8; 4]),
+    #[error("the records have the layout {layout:?} and this faultbox reads {LAYOUT:?}: {}", tool.or_later())]
+    Layout {
+        /// The file's layout.
+        layout: [u8; 4],
+        /// What wrote it.
+        tool: Tool,
+    },
 }
 
 /// What stands at the beginning of a file.
@@ -73,12 +125,22 @@ pub struct Header {
     pub must_understand: u32,
     /// Features that a reader may ignore.
     pub may_ignore: u32,
+    /// What wrote it.
+    pub tool: Tool,
 }
 
 impl Header {
     /// The header of a new bundle.
     pub fn new(id: [u8; 16], salt: [u8; 16]) -> Self {
-        Header { id, salt, major: MAJOR, minor: MINOR, must_understand: MUST_UNDERSTAND, may_ignore: 0 }
+        Header {
+            id,
+            salt,
+            major: MAJOR,
+            minor: MINOR,
+            must_understand: MUST_UNDERSTAND,
+            may_ignore: 0,
+            tool: Tool::this(),
+        }
     }
 
     /// The header's bytes.
@@ -92,6 +154,9 @@ impl Header {
         out[20..24].copy_from_slice(&LAYOUT);
         out[24..40].copy_from_slice(&self.id);
         out[40..56].copy_from_slice(&self.salt);
+        out[56] = self.tool.major;
+        out[57] = self.tool.minor;
+        out[58..60].copy_from_slice(&self.tool.patch.to_le_bytes());
         let crc = crc32c::crc32c(&out[..60]);
         out[60..].copy_from_slice(&crc.to_le_bytes());
         out
@@ -131,31 +196,33 @@ impl Header {
             minor: u16_at(10),
             must_understand: u32_at(12),
             may_ignore: u32_at(16),
+            tool: Tool { major: bytes[56], minor: bytes[57], patch: u16_at(58) },
         };
         header.id.copy_from_slice(&bytes[24..40]);
         header.salt.copy_from_slice(&bytes[40..56]);
         let layout = [bytes[20], bytes[21], bytes[22], bytes[23]];
-        readable(header.major, header.minor, header.must_understand, layout)?;
+        readable(&header, layout)?;
         Ok(header)
     }
 }
 
-/// Whether a file of this version, with these features and this layout, can be read.
+/// Whether a file with this header and this layout of its records can be read.
 ///
 /// # Errors
 /// Why it cannot.
-pub fn readable(major: u16, minor: u16, must_understand: u32, layout: [u8; 4]) -> Result<(), VersionError> {
+pub fn readable(header: &Header, layout: [u8; 4]) -> Result<(), VersionError> {
+    let Header { major, minor, tool, .. } = *header;
     match major.cmp(&MAJOR) {
-        std::cmp::Ordering::Greater => return Err(VersionError::TooNew { major, minor }),
+        std::cmp::Ordering::Greater => return Err(VersionError::TooNew { major, minor, tool }),
         std::cmp::Ordering::Less => return Err(VersionError::TooOld { major, minor }),
         std::cmp::Ordering::Equal => {}
     }
-    let flags = must_understand & !MUST_UNDERSTAND;
+    let flags = header.must_understand & !MUST_UNDERSTAND;
     if flags != 0 {
-        return Err(VersionError::Features { major, minor, flags });
+        return Err(VersionError::Features { major, minor, flags, tool });
     }
     if layout != LAYOUT {
-        return Err(VersionError::Layout(layout));
+        return Err(VersionError::Layout { layout, tool });
     }
     Ok(())
 }
@@ -180,7 +247,20 @@ mod tests {
         assert!(matches!(of(MAJOR + 1, 0), ReadError::Version(VersionError::TooNew { .. })));
         assert!(matches!(of(MAJOR - 1, 0), ReadError::Version(VersionError::TooOld { .. })));
         assert!(matches!(of(MAJOR, 4), ReadError::Version(VersionError::Features { flags: 4, .. })));
-        assert!(of(MAJOR + 1, 0).to_string().contains("the faultbox that wrote it"));
+        let future = Tool { major: 2, minor: 3, patch: 400 };
+        let newer = Header { major: MAJOR + 1, tool: future, ..Header::new([0; 16], [0; 16]) };
+        let said = |header: Header| Header::decode(&header.encode()).unwrap_err().to_string();
+        assert!(said(newer).ends_with("use faultbox 2.3.400, which wrote it, or a later one"));
+        let silent = Header { tool: Tool::default(), ..newer };
+        assert!(said(silent).ends_with("use the faultbox that wrote it, or a later one"));
+        assert!(of(MAJOR - 1, 0).to_string().ends_with("use a faultbox of before 0.1.0 to read it"));
+        assert_eq!(Tool::this().to_string(), env!("CARGO_PKG_VERSION"));
+    }
+
+    #[test]
+    fn a_newer_minor_version_is_read() {
+        let newer = Header { minor: MINOR + 1, may_ignore: 8, ..Header::new([0; 16], [0; 16]) };
+        assert_eq!(Header::decode(&newer.encode()).unwrap(), newer);
     }
 
     #[test]

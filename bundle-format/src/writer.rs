@@ -7,30 +7,31 @@
 //! Not modelled: several writers of one file.
 
 use crate::check;
+use crate::container::{Behind, Container, Listed, Piece};
 use crate::error::WriteError;
 use crate::event::{Body, Entry, Payload};
 use crate::frame::{self, Kind};
-use crate::index::{BlobRef, CellSummary, ChunkRef, Footer, FrameRef, Index};
+use crate::index::{CellSummary, ChunkRef, FrameRef};
 use crate::limits;
 use crate::version::{HEADER_LEN, Header};
 use rkyv::util::AlignedVec;
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// How chunks are made. `make bench` prints the curve behind the default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tuning {
-    /// zstd level of every frame.
+    /// zstd level of a chunk that is full: the run is noting much, and waits for its writer.
     pub level: i32,
+    /// zstd level of all other frames: there is time.
+    pub level_unhurried: i32,
     /// A chunk is written once its entries are estimated at this many bytes.
     pub chunk: usize,
 }
 
 impl Default for Tuning {
     fn default() -> Self {
-        Tuning { level: 3, chunk: limits::CHUNK_TARGET }
+        Tuning { level: 1, level_unhurried: 3, chunk: limits::CHUNK_TARGET }
     }
 }
 
@@ -47,18 +48,23 @@ impl<E> Default for OpenChunk<E> {
 
 /// Writes one bundle. What it takes is an [`Entry`], or something that shares one.
 pub struct BundleWriter<E = Entry> {
-    disk: Disk,
-    path: PathBuf,
-    encoder: frame::Encoder,
-    /// Where records are archived, one after the other.
-    raw: AlignedVec,
-    chunk: usize,
+    out: Out,
+    partial: PathBuf,
+    /// Where the next record is archived, if there is room from an earlier one.
+    spare: AlignedVec,
+    tuning: Tuning,
     open: BTreeMap<u32, OpenChunk<E>>,
     blobs: BTreeMap<[u8; 32], ()>,
     cells: BTreeMap<u32, CellSummary>,
-    index: Index,
-    entries: u64,
     poisoned: bool,
+}
+
+/// Where frames are made and written.
+enum Out {
+    Here(Box<Container>),
+    Behind(Behind),
+    /// Nowhere any more: a write failed.
+    Ended,
 }
 
 impl BundleWriter {
@@ -78,28 +84,34 @@ impl<E: AsRef<Entry> + From<Entry>> BundleWriter<E> {
     /// # Errors
     /// When the file cannot be created.
     pub fn create_with(path: &Path, header: Header, tuning: Tuning) -> Result<Self, WriteError> {
-        let encoder = frame::Encoder::new(tuning.level)?;
-        let (file, partial) = create_partial(path)?;
-        let mut writer = BundleWriter {
-            disk: Disk { file, partial, len: 0, hasher: blake3::Hasher::new() },
-            path: path.to_owned(),
-            encoder,
-            raw: AlignedVec::new(),
-            chunk: tuning.chunk,
+        let container = Container::create(path, header, tuning)?;
+        Ok(BundleWriter {
+            partial: container.partial_path().to_owned(),
+            out: Out::Here(Box::new(container)),
+            spare: AlignedVec::new(),
+            tuning,
             open: BTreeMap::new(),
             blobs: BTreeMap::new(),
             cells: BTreeMap::new(),
-            index: Index::default(),
-            entries: 0,
             poisoned: false,
-        };
-        writer.disk.write(&header.encode())?;
-        Ok(writer)
+        })
+    }
+
+    /// Compresses and writes in a thread of its own from now on: whoever gives entries waits for neither,
+    /// and learns of a failed write when giving a later one, at the latest at the end.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn in_background(mut self) -> Result<Self, WriteError> {
+        if let Out::Here(container) = self.out {
+            self.out = Out::Behind(Behind::of(*container)?);
+        }
+        Ok(self)
     }
 
     /// Where the bundle is until it is finished.
     pub fn partial_path(&self) -> &Path {
-        &self.disk.partial
+        &self.partial
     }
 
     /// As [`BundleWriter::take`], of a copy.
@@ -136,8 +148,8 @@ impl<E: AsRef<Entry> + From<Entry>> BundleWriter<E> {
         let chunk = self.open.entry(cell).or_default();
         chunk.estimate += size;
         chunk.entries.push(held);
-        if chunk.estimate >= self.chunk {
-            self.flush_cell(cell)?;
+        if chunk.estimate >= self.tuning.chunk {
+            self.flush_cell(cell, true)?;
         }
         if ends { self.end_cell(cell) } else { Ok(()) }
     }
@@ -163,30 +175,31 @@ impl<E: AsRef<Entry> + From<Entry>> BundleWriter<E> {
         }
         let hash = *blake3::hash(bytes).as_bytes();
         if self.blobs.insert(hash, ()).is_none() {
-            let mut content = Vec::with_capacity(bytes.len() + 32);
+            let mut content = AlignedVec::with_capacity(bytes.len() + 32);
             content.extend_from_slice(&hash);
             content.extend_from_slice(bytes);
-            let frame = self.frame(Kind::Blob, 0, &content)?;
-            self.index.blobs.push(BlobRef { hash, frame });
+            let listed = Listed::Blob(hash);
+            self.put(Piece { kind: Kind::Blob, cell: 0, content, listed, hurried: false })?;
         }
         Ok(hash)
     }
 
     /// Keeps a frame of a kind that this version does not know.
     pub(crate) fn put_unknown(&mut self, frame: &frame::Frame) -> Result<(), WriteError> {
-        let reference = self.frame(frame.head.kind, frame.head.cell, &frame.content)?;
-        self.index.unknown.push(reference);
-        Ok(())
+        let mut content = AlignedVec::with_capacity(frame.content.len());
+        content.extend_from_slice(&frame.content);
+        let (kind, cell) = (frame.head.kind, frame.head.cell);
+        self.put(Piece { kind, cell, content, listed: Listed::Unknown, hurried: false })
     }
 
     /// Writes what is held back in memory, so that a crash loses nothing that was taken
-    /// before (the system's own cache aside).
+    /// before (the system's own cache aside, and what is on its way in the background).
     ///
     /// # Errors
     /// When a write fails.
     pub fn flush(&mut self) -> Result<(), WriteError> {
         let cells: Vec<u32> = self.open.keys().copied().collect();
-        cells.into_iter().try_for_each(|cell| self.flush_cell(cell))
+        cells.into_iter().try_for_each(|cell| self.flush_cell(cell, false))
     }
 
     /// Writes index and footer, makes the file durable and gives it its name.
@@ -198,28 +211,12 @@ impl<E: AsRef<Entry> + From<Entry>> BundleWriter<E> {
             return Err(WriteError::Poisoned);
         }
         self.flush()?;
-        self.open.clear();
-        self.index.cells = std::mem::take(&mut self.cells).into_values().collect();
-        let index = std::mem::take(&mut self.index);
-        let cells = index.cells.len() as u32;
-        let index = self.record(Kind::Index, 0, &index)?;
-        let footer = Footer {
-            index_offset: index.offset,
-            index_total: index.total,
-            entries: self.entries,
-            cells,
-            digest: *self.disk.hasher.finalize().as_bytes(),
+        let container = match std::mem::replace(&mut self.out, Out::Ended) {
+            Out::Here(container) => *container,
+            Out::Behind(behind) => behind.end()?,
+            Out::Ended => return Err(WriteError::Poisoned),
         };
-        self.frame(Kind::Footer, 0, &footer.encode())?;
-        let synced = self.disk.file.sync_all();
-        synced.map_err(|e| self.disk.failed(&e))?;
-        let renamed = std::fs::rename(&self.disk.partial, &self.path);
-        renamed.map_err(|e| self.disk.failed(&e))?;
-        // The name itself must be durable too; not every file system can sync a folder.
-        if let Some(folder) = self.path.parent().filter(|p| !p.as_os_str().is_empty()) {
-            let _ = File::open(folder).and_then(|folder| folder.sync_all());
-        }
-        Ok(self.path)
+        container.finish(self.cells.into_values().collect())
     }
 
     fn summarise(&mut self, entry: &Entry) {
@@ -245,24 +242,24 @@ impl<E: AsRef<Entry> + From<Entry>> BundleWriter<E> {
     }
 
     fn end_cell(&mut self, cell: u32) -> Result<(), WriteError> {
-        self.flush_cell(cell)?;
+        self.flush_cell(cell, false)?;
         self.open.remove(&cell);
-        if let Some(summary) = self.cells.get(&cell).cloned() {
-            self.record(Kind::CellEnd, cell, &summary)?;
+        match self.cells.get(&cell).cloned() {
+            Some(summary) => self.record(Kind::CellEnd, cell, &summary, Listed::Not, false),
+            None => Ok(()),
         }
-        let synced = self.disk.file.sync_data();
-        synced.map_err(|e| self.poison(self.disk.failed(&e)))
     }
 
-    fn flush_cell(&mut self, cell: u32) -> Result<(), WriteError> {
+    fn flush_cell(&mut self, cell: u32, hurried: bool) -> Result<(), WriteError> {
         let Some(open) = self.open.get_mut(&cell).filter(|open| !open.entries.is_empty()) else {
             return Ok(());
         };
         open.estimate = 0;
         let mut entries = std::mem::take(&mut open.entries);
-        let frame = self.record(Kind::Chunk, cell, &EntriesOf(&entries))?;
-        self.entries += entries.len() as u64;
-        self.index.chunks.push(chunk_ref(frame, &entries));
+        // Its place is not known yet.
+        let nowhere = FrameRef { offset: 0, total: 0, kind: Kind::Chunk.number(), cell };
+        let listed = Listed::Chunk(chunk_ref(nowhere, &entries));
+        self.record(Kind::Chunk, cell, &EntriesOf(&entries), listed, hurried)?;
         entries.clear();
         if let Some(open) = self.open.get_mut(&cell) {
             open.entries = entries;
@@ -271,55 +268,49 @@ impl<E: AsRef<Entry> + From<Entry>> BundleWriter<E> {
     }
 
     /// Writes a frame that holds this record.
-    fn record<T>(&mut self, kind: Kind, cell: u32, record: &T) -> Result<FrameRef, WriteError>
+    fn record<T>(
+        &mut self,
+        kind: Kind,
+        cell: u32,
+        record: &T,
+        listed: Listed,
+        hurried: bool,
+    ) -> Result<(), WriteError>
     where
         T: for<'a> rkyv::Serialize<Archiver<'a>>,
     {
-        let mut raw = std::mem::take(&mut self.raw);
-        raw.clear();
-        let archived = rkyv::api::high::to_bytes_in::<_, rkyv::rancor::Error>(record, raw);
-        let raw = archived.map_err(|e| self.poison(WriteError::Encode(e.to_string())))?;
-        let reference = self.frame(kind, cell, &raw)?;
-        self.raw = raw;
-        Ok(reference)
+        let mut room = match &self.out {
+            Out::Behind(behind) => behind.spare(),
+            _ => std::mem::take(&mut self.spare),
+        };
+        room.clear();
+        let archived = rkyv::api::high::to_bytes_in::<_, rkyv::rancor::Error>(record, room);
+        let content = archived.map_err(|e| self.poison(WriteError::Encode(e.to_string())))?;
+        self.put(Piece { kind, cell, content, listed, hurried })
     }
 
-    fn frame(&mut self, kind: Kind, cell: u32, content: &[u8]) -> Result<FrameRef, WriteError> {
+    fn put(&mut self, piece: Piece) -> Result<(), WriteError> {
         if self.poisoned {
             return Err(WriteError::Poisoned);
         }
-        let written = self.encoder.encode(kind, cell, content).and_then(|bytes| self.disk.write(bytes));
-        let (offset, total) = written.map_err(|e| self.poison(e))?;
-        Ok(FrameRef { offset, total, kind: kind.number(), cell })
+        let put = match &mut self.out {
+            Out::Here(container) => container.put(&piece).map(|()| self.spare = piece.content),
+            Out::Behind(behind) => behind.put(piece),
+            Out::Ended => Err(WriteError::Poisoned),
+        };
+        put.map_err(|error| {
+            // A thread that has ended knows why.
+            let error = match std::mem::replace(&mut self.out, Out::Ended) {
+                Out::Behind(behind) => behind.end().err().unwrap_or(error),
+                _ => error,
+            };
+            self.poison(error)
+        })
     }
 
     fn poison(&mut self, error: WriteError) -> WriteError {
         self.poisoned = true;
         error
-    }
-}
-
-/// The file while it grows.
-struct Disk {
-    file: File,
-    partial: PathBuf,
-    len: u64,
-    /// Over all that was written.
-    hasher: blake3::Hasher,
-}
-
-impl Disk {
-    /// Appends; gives offset and length.
-    fn write(&mut self, bytes: &[u8]) -> Result<(u64, u64), WriteError> {
-        self.file.write_all(bytes).map_err(|e| self.failed(&e))?;
-        self.hasher.update(bytes);
-        let offset = self.len;
-        self.len += bytes.len() as u64;
-        Ok((offset, bytes.len() as u64))
-    }
-
-    fn failed(&self, error: &std::io::Error) -> WriteError {
-        WriteError::Io { path: self.partial.display().to_string(), message: error.to_string() }
     }
 }
 
@@ -360,25 +351,6 @@ impl<'s, E: AsRef<Entry>> rkyv::Serialize<Archiver<'s>> for EntriesOf<'_, E> {
     fn serialize(&self, serializer: &mut Archiver<'s>) -> Result<Self::Resolver, rkyv::rancor::Error> {
         let entries = self.0.iter().map(AsRef::as_ref);
         rkyv::vec::ArchivedVec::serialize_from_iter::<Entry, _, _>(entries, serializer)
-    }
-}
-
-/// Creates the temporary file; what a crashed run left under that name is evidence and stays.
-fn create_partial(path: &Path) -> Result<(File, PathBuf), WriteError> {
-    let io = |partial: &Path, e: std::io::Error| WriteError::Io {
-        path: partial.display().to_string(),
-        message: e.to_string(),
-    };
-    let mut number = 1u32;
-    loop {
-        let mut name = path.as_os_str().to_owned();
-        name.push(if number == 1 { ".partial".to_owned() } else { format!(".partial{number}") });
-        let partial = PathBuf::from(name);
-        match OpenOptions::new().write(true).create_new(true).open(&partial) {
-            Ok(file) => return Ok((file, partial)),
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && number < 1000 => number += 1,
-            Err(e) => return Err(io(&partial, e)),
-        }
     }
 }
 

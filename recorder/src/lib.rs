@@ -2,7 +2,7 @@
 //!
 //! Contract: noting an entry costs the actor a place in a bounded queue; one writer thread takes
 //! them out in batches (waking it for each would cost the actor more than the rest of noting),
-//! puts them into words, redacts, encodes and writes. It shares entries with whoever else holds them,
+//! puts them into words, redacts and archives; another one compresses and writes. It shares entries with whoever else holds them,
 //! and copies only what it must change. A full queue slows the run down rather than losing an entry.
 //! The first failed write ends writing; [`Recorder::finish`] reports it and the file keeps
 //! its temporary name.
@@ -83,7 +83,8 @@ impl Recorder {
         let writer = thread.spawn(move || {
             // What is recorded comes first.
             faultbox_engine::supervisor::step_back();
-            write(writer, &entries, &redactor)
+            // A thread's own threads are as far back as it is.
+            write(writer.in_background()?, &entries, &redactor)
         });
         let writer = writer.map_err(RecordError::Thread)?;
         Ok(Recorder { queue, writer: Mutex::new(Some(writer)) })
@@ -463,6 +464,81 @@ mod tests {
         assert!(recorder.finish().is_err());
         assert!(recorder.finish().is_err(), "it stays an error");
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_is_left_as_it_is_holds_nothing_to_replace() {
+        let [known, ..] = SECRETS;
+        let redactor = Redactor::new(&[1; 16], [("payment".to_owned(), known.to_owned())]);
+        let decision = |key: &str| {
+            Body::Decision(Decision {
+                assumption: "slow".to_owned(),
+                index: 0,
+                key: key.to_owned(),
+                source: "api".to_owned(),
+                matched: 1,
+                draw: 0,
+                fired: true,
+                on_sut: true,
+            })
+        };
+        let output = |text: &str| {
+            Body::Output(Output { service: "api".to_owned(), stderr: false, bytes: text.as_bytes().to_vec() })
+        };
+        let syscall = |target: &str| {
+            Body::Syscall(Syscall {
+                service: "db".to_owned(),
+                name: "pwrite64".to_owned(),
+                family: "write".to_owned(),
+                target: target.to_owned(),
+                action: "allow".to_owned(),
+                rule: None,
+                on_sut: false,
+            })
+        };
+        let asked = |text: &str| exchange(Value::map([("sql", Value::text(text))]), Value::Null);
+        let answered = |text: &str| exchange(Value::Null, Value::List(vec![Value::text(text)]));
+        for make in [&decision as &dyn Fn(&str) -> Body, &output, &syscall, &asked, &answered] {
+            for (text, kept) in [("plain", true), (known, false), ("mysql://root:hidden@db/app", false)] {
+                let before = entry(1, 1, make(text));
+                let mut after = before.clone();
+                redactor.entry(&mut after);
+                assert_eq!(after == before, kept, "{before:?}");
+                assert_eq!(redactor.redacted(&before).unwrap_or_else(|| before.clone()), after);
+                assert!(!kept || redactor.redacted(&before).is_none(), "no copy is made of it");
+            }
+            // What a rule did is in words of the spec.
+            let mut ruled = entry(1, 1, make("plain"));
+            if let Body::Exchange(Exchange { rule, .. }) | Body::Syscall(Syscall { rule, .. }) =
+                &mut ruled.body
+            {
+                let action = format!("respond {known}");
+                *rule = Some(RuleHit { assumption: "slow".to_owned(), index: 0, action });
+            }
+            let mut after = ruled.clone();
+            redactor.entry(&mut after);
+            assert_eq!(redactor.redacted(&ruled).unwrap_or(ruled), after);
+            let mut named = entry(1, 1, make("plain"));
+            named.stream = format!("api>{known}");
+            assert!(redactor.redacted(&named).is_some_and(|changed| !changed.stream.contains(known)));
+        }
+    }
+
+    #[test]
+    fn the_queue_needs_no_more_room_than_it_has() {
+        let queue = Arc::new(Queue::default());
+        let entries = Entries(queue.clone());
+        let mut batch = Vec::with_capacity(QUEUE);
+        let noted = Noted::later(|| entry(0, 1, Body::PhaseBegan));
+        for round in 0..10 {
+            // More than wakes the writer, up to all that there is room for.
+            let count = BATCH + round * (QUEUE - BATCH) / 9;
+            (0..count).for_each(|_| queue.put(noted.clone()));
+            assert!(matches!(entries.take(true, &mut batch), Taken::Batch));
+            assert_eq!(batch.len(), count);
+            batch.clear();
+            assert_eq!((batch.capacity(), lock(&queue.waiting).entries.capacity()), (QUEUE, QUEUE));
+        }
     }
 
     #[test]

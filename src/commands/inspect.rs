@@ -52,6 +52,10 @@ fn unreadable(args: &InspectArgs, error: &ReadError) -> u8 {
 
 fn try_run(args: &InspectArgs) -> Result<(), u8> {
     let bundle = Bundle::open(&args.bundle).map_err(|error| unreadable(args, &error))?;
+    if args.manifest {
+        super::manifest::show(&args.bundle, &bundle, args.format);
+        return Ok(());
+    }
     if let Some(folder) = &args.extract {
         return lay_out(args, &bundle, folder);
     }

@@ -4,6 +4,7 @@ pub mod clean;
 pub mod doctor;
 pub mod images;
 pub mod inspect;
+pub mod manifest;
 pub mod recover;
 pub mod replay;
 pub mod run;

@@ -7,7 +7,7 @@ use crate::terminal::{self, Progress, notice, say};
 use crate::{exit_code, host};
 use faultbox_bundle_format::redact::Redactor;
 use faultbox_bundle_format::{
-    Blame, Body, Ending, Header, Named, Payload, RunEnded, RunStarted, StoredFile, Verdict,
+    Blame, Body, Bundle, Ending, Header, Named, Payload, RunEnded, RunStarted, StoredFile, Verdict,
 };
 use faultbox_engine::addresses::AddressBook;
 use faultbox_engine::containers::Keeping;
@@ -371,6 +371,8 @@ impl Session<'_> {
             Format::Human => {
                 if let Some(bundle) = bundle {
                     say(&format!("\nBundle: {}", bundle.display()));
+                    // The lines on stdout are fixed.
+                    digest(bundle).iter().for_each(|digest| notice(&format!("digest: {digest}")));
                 }
                 say(&format!("\n{passed} passed, {} failed", failed.len()));
                 let unreached = results.iter().filter(|r| r.verdict.unreached).count();
@@ -388,6 +390,7 @@ impl Session<'_> {
                 let document = serde_json::json!({
                     "seed": self.seed,
                     "bundle": bundle.map(|b| b.display().to_string()),
+                    "digest": bundle.and_then(digest),
                     "passed": passed,
                     "failed": failed.len(),
                     "interrupted": interrupted,
@@ -422,6 +425,11 @@ fn exit_for(results: &[CellResult], interrupted: bool) -> u8 {
 /// An error that is not Faultbox's or the host's.
 fn is_their_error(result: &CellResult) -> bool {
     result.verdict.ending == Ending::Error && result.verdict.blame != Blame::Faultbox
+}
+
+/// The digest of a bundle that was just finished.
+fn digest(bundle: &Path) -> Option<String> {
+    Bundle::open(bundle).ok().and_then(|bundle| bundle.digest()).map(|digest| hex(&digest))
 }
 
 /// A digest in hexadecimal.

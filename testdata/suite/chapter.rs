@@ -65,6 +65,24 @@ pub fn healthy(api: &Path) {
 }
 
 #[test]
+fn a_bundle_of_the_chapter_can_live_in_a_pull_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("small.fb");
+    let (document, code) = record_with(&orders_api(), &path, &[]);
+    assert_eq!((cells(&document).len(), code), (27, 0), "{}", reasons(&document));
+    let bundle = faultbox_bundle_format::Bundle::open(&path).unwrap();
+    let of_cell = |cell: u32| -> u64 {
+        let chunks = bundle.index().chunks.iter().map(|chunk| chunk.frame).filter(|frame| frame.cell == cell);
+        chunks.map(|frame| frame.total).sum()
+    };
+    let mut sizes: Vec<u64> = bundle.cells().iter().map(|cell| of_cell(cell.cell)).collect();
+    sizes.sort_unstable();
+    let (whole, median) = (std::fs::metadata(&path).unwrap().len(), sizes[13]);
+    println!("{whole} bytes, a median cell {median}");
+    assert!(whole < 2 << 20 && median < 50 << 10, "{whole} bytes, cells {sizes:?}");
+}
+
+#[test]
 fn the_healthy_service_passes_all_27() {
     healthy(&orders_api());
 }

@@ -9,6 +9,7 @@
 mod architecture;
 mod chapter;
 mod containers;
+mod crash;
 mod divergence;
 mod doctor;
 mod go;

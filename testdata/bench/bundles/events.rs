@@ -125,7 +125,7 @@ impl Event {
                     let pair = |a: &str, b: String| Value::List(vec![Value::text(a), Value::text(b)]);
                     Value::List(vec![
                         pair("content-type", "application/json".to_owned()),
-                        pair("x-request-id", format!("{:016x}", r)),
+                        pair("x-request-id", format!("{r:016x}")),
                         pair("content-length", extra),
                     ])
                 };
@@ -207,7 +207,7 @@ impl Said for Event {
                 source: self.source.to_string(),
                 matched: self.n,
                 draw: self.n,
-                fired: r % 10 == 0,
+                fired: r.is_multiple_of(10),
                 on_sut: true,
             }),
             Kind::Output => Body::Output(Output {

@@ -17,16 +17,16 @@ pub fn sizes(bundles: &[String]) {
         compare(mix.name(), &events::entries(mix, super::SAMPLE));
     }
     for path in bundles {
-        let bundle = Bundle::open(path.as_ref()).expect("a bundle");
-        let cells = bundle.cells().iter().map(|cell| cell.cell);
-        let entries: Vec<Entry> = std::iter::once(0)
-            .chain(cells)
-            .flat_map(|cell| bundle.entries(cell).expect("entries"))
-            // A line of JSON has no place for an executable.
-            .filter(|entry| !matches!(entry.body, Body::File(_)))
-            .collect();
-        compare(path, &entries);
+        compare(path, &entries(path));
     }
+}
+
+/// The entries of a bundle, without files: a line of JSON has no place for an executable.
+pub fn entries(path: &str) -> Vec<Entry> {
+    let bundle = Bundle::open(path.as_ref()).expect("a bundle");
+    let cells = bundle.cells().iter().map(|cell| cell.cell);
+    let all = std::iter::once(0).chain(cells).flat_map(|cell| bundle.entries(cell).expect("entries"));
+    all.filter(|entry| !matches!(entry.body, Body::File(_))).collect()
 }
 
 fn compare(what: &str, entries: &[Entry]) {

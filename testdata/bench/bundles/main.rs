@@ -5,7 +5,7 @@
 //! reviewer wait for in a bundle of ten million entries. Method: entries of the kinds and sizes that
 //! the proxies note (`events`), through the real journal and recorder into a file; times of single
 //! entries are kept one by one, so that medians are medians; every bundle is read back and counted.
-//! `cargo bench --workspace --bench bundles [-- noting|sustained|curve|size|reading [BUNDLE...]]`.
+//! `cargo bench --workspace --bench bundles [-- all|noting|sustained|curve|size|reading [BUNDLE...]]`.
 
 mod allocations;
 mod events;
@@ -160,7 +160,7 @@ fn sustained() {
 }
 
 /// The same entries at each level and chunk size: what they cost one core, and the file's length.
-fn curve() {
+fn curve(bundles: &[String]) {
     println!(
         "Level and chunk size, {SAMPLE} entries of the mix `proxies`, medians of 5: ns an entry, bytes an entry:"
     );
@@ -177,7 +177,7 @@ fn curve() {
             for _ in 0..5 {
                 let path = folder.path().join("curve.fb");
                 let header = faultbox_recorder::new_header().expect("a header");
-                let tuning = Tuning { level, chunk: kib * 1024 };
+                let tuning = Tuning { level, level_unhurried: level, chunk: kib * 1024 };
                 let mut writer =
                     BundleWriter::<Arc<Entry>>::create_with(&path, header, tuning).expect("a bundle");
                 let began = clock.now_ns();
@@ -191,12 +191,26 @@ fn curve() {
         }
         println!("{line}");
     }
+    for path in bundles {
+        let entries = json::entries(path);
+        let sizes = [1, 2, 3, 6, 9, 12, 19].map(|level| {
+            let header = faultbox_recorder::new_header().expect("a header");
+            let tuning = Tuning { level, level_unhurried: level, ..Tuning::default() };
+            let at = folder.path().join("level.fb");
+            let mut writer = BundleWriter::<Entry>::create_with(&at, header, tuning).expect("a bundle");
+            let began = clock.now_ns();
+            entries.iter().for_each(|entry| writer.append(entry).expect("an entry"));
+            let bytes = std::fs::metadata(writer.finish().expect("a bundle")).expect("a file").len();
+            format!("level {level}: {bytes} bytes, {:.0} ms", (clock.now_ns() - began) as f64 / 1e6)
+        });
+        println!("  {path}: {}", sizes.join("; "));
+    }
 }
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     let (what, bundles) = args.split_first().map_or(("", &[][..]), |(first, rest)| (first.as_str(), rest));
-    let wanted = |name: &str| what.is_empty() || what == name;
+    let wanted = |name: &str| matches!(what, "" | "all") || what == name;
     if wanted("noting") {
         noting();
     }
@@ -204,7 +218,7 @@ fn main() {
         sustained();
     }
     if wanted("curve") {
-        curve();
+        curve(bundles);
     }
     if wanted("size") {
         json::sizes(bundles);

@@ -1,0 +1,217 @@
+//! The container while it is written: pieces to frames, frames to the disk, the index as it grows.
+//!
+//! Contract: the file grows by whole frames only; it bears a temporary name until [`Container::finish`]
+//! has written index and footer; after a failed write every further one is refused. The pieces come from
+//! this thread or through [`Behind`] from another one, which then waits neither for zstd nor for the disk
+//! until [`PIECES`] of them are on their way.
+
+use crate::error::WriteError;
+use crate::frame::{self, Kind};
+use crate::index::{BlobRef, CellSummary, ChunkRef, Footer, FrameRef, Index};
+use crate::version::Header;
+use crate::writer::Tuning;
+use rkyv::util::AlignedVec;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
+use std::thread::JoinHandle;
+
+/// Pieces on their way to the thread that writes, at most.
+const PIECES: usize = 8;
+
+/// What becomes one frame.
+pub(crate) struct Piece {
+    pub kind: Kind,
+    pub cell: u32,
+    pub content: AlignedVec,
+    pub listed: Listed,
+    /// More is to come at once.
+    pub hurried: bool,
+}
+
+/// How the index lists a frame; the place is put in when it is known.
+pub(crate) enum Listed {
+    Not,
+    Chunk(ChunkRef),
+    Blob([u8; 32]),
+    Unknown,
+}
+
+pub(crate) struct Container {
+    file: File,
+    partial: PathBuf,
+    path: PathBuf,
+    len: u64,
+    /// Over all that was written.
+    hasher: blake3::Hasher,
+    encoder: frame::Encoder,
+    tuning: Tuning,
+    index: Index,
+    entries: u64,
+    poisoned: bool,
+}
+
+impl Container {
+    pub fn create(path: &Path, header: Header, tuning: Tuning) -> Result<Self, WriteError> {
+        let encoder = frame::Encoder::new(tuning.level_unhurried)?;
+        let (file, partial) = create_partial(path)?;
+        let mut container = Container {
+            file,
+            partial,
+            path: path.to_owned(),
+            len: 0,
+            hasher: blake3::Hasher::new(),
+            encoder,
+            tuning,
+            index: Index::default(),
+            entries: 0,
+            poisoned: false,
+        };
+        let written = container.file.write_all(&header.encode());
+        written.map_err(|e| container.failed(&e))?;
+        container.hasher.update(&header.encode());
+        container.len = header.encode().len() as u64;
+        Ok(container)
+    }
+
+    pub fn partial_path(&self) -> &Path {
+        &self.partial
+    }
+
+    /// Writes one piece; what ends a cell is durable then.
+    pub fn put(&mut self, piece: &Piece) -> Result<(), WriteError> {
+        if self.poisoned {
+            return Err(WriteError::Poisoned);
+        }
+        let put = self.try_put(piece);
+        self.poisoned = put.is_err();
+        put
+    }
+
+    fn try_put(&mut self, piece: &Piece) -> Result<(), WriteError> {
+        let level = if piece.hurried { self.tuning.level } else { self.tuning.level_unhurried };
+        self.encoder.set_level(level)?;
+        let frame = self.frame(piece.kind, piece.cell, &piece.content)?;
+        match &piece.listed {
+            Listed::Not => {}
+            Listed::Chunk(chunk) => {
+                self.entries += u64::from(chunk.entries);
+                self.index.chunks.push(ChunkRef { frame, ..*chunk });
+            }
+            Listed::Blob(hash) => self.index.blobs.push(BlobRef { hash: *hash, frame }),
+            Listed::Unknown => self.index.unknown.push(frame),
+        }
+        match piece.kind {
+            Kind::CellEnd => self.file.sync_data().map_err(|e| self.failed(&e)),
+            _ => Ok(()),
+        }
+    }
+
+    fn frame(&mut self, kind: Kind, cell: u32, content: &[u8]) -> Result<FrameRef, WriteError> {
+        let bytes = self.encoder.encode(kind, cell, content)?;
+        let (offset, total) = (self.len, bytes.len() as u64);
+        let written = self.file.write_all(bytes);
+        self.hasher.update(bytes);
+        self.len += total;
+        written.map_err(|e| self.failed(&e))?;
+        Ok(FrameRef { offset, total, kind: kind.number(), cell })
+    }
+
+    /// Writes index and footer, makes the file durable and gives it its name.
+    pub fn finish(mut self, cells: Vec<CellSummary>) -> Result<PathBuf, WriteError> {
+        if self.poisoned {
+            return Err(WriteError::Poisoned);
+        }
+        self.index.cells = cells;
+        let content = rkyv::to_bytes::<rkyv::rancor::Error>(&self.index);
+        let content = content.map_err(|e| WriteError::Encode(e.to_string()))?;
+        self.encoder.set_level(self.tuning.level_unhurried)?;
+        let index = self.frame(Kind::Index, 0, &content)?;
+        let footer = Footer {
+            index_offset: index.offset,
+            index_total: index.total,
+            entries: self.entries,
+            cells: self.index.cells.len() as u32,
+            digest: *self.hasher.finalize().as_bytes(),
+        };
+        self.frame(Kind::Footer, 0, &footer.encode())?;
+        self.file.sync_all().map_err(|e| self.failed(&e))?;
+        std::fs::rename(&self.partial, &self.path).map_err(|e| self.failed(&e))?;
+        // The name itself must be durable too; not every file system can sync a folder.
+        if let Some(folder) = self.path.parent().filter(|p| !p.as_os_str().is_empty()) {
+            let _ = File::open(folder).and_then(|folder| folder.sync_all());
+        }
+        Ok(self.path)
+    }
+
+    fn failed(&self, error: &std::io::Error) -> WriteError {
+        WriteError::Io { path: self.partial.display().to_string(), message: error.to_string() }
+    }
+}
+
+/// A container in a thread of its own.
+pub(crate) struct Behind {
+    pieces: SyncSender<Piece>,
+    /// Room that was used and can be used again.
+    spare: Receiver<AlignedVec>,
+    thread: JoinHandle<Result<Container, WriteError>>,
+}
+
+impl Behind {
+    /// Moves a container there.
+    pub fn of(mut container: Container) -> Result<Self, WriteError> {
+        let (pieces, coming) = sync_channel::<Piece>(PIECES);
+        let (used, spare) = channel();
+        let thread = std::thread::Builder::new().name("bundle".to_owned()).spawn(move || {
+            for piece in coming {
+                container.put(&piece)?;
+                // A long payload's room is not kept.
+                if piece.content.capacity() <= 4 * container.tuning.chunk {
+                    let _ = used.send(piece.content);
+                }
+            }
+            Ok(container)
+        });
+        let thread = thread.map_err(|e| WriteError::Encode(format!("no thread: {e}")))?;
+        Ok(Behind { pieces, spare, thread })
+    }
+
+    /// Gives it a piece. Waits while many are on their way.
+    ///
+    /// # Errors
+    /// When the thread has ended, which it does at a failed write; [`Behind::end`] gives the reason.
+    pub fn put(&self, piece: Piece) -> Result<(), WriteError> {
+        self.pieces.send(piece).map_err(|_| WriteError::Poisoned)
+    }
+
+    pub fn spare(&self) -> AlignedVec {
+        self.spare.try_recv().unwrap_or_default()
+    }
+
+    /// Waits until all is written.
+    pub fn end(self) -> Result<Container, WriteError> {
+        drop(self.pieces);
+        let stopped = |_| WriteError::Encode("the thread that writes stopped unexpectedly".to_owned());
+        self.thread.join().map_err(stopped)?
+    }
+}
+
+/// Creates the temporary file; what a crashed run left under that name is evidence and stays.
+fn create_partial(path: &Path) -> Result<(File, PathBuf), WriteError> {
+    let io = |partial: &Path, e: std::io::Error| WriteError::Io {
+        path: partial.display().to_string(),
+        message: e.to_string(),
+    };
+    let mut number = 1u32;
+    loop {
+        let mut name = path.as_os_str().to_owned();
+        name.push(if number == 1 { ".partial".to_owned() } else { format!(".partial{number}") });
+        let partial = PathBuf::from(name);
+        match OpenOptions::new().write(true).create_new(true).open(&partial) {
+            Ok(file) => return Ok((file, partial)),
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && number < 1000 => number += 1,
+            Err(e) => return Err(io(&partial, e)),
+        }
+    }
+}
