@@ -11,6 +11,7 @@ use crate::error::{FrameProblem, ReadError};
 use crate::event::{Body, Entry, Payload, StoredFile};
 use crate::frame::{self, Frame, HEAD, Head, Kind};
 use crate::index::{BlobRef, CellSummary, FOOTER_TOTAL, Footer, FrameRef, Index};
+use crate::limits;
 use crate::version::{HEADER_LEN, Header};
 use crate::writer::chunk_ref;
 use std::collections::BTreeMap;
@@ -182,7 +183,16 @@ impl Bundle {
     /// When a chunk of the cell or a payload is damaged or missing.
     pub fn entries(&self, cell: u32) -> Result<Vec<Entry>, ReadError> {
         let mut entries = self.raw_entries(cell)?;
-        entries.iter_mut().try_for_each(|entry| self.resolve(entry))?;
+        let mut left = limits::CELL_PAYLOADS_MAX;
+        for entry in &mut entries {
+            self.resolve(entry)?;
+            let held = check::payloads(&entry.body).into_iter().filter_map(Payload::bytes);
+            let held: usize = held.map(<[u8]>::len).sum();
+            left = left.checked_sub(held as u64).ok_or_else(|| {
+                let gib = limits::CELL_PAYLOADS_MAX >> 30;
+                ReadError::Index(format!("the payloads of cell {cell} are more than {gib} GiB"))
+            })?;
+        }
         Ok(entries)
     }
 

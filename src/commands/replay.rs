@@ -4,7 +4,7 @@ use super::images;
 use super::run::{self, Host};
 use super::test::{is_executable, select, verdict_json};
 use crate::cli::{Depth, Format, ReplayArgs};
-use crate::terminal::{self, notice, plain, say};
+use crate::terminal::{self, notice, one_line, say, say_json, set_in};
 use crate::{exit_code, host};
 use faultbox_bundle_format::canonical::Policy;
 use faultbox_bundle_format::redact::Redactor;
@@ -326,8 +326,8 @@ impl Source {
         };
         candidates.into_iter().find(same).and_then(|path| std::path::absolute(path).ok()).ok_or_else(|| {
             notice(&format!(
-                "faultbox: the bundle keeps only the digest of {service}'s executable (every cell passed), and no file \
-                 here has it; give --with {service}=PATH, or record with --embed"
+                "faultbox: the bundle keeps only the digest of {service}'s executable, and no file here has it; give \
+                 --with {service}=PATH, or record with --embed"
             ));
             exit_code::HOST
         })
@@ -419,12 +419,12 @@ fn print(args: &ReplayArgs, replay: &Replay) {
             if changed { "verdict flipped" } else { "not reproduced" }
         ));
         if recording.verdict.ending != Ending::Passed {
-            say(&format!("  recorded reason: {}", plain(&recording.verdict.reason)));
+            say(&format!("  recorded reason: {}", set_in(&recording.verdict.reason)));
         }
     }
     for (place, divergence) in outcome.divergences.iter().take(SHOWN).enumerate() {
         let word = if place == 0 { "diverged at" } else { "then" };
-        say(&format!("  {word} {}", plain(&divergence.to_string())));
+        say(&format!("  {word} {}", one_line(&divergence.to_string())));
     }
     let more = outcome.divergences.len().saturating_sub(SHOWN);
     if more > 0 {
@@ -469,7 +469,7 @@ fn report(args: &ReplayArgs, replays: &[Replay], policy: Policy) -> u8 {
             "exact": exact,
             "cells": cells.collect::<Vec<_>>(),
         });
-        say(&serde_json::to_string_pretty(&document).unwrap_or_default());
+        say_json(&document);
     } else if replays.len() > 1 {
         let undriven = replays.iter().filter(|replay| replay.outcome.setup_failed).count();
         let more = if undriven > 0 { format!(", {undriven} not driven") } else { String::new() };
