@@ -39,7 +39,7 @@ static TOKEN: LazyLock<Regex> = LazyLock::new(|| pattern(r"<secret [A-Za-z0-9_.-
 /// A token that a service has escaped.
 static ESCAPED_TOKEN: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i-u)(?:\\u003c|%3c|&lt;|<)secret(?: |\+|%20)([A-Za-z0-9_.-]{1,80})(?:#|%23)([0-9a-f]{4,32})(?:\\u003e|%3e|&gt;|>)",
+        r"(?i-u)(?:\\+u003c|%(?:25)*3c|&(?:amp;)*lt;|<)secret(?: |\+|%(?:25)*20)([A-Za-z0-9_.-]{1,80})(?:#|%(?:25)*23)([0-9a-f]{4,32})(?:\\+u003e|%(?:25)*3e|&(?:amp;)*gt;|>)",
     )
 });
 static URL_PASSWORD: LazyLock<Regex> =
@@ -94,9 +94,11 @@ impl Known {
     }
 }
 
-/// The base64 of what every token begins with.
-static ENCODED_TOKEN: LazyLock<bytes::Regex> =
-    LazyLock::new(|| byte_pattern(&spelling::base64("<secret ").unwrap_or_default()));
+/// The base64 of what every token begins with, as it is and in a URL.
+static ENCODED_TOKEN: LazyLock<bytes::Regex> = LazyLock::new(|| {
+    let begins = ["<secret ", "%3Csecret%20"].map(|text| spelling::base64(text).unwrap_or_default());
+    byte_pattern(&begins.join("|"))
+});
 
 fn byte_pattern(pattern: &str) -> bytes::Regex {
     bytes::RegexBuilder::new(pattern).size_limit(1 << 30).build().expect("literals are well formed")
@@ -118,7 +120,8 @@ impl Redactor {
     /// A redactor for a bundle with this salt ([`crate::Header::salt`]) that knows these (name, value)
     /// secrets: what `secret(...)` gave, and [`Redactor::secrets_of_env`].
     pub fn new(salt: &[u8; 16], known: impl IntoIterator<Item = (String, String)>) -> Self {
-        let usable = |(_, value): &(String, String)| value.len() >= KNOWN_MIN && !TOKEN.is_match(value);
+        let usable =
+            |(_, value): &(String, String)| value.len() >= KNOWN_MIN && !ESCAPED_TOKEN.is_match(value);
         let mut known: Vec<(String, String)> = known.into_iter().filter(usable).collect();
         known.sort_by(|a, b| b.1.len().cmp(&a.1.len()).then((&a.1, &a.0).cmp(&(&b.1, &b.0))));
         known.dedup_by(|a, b| a.1 == b.1);
@@ -216,32 +219,49 @@ impl Redactor {
 
     /// Known values in any spelling, and base64 that has one of them or a token in it.
     fn known_only(&self, bytes: &[u8]) -> Vec<u8> {
-        let mut out = bytes.to_vec();
-        for known in self.known.iter() {
-            if known.spelled.is_match(&out) {
-                let token = self.token(&known.name, &known.value);
-                out = known.spelled.replace_all(&out, bytes::NoExpand(token.as_bytes())).into_owned();
-            }
-        }
+        let mut out = self.spelled(bytes.to_vec());
         for known in self.known.iter() {
             if let Some(encoded) = &known.encoded {
-                out = self.encoded(out, encoded, |_| Some(known.name.clone()));
+                // A token that is decoded wrongly is still none of the value.
+                let raw = |run: &[u8]| (known.name.clone(), String::from_utf8_lossy(run).into_owned());
+                out = self.encoded(out, encoded, |run| Some(self.meant(run).unwrap_or_else(|| raw(run))));
             }
         }
-        self.encoded(out, &ENCODED_TOKEN, |run| {
-            let decoded = spelling::decode(run);
-            let text = String::from_utf8_lossy(&decoded);
-            let token = TOKEN.find(&text)?.as_str();
-            token.strip_prefix("<secret ")?.split_once('#').map(|(name, _)| name.to_owned())
+        self.encoded(out, &ENCODED_TOKEN, |run| self.meant(run))
+    }
+
+    /// Known values in any spelling.
+    fn spelled(&self, mut bytes: Vec<u8>) -> Vec<u8> {
+        for known in self.known.iter() {
+            if known.spelled.is_match(&bytes) {
+                let token = self.token(&known.name, &known.value);
+                bytes = known.spelled.replace_all(&bytes, bytes::NoExpand(token.as_bytes())).into_owned();
+            }
+        }
+        bytes
+    }
+
+    /// What base64 says with tokens in the place of secrets, and the name of the first: equal for what
+    /// a service makes of a secret and what it makes of its token.
+    fn meant(&self, run: &[u8]) -> Option<(String, String)> {
+        // What stands before it may be letters too.
+        (0..4).find_map(|skip| {
+            let decoded = self.spelled(spelling::decode(run.get(skip..)?));
+            let decoded = String::from_utf8_lossy(&decoded);
+            let meant = ESCAPED_TOKEN.replace_all(&decoded, "<secret $1#$2>");
+            let token = TOKEN.find(&meant)?.as_str().strip_prefix("<secret ")?;
+            let name = token.split_once('#')?.0.to_owned();
+            Some((name, meant.into_owned()))
         })
     }
 
-    /// Replaces whole runs of base64 around what a pattern finds; `name` says by what, if at all.
+    /// Replaces whole runs of base64 around what a pattern finds; `meant` gives the name and what the
+    /// tag is made of, if the run is to be replaced.
     fn encoded(
         &self,
         bytes: Vec<u8>,
         fragment: &bytes::Regex,
-        name: impl Fn(&[u8]) -> Option<String>,
+        meant: impl Fn(&[u8]) -> Option<(String, String)>,
     ) -> Vec<u8> {
         let (mut out, mut done) = (Vec::new(), 0);
         for found in fragment.find_iter(&bytes) {
@@ -252,12 +272,10 @@ impl Redactor {
             let start = found.start() - before.iter().rev().take_while(|b| spelling::is_base64(**b)).count();
             let mut end = found.end() + after.iter().take_while(|b| spelling::is_base64(**b)).count();
             end += bytes.iter().skip(end).take(2).take_while(|b| **b == b'=').count();
-            let Some(run) = bytes.get(start..end) else { continue };
-            let Some(name) = name(run) else { continue };
+            let Some((name, value)) = bytes.get(start..end).and_then(&meant) else { continue };
             out.extend_from_slice(bytes.get(done..start).unwrap_or_default());
-            // A run is ASCII.
             let name = if name.ends_with(".base64") { name } else { format!("{name}.base64") };
-            out.extend_from_slice(self.token(&name, &String::from_utf8_lossy(run)).as_bytes());
+            out.extend_from_slice(self.token(&name, &value).as_bytes());
             done = end;
         }
         if done == 0 {
@@ -339,6 +357,10 @@ impl Redactor {
     fn credential(&self, name: &str, text: &str) -> String {
         let name = &name.to_ascii_lowercase();
         match text.split_once(' ') {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("basic") && !rest.contains('<') => {
+                let meant = self.meant(rest.trim().as_bytes()).map(|(_, meant)| meant);
+                format!("{scheme} {}", self.token(name, &meant.unwrap_or_else(|| rest.trim().to_owned())))
+            }
             Some((scheme, rest)) if !scheme.starts_with('<') && scheme.len() <= 20 => {
                 format!("{scheme} {}", self.whole(name, rest.trim_start()))
             }
@@ -532,6 +554,24 @@ fn is_one_of(name: &str, names: &[&str]) -> bool {
     names.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
+/// A value with its tokens escaped where they stand in a URL: a service takes it apart, and its replay runs
+/// with the tokens in place of the secrets.
+pub fn escaped_in_url(value: &str) -> Cow<'_, str> {
+    match value.contains("://") {
+        true => TOKEN.replace_all(value, |found: &Captures<'_>| {
+            let percent = |c: char| match c {
+                '<' => "%3C".to_owned(),
+                ' ' => "%20".to_owned(),
+                '#' => "%23".to_owned(),
+                '>' => "%3E".to_owned(),
+                other => other.to_string(),
+            };
+            found[0].chars().map(percent).collect::<String>()
+        }),
+        false => Cow::Borrowed(value),
+    }
+}
+
 /// A part of an entry in which credentials can stand.
 enum Piece<'a> {
     Text(&'a mut String),
@@ -690,7 +730,7 @@ pub struct WholeLines(Vec<u8>);
 
 impl WholeLines {
     /// Longest unfinished line that is kept back, in bytes.
-    const HELD_MAX: usize = 64 * 1024;
+    const HELD_MAX: usize = 1 << 20;
 
     /// Takes what was printed and gives the whole lines that there are now.
     pub fn push(&mut self, printed: &[u8]) -> Vec<u8> {
@@ -861,6 +901,128 @@ mod tests {
         {
             assert!(is_credential(name, "x"), "{name}");
         }
+    }
+
+    #[test]
+    fn a_service_with_tokens_says_the_same_as_one_with_secrets() {
+        let redactor = redactor();
+        let token = redactor.token("API", "correct horse");
+        let encode = crate::spelling::encode;
+        let says = |secret: &str| {
+            let json = secret.replace('<', "\\u003c").replace('>', "\\u003e");
+            let percent = secret.replace('<', "%3C").replace('>', "%3E").replace('#', "%23");
+            let body = format!(
+                "{secret} {json} {} {} {} x{}",
+                percent.replace(' ', "%20"),
+                percent.replace(' ', "+"),
+                encode(format!("user:{secret}").as_bytes()),
+                encode(format!("ab{secret}").as_bytes()).replace('+', "-").replace('/', "_"),
+            );
+            let url = escaped_in_url(&format!("redis://u:{secret}@h/0")).into_owned();
+            let body = format!("{body} {url} {} {}", encode(url.as_bytes()), url.replace('%', "%25"));
+            Value::map([
+                ("authorization", Value::text(format!("Basic {}", encode(format!("u:{secret}").as_bytes())))),
+                ("cookie", Value::text(format!("sid={secret}; theme=dark"))),
+                ("query", Value::text(format!("a=b&token={secret}"))),
+                ("body", Value::text(body)),
+                ("log", Value::text(format!("Authorization: Basic {}", encode(secret.as_bytes())))),
+            ])
+        };
+        let recorded = redactor.value(&says("correct horse"));
+        assert_eq!(redactor.value(&says(&token)), recorded);
+        // What replays knows nothing but tokens.
+        assert_eq!(Redactor::new(&[7; 16], []).value(&says(&token)), recorded);
+        let shown = format!("{recorded:?}");
+        assert!(!shown.contains("correct") && !shown.contains("horse"), "{shown}");
+        assert!(
+            shown.contains("<secret API.base64#") && shown.contains("Basic <secret authorization#"),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn a_token_in_a_url_can_be_taken_apart_and_is_the_same_token() {
+        let redactor = redactor();
+        let url = redactor.text("redis://u:correct horse@h:1/0").into_owned();
+        let escaped = escaped_in_url(&url);
+        assert!(
+            escaped.starts_with("redis://u:%3Csecret%20API%23") && escaped.ends_with("%3E@h:1/0"),
+            "{escaped}"
+        );
+        assert_eq!(redactor.text(&escaped), url);
+        let known = Redactor::secrets_of_env([("URL", &*escaped)]);
+        assert_eq!(Redactor::new(&[7; 16], known).text(&escaped), url);
+        assert_eq!(escaped_in_url("plain <secret A#12345678>"), "plain <secret A#12345678>");
+    }
+
+    #[test]
+    fn credentials_in_texts_go() {
+        for (text, gone, left) in [
+            ("> Authorization: Bearer abcdef.12", "abcdef", "Authorization: Bearer <secret authorization#"),
+            (r#"{"authorization":"Basic dTpw"}"#, "dTpw", r#"Basic <secret authorization#"#),
+            ("with bearer eyJhbGciOi.abc.def", "eyJ", "bearer <secret authorization#"),
+            ("Set-Cookie: sid=abc; Path=/", "abc", "; Path=/"),
+            ("root:hidden@tcp(db:3306)/app", "hidden", "@tcp(db:3306)/app"),
+            ("/login?user=u&password=hidden&x=1", "hidden", "&x=1"),
+            ("password=hid%20den", "hid%20", "password=<secret url-password#"),
+            ("-----BEGIN EC PRIVATE KEY-----\nMIIcut", "MII", "<secret private-key#"),
+        ] {
+            let redacted = redactor().text(text).into_owned();
+            assert!(!redacted.contains(gone) && redacted.contains(left), "{redacted}");
+            assert_eq!(redactor().text(&redacted), redacted);
+        }
+        for text in ["SELECT * FROM users WHERE password=? AND token = $1", "a bearer token is missing"] {
+            assert_eq!(redactor().text(text), text);
+        }
+    }
+
+    #[test]
+    fn passwords_are_known_as_they_are_written_and_as_they_are_meant() {
+        let secrets = Redactor::secrets_of_env([
+            ("CACHE_URL", "redis://u:p%40ssw0rd@h:1,redis://u:another@h:2"),
+            ("DB_PASSWORD", "host:3306"),
+            ("authToken", "abc"),
+            ("AUTH", "127.0.0.1:9000"),
+        ]);
+        let values: Vec<&str> = secrets.iter().map(|(_, value)| value.as_str()).collect();
+        assert_eq!(values, ["p%40ssw0rd", "p@ssw0rd", "another", "host:3306", "abc"]);
+    }
+
+    #[test]
+    fn a_secret_that_is_printed_in_two_pieces_is_seen() {
+        let mut lines = WholeLines::default();
+        assert_eq!(lines.push(b"one\ncorrect "), b"one\n");
+        assert_eq!(lines.push(b"horse\nrest"), b"correct horse\n");
+        assert_eq!(lines.push(b"\n-----BEGIN PRIVATE KEY-----\nMII\n"), b"rest\n");
+        assert_eq!(lines.push(b"MII\n"), b"");
+        let key = lines.push(b"-----END PRIVATE KEY-----\nlast");
+        assert!(key.starts_with(b"-----BEGIN") && key.ends_with(b"-----\n"));
+        assert_eq!(lines.end(), b"last");
+        // What never ends is let go.
+        assert_eq!(lines.push(&vec![b'x'; WholeLines::HELD_MAX + 1]).len(), WholeLines::HELD_MAX + 1);
+    }
+
+    #[test]
+    fn what_was_redacted_is_listed_with_its_place() {
+        let mut entry = Entry {
+            seq: 0,
+            at_ns: 0,
+            cell: 1,
+            phase: Phase::Scenario,
+            actor: String::new(),
+            stream: String::new(),
+            ordinal: 0,
+            cause: None,
+            body: Body::Signed(crate::Signed {
+                service: "auth".to_owned(),
+                claims: Payload::of(&Value::map([("sub", Value::text("is correct horse"))])),
+            }),
+        };
+        assert_eq!(redacted(&entry), []);
+        redactor().entry(&mut entry);
+        let found = redacted(&entry);
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].name.as_str(), found[0].place.as_str()), ("API", "token of auth: claims sub"));
     }
 
     #[test]

@@ -25,16 +25,17 @@ pub fn any(text: &str) -> String {
         out.push('|');
         out.push_str(&each(|byte| format!("%(?i:{byte:02x})")));
         if let Ok(unit) = u16::try_from(u32::from(c)) {
-            out.push_str(&format!("|\\\\u(?i:{unit:04x})"));
+            out.push_str(&format!("|\\\\+u(?i:{unit:04x})"));
         }
         let more = match c {
             ' ' => r"|\+",
-            '"' => r#"|\\"|&quot;|&#34;"#,
-            '\\' => r"|\\\\",
-            '/' => r"|\\/",
-            '\n' => r"|\\n",
-            '\r' => r"|\\r",
-            '\t' => r"|\\t",
+            // Text in JSON in text in JSON is escaped twice, and so on.
+            '"' => r#"|\\+"|&quot;|&#34;"#,
+            '\\' => r"|\\+",
+            '/' => r"|\\+/",
+            '\n' => r"|\\+n",
+            '\r' => r"|\\+r",
+            '\t' => r"|\\+t",
             '&' => "|&amp;",
             '<' => "|&lt;",
             '>' => "|&gt;",
@@ -68,7 +69,8 @@ fn either_alphabet(text: &str) -> String {
     text.replace('+', "[+-]").replace('/', "[/_]")
 }
 
-fn encode(bytes: &[u8]) -> String {
+/// Base64 without padding.
+pub fn encode(bytes: &[u8]) -> String {
     let mut out = String::new();
     for three in bytes.chunks(3) {
         let at = |place: usize| u32::from(three.get(place).copied().unwrap_or_default());
@@ -143,6 +145,7 @@ mod tests {
             "p%40ss%20%22w%C3%B6rd%22%2f1",
             "p%40ss+%22w%c3%b6rd%22/1",
             r#"p@ss \"w\u00f6rd\"\/1"#,
+            r#"p@ss \\\"w\\u00F6rd\\\"\\/1"#,
             "p@ss &quot;wörd&quot;/1",
         ] {
             assert!(found(&pattern, text), "{text}");

@@ -7,7 +7,7 @@ use crate::cli::{Depth, Format, ReplayArgs};
 use crate::terminal::{self, notice, one_line, say, say_json, set_in};
 use crate::{exit_code, host};
 use faultbox_bundle_format::canonical::Policy;
-use faultbox_bundle_format::redact::Redactor;
+use faultbox_bundle_format::redact::{self, Redactor};
 use faultbox_bundle_format::{Body, Bundle, Ending, Entry, Named, RunStarted, StoredFile, own_start_ns};
 use faultbox_engine::addresses::AddressBook;
 use faultbox_engine::event_sink::NullSink;
@@ -239,10 +239,15 @@ impl Source {
     }
 
     fn load(&self, options: &LoadOptions<'_>) -> Result<Plan, u8> {
-        spec::load(Path::new(&self.started.spec), options).map_err(|errors| {
+        let mut plan = spec::load(Path::new(&self.started.spec), options).map_err(|errors| {
             notice(errors.to_string().trim_end());
             exit_code::USAGE
-        })
+        })?;
+        // The recorded spec has tokens in the place of its secrets.
+        for (_, value) in plan.topology.services.iter_mut().flat_map(|service| &mut service.env) {
+            *value = redact::escaped_in_url(value).into_owned();
+        }
+        Ok(plan)
     }
 
     /// The container engine and the images of these services: those of the recording, or what is
