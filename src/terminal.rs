@@ -136,7 +136,7 @@ pub fn one_line(text: &str) -> String {
 
 /// Text that may have several lines, the further ones set in, so that none looks like a line of ours.
 pub fn set_in(text: &str) -> String {
-    plain(text).replace('\n', "\n      ")
+    plain(text).replace('\n', "\n    ")
 }
 
 /// A word of a command line that somebody will copy.
@@ -168,7 +168,7 @@ mod tests {
         assert!(!shown.contains(drives_terminals), "{shown:?}");
         assert_eq!(plain("two\n\tlines, äöü 漢字"), "two\n\tlines, äöü 漢字");
         assert_eq!(one_line("a\nPASS b"), "a\u{fffd}PASS b");
-        assert_eq!(set_in("a\nPASS b"), "a\n      PASS b");
+        assert_eq!(set_in("a\nPASS b"), "a\n    PASS b");
         assert_eq!(quoted("matrix_a_b"), "matrix_a_b");
         assert_eq!(quoted("a'; rm -rf ~\n"), "'a'\\''; rm -rf ~\u{fffd}'");
     }

@@ -97,11 +97,12 @@ impl Bundle {
     /// # Errors
     /// When it cannot be read, is no bundle, or is of a version that is not read.
     pub fn open(path: &Path) -> Result<Self, ReadError> {
-        let file = File::open(path)?;
-        let meta = file.metadata()?;
-        if !meta.is_file() {
+        // Opening a pipe waits for somebody to write into it.
+        if !std::fs::metadata(path)?.is_file() {
             return Err(ReadError::NotABundle("it is not a file"));
         }
+        let file = File::open(path)?;
+        let meta = file.metadata()?;
         Self::of(Source::File(Mutex::new(file), meta.len()))
     }
 

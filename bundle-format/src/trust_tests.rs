@@ -408,6 +408,15 @@ fn a_small_file_cannot_ask_for_much_memory() {
     assert_eq!(bundle.raw_entries(1).unwrap().len(), 1000);
 }
 
+#[test]
+fn a_pipe_is_no_bundle_and_nobody_waits_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("pipe.fb");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let error = Bundle::open(&pipe).err().unwrap().to_string();
+    assert!(error.contains("it is not a file"), "{error}");
+}
+
 fn corpus(target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/fuzz/corpus").join(target)
 }
