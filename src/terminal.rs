@@ -100,7 +100,7 @@ pub fn result(name: &str, verdict: &Verdict, seed: u64) -> String {
     let ms = verdict.scenario_ns / 1_000_000;
     let mut text = format!("--- {}: {} ({ms}ms, seed={seed}) ---", word(verdict.ending), one_line(name));
     if verdict.ending != Ending::Passed {
-        text.push_str(&format!("\n  reason: {}", set_in(&verdict.reason)));
+        text.push_str(&format!("\n  reason: {}", set_in(&verdict.reason, 4)));
         if verdict.blame != Blame::None {
             text.push_str(&format!("\n  whose: {}", whose(verdict.blame)));
         }
@@ -134,9 +134,10 @@ pub fn one_line(text: &str) -> String {
     text.replace(|c: char| drives_terminals(c) || matches!(c, '\n' | '\t'), "\u{fffd}")
 }
 
-/// Text that may have several lines, the further ones set in, so that none looks like a line of ours.
-pub fn set_in(text: &str) -> String {
-    plain(text).replace('\n', "\n    ")
+/// Text that may have several lines, the further ones set in by so many columns that none looks like a
+/// line of ours.
+pub fn set_in(text: &str, columns: usize) -> String {
+    plain(text).replace('\n', &format!("\n{:columns$}", ""))
 }
 
 /// A word of a command line that somebody will copy.
@@ -168,7 +169,7 @@ mod tests {
         assert!(!shown.contains(drives_terminals), "{shown:?}");
         assert_eq!(plain("two\n\tlines, äöü 漢字"), "two\n\tlines, äöü 漢字");
         assert_eq!(one_line("a\nPASS b"), "a\u{fffd}PASS b");
-        assert_eq!(set_in("a\nPASS b"), "a\n    PASS b");
+        assert_eq!(set_in("a\nPASS b", 4), "a\n    PASS b");
         assert_eq!(quoted("matrix_a_b"), "matrix_a_b");
         assert_eq!(quoted("a'; rm -rf ~\n"), "'a'\\''; rm -rf ~\u{fffd}'");
     }

@@ -236,7 +236,7 @@ impl Opened<'_> {
         };
         say(&format!("{} {name}", terminal::word(verdict.ending)));
         if verdict.ending != Ending::Passed {
-            say(&format!("  reason: {}", set_in(&verdict.reason)));
+            say(&format!("  reason: {}", set_in(&verdict.reason, 4)));
             say(&format!("  whose:  {}", terminal::whose(verdict.blame)));
         }
         say(&format!("  digest: {}", hex(&verdict.digest)));
@@ -289,7 +289,7 @@ impl Opened<'_> {
             }
             if place < head || place >= head + cut {
                 let ms = at.saturating_sub(base) as f64 / 1e6;
-                say(&format!("    {ms:>9.2}ms  {}", set_in(text)));
+                say(&format!("    {ms:>9.2}ms  {}", set_in(text, 17)));
             }
         }
         if whole {

@@ -424,7 +424,7 @@ fn print(args: &ReplayArgs, replay: &Replay) {
             if changed { "verdict flipped" } else { "not reproduced" }
         ));
         if recording.verdict.ending != Ending::Passed {
-            say(&format!("  recorded reason: {}", set_in(&recording.verdict.reason)));
+            say(&format!("  recorded reason: {}", set_in(&recording.verdict.reason, 4)));
         }
     }
     for (place, divergence) in outcome.divergences.iter().take(SHOWN).enumerate() {
