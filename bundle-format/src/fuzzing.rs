@@ -234,10 +234,9 @@ static BODY: LazyLock<(Vec<u8>, Index)> = LazyLock::new(|| {
     let parts: [(Kind, u32, &[u8]); 3] =
         [(Kind::Blob, 0, &blob), (Kind::Chunk, 1, &content), (Kind::CellEnd, 1, &archive(&summary))];
     let mut places = Vec::new();
-    for upto in 0..parts.len() {
-        let (kind, cell, _) = parts[upto];
+    for (upto, (kind, cell, _)) in parts.iter().enumerate() {
         let (offset, end) = (frames(&parts[..upto]).len() as u64, frames(&parts[..=upto]).len() as u64);
-        places.push(FrameRef { offset, total: end - offset, kind: kind.number(), cell });
+        places.push(FrameRef { offset, total: end - offset, kind: kind.number(), cell: *cell });
     }
     let index = Index {
         chunks: vec![writer::chunk_ref(places[1], &entries)],

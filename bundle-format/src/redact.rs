@@ -999,7 +999,8 @@ mod tests {
         assert!(key.starts_with(b"-----BEGIN") && key.ends_with(b"-----\n"));
         assert_eq!(lines.end(), b"last");
         // What never ends is let go.
-        assert_eq!(lines.push(&vec![b'x'; WholeLines::HELD_MAX + 1]).len(), WholeLines::HELD_MAX + 1);
+        let endless = "x".repeat(WholeLines::HELD_MAX + 1);
+        assert_eq!(lines.push(endless.as_bytes()).len(), endless.len());
     }
 
     #[test]
