@@ -55,12 +55,16 @@ chapter: mutant build go
 clients: build
 	@testdata/clients/run $(CURDIR)/$(FAULTBOX)
 
-# Each fuzz target for SECONDS_EACH; what it found lies in testdata/fuzz/artifacts.
+# Each fuzz target for SECONDS_EACH, from the corpus; what it adds to that lies in testdata/fuzz/found,
+# what made it fail in testdata/fuzz/artifacts. TARGETS names those that are wanted.
 SECONDS_EACH ?= 60
+TARGETS ?= $(shell cargo fuzz list --fuzz-dir testdata/fuzz)
 fuzz: setup
 	@command -v cargo-fuzz >/dev/null || $(CARGO) install cargo-fuzz --locked
-	@for target in $$(cargo fuzz list --fuzz-dir testdata/fuzz); do \
-	  RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir testdata/fuzz -s none $$target -- \
+	@for target in $(TARGETS); do \
+	  mkdir -p testdata/fuzz/found/$$target testdata/fuzz/corpus/$$target; \
+	  RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir testdata/fuzz -s none $$target \
+	    testdata/fuzz/found/$$target testdata/fuzz/corpus/$$target -- \
 	    -max_total_time=$(SECONDS_EACH) -rss_limit_mb=3000 -timeout=20 || exit 1; \
 	done
 

@@ -115,6 +115,9 @@ pub struct TestArgs {
     /// Keep local executables in the bundle even if every cell passes
     #[arg(long)]
     pub embed: bool,
+    /// Keep no executable in the bundle, even if a cell fails: only its digest
+    #[arg(long, conflicts_with = "embed")]
+    pub no_embed: bool,
     /// Keep the containers of reuse = True services for the next run, which then starts faster
     #[arg(long, conflicts_with = "embedded")]
     pub keep: bool,
@@ -178,12 +181,15 @@ pub struct InspectArgs {
     pub bundle: PathBuf,
     /// One cell in detail; without it all of them, with the story of each failure
     pub cell: Option<String>,
-    /// Lay out in this folder what the bundle holds: spec tree, executables, logs
+    /// Lay out in this folder what the bundle holds: spec tree, executables, logs, how it was recorded
     #[arg(long, value_name = "FOLDER", conflicts_with = "cell")]
     pub extract: Option<PathBuf>,
     /// Only what the index says: cells, verdicts, digests; of a finished bundle nothing else is read
     #[arg(long, conflicts_with_all = ["cell", "extract"])]
     pub manifest: bool,
+    /// List what was redacted and where
+    #[arg(long, conflicts_with_all = ["cell", "extract", "manifest"])]
+    pub secrets: bool,
     /// How to print
     #[arg(long, value_enum, default_value = "human")]
     pub format: Format,

@@ -1,18 +1,40 @@
 //! What is printed where: results on stdout in the chapter's words, everything else on
 //! stderr, a live line above on a terminal.
+//!
+//! Contract: nothing that is printed, wherever it came from, has a sequence that drives a terminal or
+//! turns its text around: the two doors to stdout and stderr replace them.
 
 use faultbox_bundle_format::{Blame, Ending, Verdict};
+use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
 
 /// Prints a line on stdout; a reader that went away ends nothing.
 pub fn say(text: &str) {
     let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+    let _ = writeln!(out, "{}", plain(text)).and_then(|()| out.flush());
+}
+
+/// Prints a document on stdout. What could drive a terminal is escaped as JSON has it, so that a
+/// reader gets it back.
+pub fn say_json(document: &serde_json::Value) {
+    let text = serde_json::to_string_pretty(document).unwrap_or_default();
+    // Outside of strings there is nothing of the kind but newlines.
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match drives_terminals(c) {
+            true => {
+                let mut units = [0; 2];
+                c.encode_utf16(&mut units).iter().for_each(|unit| out.push_str(&format!("\\u{unit:04x}")));
+            }
+            false => out.push(c),
+        }
+    }
+    say(&out);
 }
 
 /// Prints a notice on stderr.
 pub fn notice(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    let _ = writeln!(std::io::stderr().lock(), "{}", plain(text));
 }
 
 /// A line that is overwritten as the run goes on; nothing where stderr is no terminal.
@@ -30,7 +52,7 @@ impl Progress {
     pub fn show(&self, done: usize, of: usize, name: &str) {
         if self.live {
             let mut err = std::io::stderr().lock();
-            let _ = write!(err, "\r\x1b[K[{}/{of}] {name}", done + 1).and_then(|()| err.flush());
+            let _ = write!(err, "\r\x1b[K[{}/{of}] {}", done + 1, one_line(name)).and_then(|()| err.flush());
         }
     }
 
@@ -38,7 +60,7 @@ impl Progress {
     pub fn tell(&self, text: &str) {
         if self.live {
             let mut err = std::io::stderr().lock();
-            let _ = write!(err, "\r\x1b[K{text}").and_then(|()| err.flush());
+            let _ = write!(err, "\r\x1b[K{}", one_line(text)).and_then(|()| err.flush());
         }
     }
 
@@ -76,9 +98,9 @@ pub fn whose(blame: Blame) -> &'static str {
 /// The lines of one result, as the chapter prints them.
 pub fn result(name: &str, verdict: &Verdict, seed: u64) -> String {
     let ms = verdict.scenario_ns / 1_000_000;
-    let mut text = format!("--- {}: {name} ({ms}ms, seed={seed}) ---", word(verdict.ending));
+    let mut text = format!("--- {}: {} ({ms}ms, seed={seed}) ---", word(verdict.ending), one_line(name));
     if verdict.ending != Ending::Passed {
-        text.push_str(&format!("\n  reason: {}", plain(&verdict.reason)));
+        text.push_str(&format!("\n  reason: {}", set_in(&verdict.reason, 4)));
         if verdict.blame != Blame::None {
             text.push_str(&format!("\n  whose: {}", whose(verdict.blame)));
         }
@@ -91,7 +113,7 @@ pub fn result(name: &str, verdict: &Verdict, seed: u64) -> String {
             let rule = plain(&count.rule);
             text.push_str(&format!(
                 "\n  never fired: {} {rule} on {}",
-                count.assumption,
+                plain(&count.assumption),
                 plain(&count.target)
             ));
         }
@@ -100,6 +122,55 @@ pub fn result(name: &str, verdict: &Verdict, seed: u64) -> String {
 }
 
 /// Text without control sequences (what a service printed must not drive the terminal).
-pub fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
+pub fn plain(text: &str) -> Cow<'_, str> {
+    match text.contains(drives_terminals) {
+        true => Cow::Owned(text.replace(drives_terminals, "\u{fffd}")),
+        false => Cow::Borrowed(text),
+    }
+}
+
+/// The same for a name or what else has one line: it cannot look like a line of ours.
+pub fn one_line(text: &str) -> String {
+    text.replace(|c: char| drives_terminals(c) || matches!(c, '\n' | '\t'), "\u{fffd}")
+}
+
+/// Text that may have several lines, the further ones set in by so many columns that none looks like a
+/// line of ours.
+pub fn set_in(text: &str, columns: usize) -> String {
+    plain(text).replace('\n', &format!("\n{:columns$}", ""))
+}
+
+/// A word of a command line that somebody will copy.
+pub fn quoted(word: &str) -> String {
+    let word = one_line(word);
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./@:=,+".contains(c);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word,
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
+/// Whether a character moves the cursor, begins a sequence that does, or changes the order in which
+/// its neighbours are seen.
+fn drives_terminals(c: char) -> bool {
+    let turns = matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    turns || c.is_control() && c != '\n' && c != '\t'
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_drives_the_terminal() {
+        let hostile = "a\u{1b}[2Jb\u{9b}31mc\rd\u{8}e\u{202e}f\u{7}g\u{2066}h\0";
+        let shown = plain(hostile);
+        assert_eq!(shown.chars().filter(|c| c.is_ascii_lowercase()).collect::<String>(), "abmcdefgh");
+        assert!(!shown.contains(drives_terminals), "{shown:?}");
+        assert_eq!(plain("two\n\tlines, äöü 漢字"), "two\n\tlines, äöü 漢字");
+        assert_eq!(one_line("a\nPASS b"), "a\u{fffd}PASS b");
+        assert_eq!(set_in("a\nPASS b", 4), "a\n    PASS b");
+        assert_eq!(quoted("matrix_a_b"), "matrix_a_b");
+        assert_eq!(quoted("a'; rm -rf ~\n"), "'a'\\''; rm -rf ~\u{fffd}'");
+    }
 }

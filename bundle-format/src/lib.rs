@@ -9,7 +9,9 @@
 //! - [`frame`], [`index`]: the pieces of the container;
 //! - [`writer`], [`reader`]: the container as a whole;
 //! - [`redact`]: secrets become tokens;
-//! - [`check`]: semantic checks; [`limits`]: every bound; [`error`]: what can go wrong.
+//! - [`extract`]: a bundle laid out in a folder;
+//! - [`check`]: semantic checks; [`limits`]: every bound; [`error`]: what can go wrong;
+//!   [`fuzzing`]: what the fuzz targets ask.
 #![forbid(unsafe_code)]
 
 pub mod canonical;
@@ -19,12 +21,14 @@ pub mod error;
 pub mod event;
 pub mod extract;
 pub mod frame;
+pub mod fuzzing;
 pub mod generated;
 pub mod index;
 pub mod limits;
 pub mod reader;
 pub mod recover;
 pub mod redact;
+mod spelling;
 pub mod value;
 pub mod version;
 pub mod writer;
@@ -44,3 +48,5 @@ mod canonical_tests;
 mod container_tests;
 #[cfg(test)]
 mod golden_tests;
+#[cfg(test)]
+mod trust_tests;

@@ -33,3 +33,11 @@ pub const PATH_MAX: usize = 1024;
 /// Longest run of generated values that are unified in one message: beyond it, values stay
 /// as they are (a listing of thousands of ids is compared literally).
 pub const GENERATED_MAX: usize = 65_536;
+
+/// Most bytes of payloads that the entries of one cell may have at hand together: far more than a
+/// cell moves, and what a small hostile file that refers to one payload often cannot go beyond.
+pub const CELL_PAYLOADS_MAX: u64 = 2 << 30;
+
+/// Most bytes that an extraction writes: several executables with their debug information, and
+/// what a small hostile file cannot fill a disk beyond.
+pub const EXTRACT_MAX: u64 = 8 << 30;

@@ -12,6 +12,7 @@ use crate::error::{FrameProblem, ReadError};
 use crate::event::{Body, Entry, Payload, StoredFile};
 use crate::frame::{self, Frame, HEAD, Head, Kind};
 use crate::index::{BlobRef, CellSummary, FOOTER_TOTAL, Footer, FrameRef, Index};
+use crate::limits;
 use crate::version::{HEADER_LEN, Header};
 use crate::writer::chunk_ref;
 use std::collections::BTreeMap;
@@ -106,11 +107,12 @@ impl Bundle {
     /// # Errors
     /// When it cannot be read, is no bundle, or is of a version that is not read.
     pub fn open(path: &Path) -> Result<Self, ReadError> {
-        let file = File::open(path)?;
-        let meta = file.metadata()?;
-        if !meta.is_file() {
+        // Opening a pipe waits for somebody to write into it.
+        if !std::fs::metadata(path)?.is_file() {
             return Err(ReadError::NotABundle("it is not a file"));
         }
+        let file = File::open(path)?;
+        let meta = file.metadata()?;
         Self::of(Source::File(file, meta.len()))
     }
 
@@ -197,7 +199,16 @@ impl Bundle {
     /// When a chunk of the cell or a payload is damaged or missing.
     pub fn entries(&self, cell: u32) -> Result<Vec<Entry>, ReadError> {
         let mut entries = self.raw_entries(cell)?;
-        entries.iter_mut().try_for_each(|entry| self.resolve(entry))?;
+        let mut left = limits::CELL_PAYLOADS_MAX;
+        for entry in &mut entries {
+            self.resolve(entry)?;
+            let held = check::payloads(&entry.body).into_iter().filter_map(Payload::bytes);
+            let held: usize = held.map(<[u8]>::len).sum();
+            left = left.checked_sub(held as u64).ok_or_else(|| {
+                let gib = limits::CELL_PAYLOADS_MAX >> 30;
+                ReadError::Index(format!("the payloads of cell {cell} are more than {gib} GiB"))
+            })?;
+        }
         Ok(entries)
     }
 

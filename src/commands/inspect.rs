@@ -6,9 +6,10 @@
 
 use super::test::{hex, verdict_json};
 use crate::cli::{Format, InspectArgs};
-use crate::terminal::{self, notice, plain, say};
+use crate::terminal::{self, notice, one_line, quoted, say, say_json, set_in};
 use crate::{exit_code, host};
 use faultbox_bundle_format::extract::{ExtractError, extract};
+use faultbox_bundle_format::redact::{Redacted, redacted};
 use faultbox_bundle_format::{
     Body, Bundle, CellSummary, Class, Ending, Entry, Exchange, FaultCount, Outcome, Output, Payload, Phase,
     ReadError, RunStarted, Verdict,
@@ -43,7 +44,7 @@ struct Opened<'a> {
 }
 
 fn unreadable(args: &InspectArgs, error: &ReadError) -> u8 {
-    notice(&format!("faultbox: {}: {}", args.bundle.display(), plain(&error.to_string())));
+    notice(&format!("faultbox: {}: {}", args.bundle.display(), one_line(&error.to_string())));
     match error {
         ReadError::NoSuchCell { .. } => exit_code::USAGE,
         _ => exit_code::BUNDLE,
@@ -58,6 +59,9 @@ fn try_run(args: &InspectArgs) -> Result<(), u8> {
     }
     if let Some(folder) = &args.extract {
         return lay_out(args, &bundle, folder);
+    }
+    if args.secrets {
+        return secrets(args, &bundle);
     }
     let run = bundle.raw_entries(0).map_err(|error| unreadable(args, &error))?;
     let started = run.iter().find_map(|entry| match &entry.body {
@@ -84,11 +88,55 @@ fn lay_out(args: &InspectArgs, bundle: &Bundle, folder: &Path) -> Result<(), u8>
     let written = extract(bundle, folder).map_err(|error| match error {
         ExtractError::Read(error) => unreadable(args, &error),
         other => {
-            notice(&format!("faultbox: {}", plain(&other.to_string())));
+            notice(&format!("faultbox: {}", one_line(&other.to_string())));
             exit_code::USAGE
         }
     })?;
-    written.iter().for_each(|path| say(&plain(&folder.join(path).display().to_string())));
+    written.iter().for_each(|path| say(&folder.join(path).display().to_string()));
+    Ok(())
+}
+
+/// Where a secret was replaced: in which cell (or the run), in words, and how often.
+type Places = BTreeMap<(u32, String), usize>;
+
+/// What was redacted and where; not what it was, which is not in the bundle.
+fn secrets(args: &InspectArgs, bundle: &Bundle) -> Result<(), u8> {
+    let mut found: BTreeMap<(String, String), Places> = BTreeMap::new();
+    let cells = std::iter::once((0, "")).chain(bundle.cells().iter().map(|c| (c.cell, c.name.as_str())));
+    let names: BTreeMap<u32, &str> = cells.collect();
+    for cell in names.keys() {
+        for entry in bundle.entries(*cell).map_err(|error| unreadable(args, &error))? {
+            for Redacted { name, tag, place } in redacted(&entry) {
+                *found.entry((name, tag)).or_default().entry((*cell, place)).or_default() += 1;
+            }
+        }
+    }
+    let cell_name =
+        |cell: &u32| names.get(cell).copied().filter(|name| !name.is_empty()).unwrap_or("the run");
+    if args.format == Format::Json {
+        let secrets = found.iter().map(|((name, tag), places)| {
+            let places = places.iter().map(|((cell, place), times)| {
+                let cell = (*cell != 0).then(|| cell_name(cell));
+                serde_json::json!({ "cell": cell, "where": place, "times": times })
+            });
+            serde_json::json!({ "name": name, "tag": tag, "places": places.collect::<Vec<_>>() })
+        });
+        let bundle = args.bundle.display().to_string();
+        say_json(&serde_json::json!({ "bundle": bundle, "secrets": secrets.collect::<Vec<_>>() }));
+        return Ok(());
+    }
+    match found.len() {
+        0 => say("nothing was redacted"),
+        1 => say("1 secret was redacted"),
+        more => say(&format!("{more} secrets were redacted")),
+    }
+    for ((name, tag), places) in &found {
+        say(&format!("\n<secret {name}#{tag}>"));
+        for ((cell, place), times) in places {
+            let times = if *times > 1 { format!(" ({times}x)") } else { String::new() };
+            say(&format!("  {}: {}{times}", one_line(cell_name(cell)), one_line(place)));
+        }
+    }
     Ok(())
 }
 
@@ -118,7 +166,7 @@ impl Opened<'_> {
             let mark = verdict.map_or("no verdict", |verdict| terminal::word(verdict.ending));
             let ms = verdict.map_or(0, |verdict| verdict.scenario_ns / 1_000_000);
             let faults = verdict.map(faults).unwrap_or_default();
-            say(format!("{mark:<12} {:<45} {ms:>6}ms  {faults}", plain(&cell.name)).trim_end());
+            say(format!("{mark:<12} {:<45} {ms:>6}ms  {faults}", one_line(&cell.name)).trim_end());
         }
         for cell in cells.iter().filter(|cell| !cell.passed()) {
             say("");
@@ -127,17 +175,22 @@ impl Opened<'_> {
         Ok(())
     }
 
+    /// The bundle's path as a word of a command line.
+    fn bundle_word(&self) -> String {
+        quoted(&self.args.bundle.display().to_string())
+    }
+
     fn head(&self) {
         if let Some(started) = &self.started {
             say(&format!(
                 "{} recorded {} by faultbox {}, seed {} ({})",
                 self.args.bundle.display(),
                 host::date_and_time(started.unix_ns),
-                plain(&started.tool_version),
+                one_line(&started.tool_version),
                 started.seed,
-                plain(&started.seed_source)
+                one_line(&started.seed_source)
             ));
-            say(&format!("command: faultbox {}", plain(&started.command.join(" "))));
+            say(&format!("command: faultbox {}", one_line(&started.command.join(" "))));
         }
         if let Some(digest) = self.bundle.digest() {
             say(&format!("digest:  {}", hex(&digest)));
@@ -148,7 +201,12 @@ impl Opened<'_> {
             );
         }
         if let Some(damage) = self.bundle.damage() {
-            say(&format!("lost: {} bytes from byte {} on ({})", damage.lost, damage.at, plain(&damage.what)));
+            say(&format!(
+                "lost: {} bytes from byte {} on ({})",
+                damage.lost,
+                damage.at,
+                one_line(&damage.what)
+            ));
         }
         let unknown = &self.bundle.index().unknown;
         if let Some(first) = unknown.first() {
@@ -167,14 +225,14 @@ impl Opened<'_> {
         say("\nhost (where it was recorded):");
         for entry in &self.run {
             if let Body::HostFact(fact) = &entry.body {
-                say(&format!("  {}: {}", plain(&fact.name), plain(&fact.value)));
+                say(&format!("  {}: {}", one_line(&fact.name), one_line(&fact.value)));
             }
         }
     }
 
     /// What failed, whose it is, what led to it, how to see it again.
     fn story(&self, cell: &Cell<'_>, whole: bool) {
-        let name = plain(cell.name);
+        let name = one_line(cell.name);
         let Some(verdict) = cell.verdict else {
             say(&format!("{name}: no verdict was reached; the last that is known:"));
             self.happened(cell, whole, true);
@@ -182,7 +240,7 @@ impl Opened<'_> {
         };
         say(&format!("{} {name}", terminal::word(verdict.ending)));
         if verdict.ending != Ending::Passed {
-            say(&format!("  reason: {}", plain(&verdict.reason)));
+            say(&format!("  reason: {}", set_in(&verdict.reason, 4)));
             say(&format!("  whose:  {}", terminal::whose(verdict.blame)));
         }
         say(&format!("  digest: {}", hex(&verdict.digest)));
@@ -191,9 +249,9 @@ impl Opened<'_> {
                 if count.fired == 0 { "never fired".to_owned() } else { format!("fired {}x", count.fired) };
             say(&format!(
                 "  fault:  {} {} on {}: {fired} of {} matches",
-                plain(&count.assumption),
-                plain(&count.rule),
-                plain(&count.target),
+                one_line(&count.assumption),
+                one_line(&count.rule),
+                one_line(&count.target),
                 count.matched
             ));
         }
@@ -204,7 +262,8 @@ impl Opened<'_> {
         }
         self.happened(cell, whole, !begun);
         let seed = self.started.as_ref().map_or(0, |started| started.seed);
-        say(&format!("  again:  faultbox replay {} --test {name} --seed {seed}", self.args.bundle.display()));
+        let (bundle, name) = (self.bundle_word(), quoted(cell.name));
+        say(&format!("  again:  faultbox replay {bundle} --test {name} --seed {seed}"));
     }
 
     /// The entries behind a result, in the order in which they began.
@@ -229,12 +288,12 @@ impl Opened<'_> {
         let cut = lines.len().saturating_sub(head + tail);
         for (place, (at, text)) in lines.iter().enumerate() {
             if place == head && cut > 0 {
-                let (bundle, name) = (self.args.bundle.display(), plain(cell.name));
+                let (bundle, name) = (self.bundle_word(), quoted(cell.name));
                 say(&format!("               ... {cut} more: faultbox inspect {bundle} {name}"));
             }
             if place < head || place >= head + cut {
                 let ms = at.saturating_sub(base) as f64 / 1e6;
-                say(&format!("    {ms:>9.2}ms  {}", plain(text)));
+                say(&format!("    {ms:>9.2}ms  {}", set_in(text, 17)));
             }
         }
         if whole {
@@ -265,7 +324,7 @@ impl Opened<'_> {
             "command": started.map(|s| s.command.clone()),
             "cells": cells.collect::<Vec<_>>(),
         });
-        say(&serde_json::to_string_pretty(&document).unwrap_or_default());
+        say_json(&document);
     }
 }
 
@@ -307,7 +366,7 @@ fn says(at_ns: u64, service: &str, line: &[u8]) -> Option<(u64, String)> {
 /// Which faults of a cell fired how often, on one line.
 fn faults(verdict: &Verdict) -> String {
     let one = |count: &FaultCount| {
-        let (rule, target) = (plain(&count.rule), plain(&count.target));
+        let (rule, target) = (one_line(&count.rule), one_line(&count.target));
         if count.fired == 0 {
             format!("{rule} on {target} never fired")
         } else {
@@ -417,7 +476,7 @@ fn entry_json(entry: &Entry, printed: &mut Printed) -> Option<serde_json::Value>
     if text.is_empty() {
         return None;
     }
-    let what: Vec<String> = text.into_iter().map(|(_, text)| plain(&text)).collect();
+    let what: Vec<String> = text.into_iter().map(|(_, text)| text).collect();
     Some(serde_json::json!({
         "seq": entry.seq,
         "at_ns": entry.at_ns,

@@ -4,7 +4,7 @@
 //! says whether anything is.
 
 use crate::exit_code;
-use crate::terminal::{notice, plain, say};
+use crate::terminal::{notice, one_line, say};
 use faultbox_bundle_format::recover::{RecoverError, Recovered, recover};
 use std::path::{Path, PathBuf};
 
@@ -21,11 +21,11 @@ pub fn run(bundle: &Path, output: Option<PathBuf>) -> u8 {
             if recovered.is_lossless() { exit_code::OK } else { exit_code::LOSSY }
         }
         Err(RecoverError::Read(error)) => {
-            notice(&format!("faultbox: {}: {}", bundle.display(), plain(&error.to_string())));
+            notice(&format!("faultbox: {}: {}", bundle.display(), one_line(&error.to_string())));
             exit_code::BUNDLE
         }
         Err(RecoverError::Write(error)) => {
-            notice(&format!("faultbox: {}", plain(&error.to_string())));
+            notice(&format!("faultbox: {}", one_line(&error.to_string())));
             exit_code::BUNDLE
         }
     }
@@ -49,10 +49,10 @@ fn report(recovered: &Recovered) {
         say("the run did not end the bundle: what came after its last whole chunk is missing");
     }
     for damage in &recovered.damages {
-        say(&format!("lost: {} bytes at byte {} ({})", damage.lost, damage.at, plain(&damage.what)));
+        say(&format!("lost: {} bytes at byte {} ({})", damage.lost, damage.at, one_line(&damage.what)));
     }
     for cell in &recovered.unfinished {
-        say(&format!("no verdict: {}", plain(cell)));
+        say(&format!("no verdict: {}", one_line(cell)));
     }
     if recovered.missing_payloads > 0 {
         say(&format!("payloads that entries refer to and that are gone: {}", recovered.missing_payloads));

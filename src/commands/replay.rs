@@ -4,10 +4,10 @@ use super::images;
 use super::run::{self, Host};
 use super::test::{is_executable, select, verdict_json};
 use crate::cli::{Depth, Format, ReplayArgs};
-use crate::terminal::{self, notice, plain, say};
+use crate::terminal::{self, notice, one_line, say, say_json, set_in};
 use crate::{exit_code, host};
 use faultbox_bundle_format::canonical::Policy;
-use faultbox_bundle_format::redact::Redactor;
+use faultbox_bundle_format::redact::{self, Redactor};
 use faultbox_bundle_format::{Body, Bundle, Ending, Entry, Named, RunStarted, StoredFile, own_start_ns};
 use faultbox_engine::addresses::AddressBook;
 use faultbox_engine::event_sink::NullSink;
@@ -79,7 +79,8 @@ fn try_run(args: &ReplayArgs) -> Result<u8, u8> {
         policy,
     });
     let given = given(args);
-    let spec = source.changed_files(&plan);
+    // What stands in the bundle is what was recorded.
+    let spec = args.spec.as_ref().map(|_| source.changed_files(&plan)).unwrap_or_default();
     let mut replays = Vec::new();
     for index in cells {
         let Some(recording) = source.recording(&plan, index)? else { continue };
@@ -234,10 +235,15 @@ impl Source {
                     &LoadOptions { root: Some(Path::new("")), files: Some(&files), ..common },
                 ),
             };
-            loaded.map_err(|errors| {
+            let mut plan = loaded.map_err(|errors| {
                 notice(errors.to_string().trim_end());
                 exit_code::USAGE
-            })
+            })?;
+            // The recorded spec has tokens in the place of its secrets.
+            for (_, value) in plan.topology.services.iter_mut().flat_map(|service| &mut service.env) {
+                *value = redact::escaped_in_url(value).into_owned();
+            }
+            Ok(plan)
         };
         let given = run::overrides("with", &args.with).map_err(usage)?;
         if args.depth == Depth::Judge {
@@ -372,8 +378,8 @@ impl Source {
         };
         candidates.into_iter().find(same).and_then(|path| std::path::absolute(path).ok()).ok_or_else(|| {
             notice(&format!(
-                "faultbox: the bundle keeps only the digest of {service}'s executable (every cell passed), and no file \
-                 here has it; give --with {service}=PATH, or record with --embed"
+                "faultbox: the bundle keeps only the digest of {service}'s executable, and no file here has it; give \
+                 --with {service}=PATH, or record with --embed"
             ));
             exit_code::HOST
         })
@@ -465,19 +471,19 @@ fn print(args: &ReplayArgs, replay: &Replay) {
             if changed { "verdict flipped" } else { "not reproduced" }
         ));
         if recording.verdict.ending != Ending::Passed {
-            say(&format!("  recorded reason: {}", plain(&recording.verdict.reason)));
+            say(&format!("  recorded reason: {}", set_in(&recording.verdict.reason, 4)));
         }
     }
     for (place, divergence) in outcome.divergences.iter().take(SHOWN).enumerate() {
         let word = if place == 0 { "diverged at" } else { "then" };
-        say(&format!("  {word} {}", plain(&divergence.to_string())));
+        say(&format!("  {word} {}", one_line(&divergence.to_string())));
         if place == 0 {
             let around = diagnosis::around(divergence, &recording.entries, &outcome.entries);
             if let Some(step) = &around.step {
-                say(&format!("    in {}", plain(step)));
+                say(&format!("    in {}", one_line(step)));
             }
             for (service, line) in &around.lines {
-                say(&format!("    {service} said: {}", plain(line)));
+                say(&format!("    {service} said: {}", one_line(line)));
             }
         }
     }
@@ -486,7 +492,7 @@ fn print(args: &ReplayArgs, replay: &Replay) {
         say(&format!("  and {more} more (--format json shows all)"));
     }
     if let Some(cause) = cause {
-        say(&format!("  cause: {}", plain(&cause.to_string())));
+        say(&format!("  cause: {}", one_line(&cause.to_string())));
     }
     let beyond = outcome.divergences.iter().any(|found| matches!(found, Divergence::Unexpected { .. }));
     if changed && beyond && outcome.reproduced {
@@ -528,7 +534,7 @@ fn report(args: &ReplayArgs, replays: &[Replay], policy: Policy) -> u8 {
             "exact": exact,
             "cells": cells.collect::<Vec<_>>(),
         });
-        say(&serde_json::to_string_pretty(&document).unwrap_or_default());
+        say_json(&document);
     } else if replays.len() > 1 {
         let undriven = replays.iter().filter(|replay| replay.outcome.setup_failed).count();
         let more = if undriven > 0 { format!(", {undriven} not driven") } else { String::new() };

@@ -3,7 +3,7 @@
 use super::images;
 use super::run::{self, Host};
 use crate::cli::{Format, TestArgs};
-use crate::terminal::{self, Progress, notice, say};
+use crate::terminal::{self, Progress, notice, say, say_json};
 use crate::{exit_code, host};
 use faultbox_bundle_format::redact::Redactor;
 use faultbox_bundle_format::{
@@ -334,10 +334,18 @@ impl Session<'_> {
 
     /// The digest of every local executable; its content too where a cell failed or it was asked for.
     fn note_binaries(&self, journal: &Journal, results: &[CellResult]) {
-        let wanted = self.args.embed || results.iter().any(|r| r.verdict.ending != Ending::Passed);
+        let failed = results.iter().any(|r| r.verdict.ending != Ending::Passed);
+        let wanted = !self.args.no_embed && (self.args.embed || failed);
         for service in &self.plan.topology.services {
             let ServiceKind::Binary { path, written } = &service.kind else { continue };
             let small = std::fs::metadata(path).is_ok_and(|meta| meta.len() <= BINARY_BYTES_MAX);
+            if wanted && !small && !self.args.no_bundle {
+                let mib = BINARY_BYTES_MAX >> 20;
+                notice(&format!(
+                    "notice: {}: an executable of more than {mib} MiB is not kept in the bundle",
+                    service.name
+                ));
+            }
             let Ok(content) = std::fs::read(path) else { continue };
             let stored = StoredFile {
                 path: written.trim_start_matches("./").trim_start_matches('/').replace("../", ""),
@@ -396,7 +404,7 @@ impl Session<'_> {
                     "interrupted": interrupted,
                     "cells": cells,
                 });
-                say(&serde_json::to_string_pretty(&document).unwrap_or_default());
+                say_json(&document);
             }
         }
         if interrupted {

@@ -5,7 +5,7 @@
 
 use super::test::hex;
 use crate::exit_code;
-use crate::terminal::{notice, plain, say};
+use crate::terminal::{notice, one_line, say};
 use faultbox_bundle_format::canonical::{self, Policy};
 use faultbox_bundle_format::{Body, Bundle, ReadError};
 use std::path::Path;
@@ -20,7 +20,7 @@ pub fn run(path: &Path) -> u8 {
         Err(error) => {
             let cut = Bundle::open(path).is_ok_and(|bundle| !bundle.is_complete());
             let cut = if cut { "incomplete, the run that wrote it was cut short: " } else { "" };
-            notice(&format!("faultbox: {}: {cut}{}", path.display(), plain(&error.to_string())));
+            notice(&format!("faultbox: {}: {cut}{}", path.display(), one_line(&error.to_string())));
             exit_code::BUNDLE
         }
     }

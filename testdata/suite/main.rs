@@ -18,6 +18,7 @@ mod mistakes;
 mod mutations;
 mod remote;
 mod replays;
+mod secrets;
 mod shared;
 mod specs;
 mod transcripts;

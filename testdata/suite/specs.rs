@@ -4,6 +4,7 @@
 //! library that specs load; it holds no cells.
 
 use super::{cells, code, document, orders_api, red, repository, run, skipped};
+use faultbox_bundle_format::{Bundle, Entry};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -157,15 +158,31 @@ fn the_reader_agrees(bundle: &Path) {
     }
     let path = bundle.display().to_string();
     let reader = repository("testdata/reader/read_bundle.py");
-    let output = Command::new("python3").arg(reader).arg(&path).output().unwrap();
+    let output = Command::new("python3").arg(reader).args([&path, "--entries"]).output().unwrap();
     let (read, trouble) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{path}: {trouble}");
     let inspected = document(&run(&["inspect", &path, "--format", "json"]));
     let whole = if inspected["complete"] == true { "complete" } else { "incomplete" };
     let mut wanted = vec![format!("format 1.1, {whole}, {} cells", cells(&inspected).len())];
     wanted.extend(cells(&inspected).iter().map(as_the_reader_prints));
+    wanted.extend(entries_as_the_reader_prints(bundle));
     let lines: Vec<&str> = read.lines().collect();
     assert_eq!(lines, wanted, "{path}");
+}
+
+/// Every entry: where it belongs, and what kind it is.
+fn entries_as_the_reader_prints(bundle: &Path) -> Vec<String> {
+    let bundle = Bundle::open(bundle).unwrap();
+    let cells = std::iter::once(0).chain(bundle.cells().iter().map(|cell| cell.cell));
+    let mut entries: Vec<Entry> = cells.flat_map(|cell| bundle.raw_entries(cell).unwrap()).collect();
+    entries.sort_by_key(|entry| entry.seq);
+    let line = |entry: &Entry| {
+        let body = format!("{:?}", entry.body);
+        let kind = body.split('(').next().unwrap();
+        let Entry { seq, at_ns, cell, phase, actor, stream, ordinal, .. } = entry;
+        format!("{seq} {at_ns} {cell} {phase:?} {actor} {stream} {ordinal} {kind}")
+    };
+    entries.iter().map(line).collect()
 }
 
 fn as_the_reader_prints(cell: &Value) -> String {

@@ -84,7 +84,7 @@ fn normal(text: &str, folder: &Path) -> String {
         (r"(?m)^2> notice: (names of services do not resolve|syscall faults work without) .*\n", ""),
         // What the service prints is its own business, but for the line with which it gives up.
         (r"(?m)^.* says: .*\n", ""),
-        (r#"(?m)^    \{"time":"[^"]*","level":"\w+","message":"(?:[^c"]|ca[^n"])[^"]*".*\n"#, ""),
+        (r#"(?m)^ +\{"time":"[^"]*","level":"\w+","message":"(?:[^c"]|ca[^n"])[^"]*".*\n"#, ""),
         (r"\d{4}-\d\d-\d\d[T ]\d\d[:-]\d\d[:-]\d\d(\.\d+)?( UTC|Z)?", "<time>"),
         (r"\b[0-9a-f]{64}\b", "<digest>"),
         (r"(<secret [^#>]*#)[0-9a-f]+", "$1<token>"),

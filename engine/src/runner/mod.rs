@@ -31,7 +31,7 @@ use crate::protocol::Protocol;
 use crate::supervisor::{self, Exit, Isolation, Launch, Running};
 use crate::topology::{Service, ServiceKind, Topology};
 use faultbox_bundle_format::canonical::{self, Policy};
-use faultbox_bundle_format::redact::Redactor;
+use faultbox_bundle_format::redact::{Redactor, WholeLines};
 use faultbox_bundle_format::{
     Blame, Body, CellStarted, Ending, Entry, FaultCount, Named, Output, Phase, ServiceExited, ServiceStarted,
     Verdict,
@@ -259,19 +259,25 @@ impl OutputLog {
         let (service, kept) = (service.to_owned(), tail.clone());
         let followed = tokio::spawn(async move {
             let Some(mut output) = output else { return };
+            let note = |stderr: bool, bytes: Vec<u8>| {
+                if !bytes.is_empty() {
+                    let output = Output { service: service.clone(), stderr, bytes };
+                    journal.note(&service, &format!("{service}/output"), None, Body::Output(output));
+                }
+            };
+            let (mut out, mut err) = (WholeLines::default(), WholeLines::default());
             while let Some(chunk) = output.recv().await {
                 let mut kept = lock(&kept);
                 kept.extend_from_slice(&chunk.bytes);
                 let excess = kept.len().saturating_sub(TAIL_BYTES);
                 kept.drain(..excess);
                 drop(kept);
-                let output = Output {
-                    service: service.clone(),
-                    stderr: chunk.stream == supervisor::OutputStream::Stderr,
-                    bytes: chunk.bytes,
-                };
-                journal.note(&service, &format!("{service}/output"), None, Body::Output(output));
+                let stderr = chunk.stream == supervisor::OutputStream::Stderr;
+                let lines = if stderr { &mut err } else { &mut out };
+                note(stderr, lines.push(&chunk.bytes));
             }
+            note(false, out.end());
+            note(true, err.end());
         });
         OutputLog { tail, followed }
     }
@@ -866,7 +872,7 @@ fn verdict(
     {
         reason += &format!("; {refused}");
     }
-    let verdict = Verdict {
+    let mut verdict = Verdict {
         ending: judgement.ending,
         reason,
         blame: judgement.blame,
@@ -876,6 +882,8 @@ fn verdict(
         cell_ns: cell.journal.clock().now_ns() - began_ns,
         digest: [0; 32],
     };
+    // It is printed, and its digest is that of what is recorded.
+    cell.run.redactor.verdict(&mut verdict);
     let unix_ns = cell.journal.clock().unix_ns();
     let digest = canonical::of_cell_with(&entries, Some(&verdict), unix_ns, Policy::Default).digest;
     Verdict { digest, ..verdict }
