@@ -202,7 +202,7 @@ impl Bundle {
         let mut left = limits::CELL_PAYLOADS_MAX;
         for entry in &mut entries {
             self.resolve(entry)?;
-            let held = check::payloads(&entry.body).into_iter().filter_map(Payload::bytes);
+            let held = check::payloads(&entry.body).filter_map(Payload::bytes);
             let held: usize = held.map(<[u8]>::len).sum();
             left = left.checked_sub(held as u64).ok_or_else(|| {
                 let gib = limits::CELL_PAYLOADS_MAX >> 30;

@@ -202,7 +202,10 @@ fn bundle_of_every_kind(folder: &Path) -> (Vec<Entry>, Vec<u8>) {
 }
 
 /// Opens the bytes as every command does. What was read, cell by cell.
-fn opened(bytes: &[u8]) -> Option<(bool, [Result<Vec<Entry>, String>; 2])> {
+/// Whether a bundle is complete, and the entries of the run and of its cell.
+type Opened = (bool, [Result<Vec<Entry>, String>; 2]);
+
+fn opened(bytes: &[u8]) -> Option<Opened> {
     let bundle = Bundle::from_bytes(bytes.to_vec()).ok()?;
     let read = [0, 1].map(|cell| bundle.entries(cell).map_err(|error| error.to_string()));
     Some((bundle.is_complete() && bundle.verify().is_ok(), read))
@@ -443,7 +446,7 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     let plain = fuzzing::uncompressed(&bundle).unwrap();
     seeds.push(("container", text("uncompressed"), plain));
     for (name, entry) in every_kind() {
-        for (place, payload) in check::payloads(&entry.body).into_iter().enumerate() {
+        for (place, payload) in check::payloads(&entry.body).enumerate() {
             seeds.push(("value", format!("{name}{place}"), payload.bytes().unwrap_or_default().to_vec()));
         }
     }
