@@ -2,13 +2,16 @@
 //!
 //! Contract: the parts of a connection are polled until none has anything to do ([`quiet_then`]), and
 //! only then are bytes written: a write for each frame wakes the other side for each, which costs a call
-//! more than all the rest of it. Nothing is held back beyond the poll.
+//! more than all the rest of it. Nothing is held back beyond the poll. A [`Part`] is polled only when
+//! there is something for it to do.
 
 use crate::link::Stream;
 use crate::protocol::quiet::quiet_then;
+use futures_util::task::AtomicWaker;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Wake, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// So many bytes are gathered before they are written at once.
@@ -22,11 +25,13 @@ struct Gathered {
     stream: Stream,
     out: Vec<u8>,
     written: usize,
+    /// Who has more to write than is gathered.
+    waiting: Option<Waker>,
 }
 
 impl Gathering {
     fn new(stream: Stream) -> Self {
-        Gathering(Arc::new(Mutex::new(Gathered { stream, out: Vec::new(), written: 0 })))
+        Gathering(Arc::new(Mutex::new(Gathered { stream, out: Vec::new(), written: 0, waiting: None })))
     }
 
     fn inner(&self) -> MutexGuard<'_, Gathered> {
@@ -51,6 +56,16 @@ impl Gathered {
     }
 }
 
+impl Gathered {
+    /// The same, for a writer that goes on when it is done. The stream itself knows of one writer only,
+    /// which is whoever writes what was gathered when the connection comes to rest.
+    fn poll_out_for(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        let polled = self.poll_out(cx);
+        self.waiting = polled.is_pending().then(|| cx.waker().clone());
+        polled
+    }
+}
+
 impl AsyncRead for Gathering {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -65,7 +80,7 @@ impl AsyncWrite for Gathering {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
         let mut gathered = self.inner();
         if gathered.out.len() >= GATHERED_MAX {
-            std::task::ready!(gathered.poll_out(cx))?;
+            std::task::ready!(gathered.poll_out_for(cx))?;
         }
         gathered.out.extend_from_slice(bytes);
         Poll::Ready(Ok(bytes.len()))
@@ -78,7 +93,7 @@ impl AsyncWrite for Gathering {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         let mut gathered = self.inner();
-        std::task::ready!(gathered.poll_out(cx))?;
+        std::task::ready!(gathered.poll_out_for(cx))?;
         Pin::new(&mut gathered.stream).poll_shutdown(cx)
     }
 }
@@ -101,8 +116,13 @@ impl Streams {
 
     fn poll_out(&self, cx: &mut Context<'_>) {
         for stream in self.lock().iter() {
+            let mut gathered = stream.inner();
             // A stream that failed says so to whoever reads from it.
-            let _ = stream.inner().poll_out(cx);
+            if gathered.poll_out(cx).is_ready()
+                && let Some(waiting) = gathered.waiting.take()
+            {
+                waiting.wake();
+            }
         }
     }
 }
@@ -112,12 +132,57 @@ pub fn settled<F: Future>(work: F, streams: Streams) -> impl Future<Output = F::
     quiet_then(work, move |cx: &mut Context<'_>| streams.poll_out(cx))
 }
 
+/// A part of a connection's work: polled when it was woken, and left alone when another part was.
+pub struct Part {
+    woken: Arc<Woken>,
+    waker: Waker,
+}
+
+struct Woken {
+    since: AtomicBool,
+    whole: AtomicWaker,
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.since.store(true, Ordering::SeqCst);
+        self.whole.wake();
+    }
+}
+
+impl Default for Part {
+    /// A part that has not been polled yet.
+    fn default() -> Self {
+        let woken = Arc::new(Woken { since: AtomicBool::new(true), whole: AtomicWaker::new() });
+        Part { waker: Waker::from(woken.clone()), woken }
+    }
+}
+
+impl Part {
+    /// Polls the part, if it was woken since the last time.
+    pub fn poll<T>(&self, cx: &Context<'_>, work: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+        self.woken.whole.register(cx.waker());
+        match self.woken.since.swap(false, Ordering::SeqCst) {
+            true => work(&mut Context::from_waker(&self.waker)),
+            false => Poll::Pending,
+        }
+    }
+
+    /// Says that there is something to do for it.
+    pub fn wake(&self) {
+        self.waker.wake_by_ref();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use futures_util::task::noop_waker;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::{Wake, Waker};
+    use std::sync::atomic::AtomicUsize;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     /// Counts how often the runtime would be told.
@@ -157,5 +222,53 @@ mod tests {
         let mut all = [0; 15];
         let read = std::pin::pin!(theirs.read_exact(&mut all)).poll(&mut Context::from_waker(&noop_waker()));
         assert!(matches!(read, Poll::Ready(Ok(15))));
+    }
+    #[test]
+    fn a_part_is_polled_when_it_was_woken_and_wakes_the_whole() {
+        let counter = Arc::new(Counter::default());
+        let waker = Waker::from(counter.clone());
+        let cx = Context::from_waker(&waker);
+        let part = Part::default();
+        let mut inner = None;
+        let mut polls = 0;
+        let mut poll = |inner: &mut Option<Waker>| {
+            let polled = part.poll(&cx, |within| {
+                polls += 1;
+                *inner = Some(within.waker().clone());
+                Poll::<()>::Pending
+            });
+            assert!(polled.is_pending());
+            polls
+        };
+        assert_eq!([poll(&mut inner), poll(&mut inner)], [1, 1]);
+        inner.clone().unwrap().wake();
+        assert_eq!(counter.0.load(Ordering::SeqCst), 1);
+        assert_eq!([poll(&mut inner), poll(&mut inner)], [2, 2]);
+    }
+    #[tokio::test]
+    async fn a_part_with_much_to_write_goes_on_when_there_is_room_again() {
+        const MUCH: usize = 8 * GATHERED_MAX;
+        let (ours, mut theirs) = tokio::io::duplex(1 << 10);
+        let streams = Streams::default();
+        let mut writer = streams.gather(Box::new(ours));
+        let (part, mut left) = (Part::default(), MUCH);
+        let work = std::future::poll_fn(move |cx| {
+            part.poll(cx, |cx| {
+                while left > 0 {
+                    let some = [7; 1000];
+                    let some = some.get(..left.min(1000)).unwrap();
+                    left -= std::task::ready!(Pin::new(&mut writer).poll_write(cx, some)).unwrap();
+                }
+                Poll::<()>::Pending
+            })
+        });
+        let mut all = vec![0; MUCH];
+        let read = async {
+            tokio::select! {
+                () = settled(work, streams) => {}
+                read = theirs.read_exact(&mut all) => assert_eq!(read.unwrap(), MUCH),
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(20), read).await.expect("hangs");
     }
 }
