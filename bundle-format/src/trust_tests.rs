@@ -201,10 +201,10 @@ fn bundle_of_every_kind(folder: &Path) -> (Vec<Entry>, Vec<u8>) {
     (entries, std::fs::read(writer.finish().unwrap()).unwrap())
 }
 
-/// Opens the bytes as every command does. What was read, cell by cell.
 /// Whether a bundle is complete, and the entries of the run and of its cell.
 type Opened = (bool, [Result<Vec<Entry>, String>; 2]);
 
+/// Opens the bytes as every command does. What was read, cell by cell.
 fn opened(bytes: &[u8]) -> Option<Opened> {
     let bundle = Bundle::from_bytes(bytes.to_vec()).ok()?;
     let read = [0, 1].map(|cell| bundle.entries(cell).map_err(|error| error.to_string()));
