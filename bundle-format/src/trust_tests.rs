@@ -201,8 +201,11 @@ fn bundle_of_every_kind(folder: &Path) -> (Vec<Entry>, Vec<u8>) {
     (entries, std::fs::read(writer.finish().unwrap()).unwrap())
 }
 
+/// The entries of a cell, or the error in words.
+type Read = Result<Vec<Entry>, String>;
+
 /// Opens the bytes as every command does. What was read, cell by cell.
-fn opened(bytes: &[u8]) -> Option<(bool, [Result<Vec<Entry>, String>; 2])> {
+fn opened(bytes: &[u8]) -> Option<(bool, [Read; 2])> {
     let bundle = Bundle::from_bytes(bytes.to_vec()).ok()?;
     let read = [0, 1].map(|cell| bundle.entries(cell).map_err(|error| error.to_string()));
     Some((bundle.is_complete() && bundle.verify().is_ok(), read))
