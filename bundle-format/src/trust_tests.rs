@@ -201,11 +201,11 @@ fn bundle_of_every_kind(folder: &Path) -> (Vec<Entry>, Vec<u8>) {
     (entries, std::fs::read(writer.finish().unwrap()).unwrap())
 }
 
-/// Whether a bundle is complete, and the entries of the run and of its cell.
-type Opened = (bool, [Result<Vec<Entry>, String>; 2]);
+/// The entries of a cell, or the error in words.
+type Read = Result<Vec<Entry>, String>;
 
 /// Opens the bytes as every command does. What was read, cell by cell.
-fn opened(bytes: &[u8]) -> Option<Opened> {
+fn opened(bytes: &[u8]) -> Option<(bool, [Read; 2])> {
     let bundle = Bundle::from_bytes(bytes.to_vec()).ok()?;
     let read = [0, 1].map(|cell| bundle.entries(cell).map_err(|error| error.to_string()));
     Some((bundle.is_complete() && bundle.verify().is_ok(), read))
@@ -446,7 +446,7 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     let plain = fuzzing::uncompressed(&bundle).unwrap();
     seeds.push(("container", text("uncompressed"), plain));
     for (name, entry) in every_kind() {
-        for (place, payload) in check::payloads(&entry.body).enumerate() {
+        for (place, payload) in check::payloads(&entry.body).into_iter().enumerate() {
             seeds.push(("value", format!("{name}{place}"), payload.bytes().unwrap_or_default().to_vec()));
         }
     }
