@@ -5,9 +5,8 @@
 
 use super::codec::{self, Frame};
 use super::message::{self, Schema};
-use super::proxy::connect;
 use super::reflection;
-use super::wire::{CallError, Outbound, Tasks};
+use super::wire::{CallError, METADATA_MAX, Outgoing, Tasks};
 use super::{status, value};
 use crate::link::{Dial, Link, Stream};
 use crate::protocol::http::client::{within, words};
@@ -20,6 +19,7 @@ use http::HeaderMap;
 use http::header::HeaderValue;
 use http_body_util::BodyExt;
 use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::TokioIo;
 use prost::Message;
 use prost_reflect::MethodDescriptor;
 use std::sync::Arc;
@@ -70,8 +70,17 @@ fn described(error: &CallError) -> String {
 }
 
 struct Connection {
-    sender: SendRequest<Outbound>,
+    sender: SendRequest<Outgoing>,
     authority: String,
+}
+
+async fn connect(stream: Stream, tasks: &Tasks) -> Result<SendRequest<Outgoing>, CallError> {
+    let mut builder = hyper::client::conn::http2::Builder::new(tasks.clone());
+    builder.max_header_list_size(METADATA_MAX);
+    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
+    // How it ended is seen by the calls that were on it.
+    tasks.start(connection);
+    Ok(sender)
 }
 
 /// What a call came to.
@@ -90,7 +99,7 @@ async fn perform(dial: &dyn Dial, link: &Link, call: &StepCall) -> Result<StepRe
     let stream = dial.dial().await?;
     let tasks = Tasks::default();
     let _guard = tasks.guard();
-    let sender = connect(stream, &tasks, Arc::default()).await?;
+    let sender = connect(stream, &tasks).await?;
     let mut connection = Connection { sender, authority: link.advertised.clone() };
     let schema = match link.options.descriptors.as_ref().and_then(|d| Schema::shared(d)) {
         Some(schema) => schema,
@@ -123,7 +132,7 @@ fn request_body(method: &MethodDescriptor, given: Option<&Value>) -> Result<Byte
 impl Connection {
     async fn call(&mut self, path: &str, metadata: HeaderMap, body: BytesMut) -> Result<Outcome, CallError> {
         let uri = format!("http://{}{path}", self.authority);
-        let mut request = http::Request::post(uri).body(Outbound::whole(body.freeze()))?;
+        let mut request = http::Request::post(uri).body(Outgoing::whole(body.freeze(), None))?;
         *request.version_mut() = http::Version::HTTP_2;
         let headers = request.headers_mut();
         headers.insert("user-agent", HeaderValue::from_static("grpc-faultbox"));
@@ -213,7 +222,7 @@ pub async fn ready(stream: Stream, link: &Link) -> Result<(), ProtocolError> {
     let failed = |error: CallError| ProtocolError::Malformed(described(&error));
     let tasks = Tasks::default();
     let _guard = tasks.guard();
-    let sender = connect(stream, &tasks, Arc::default()).await.map_err(failed)?;
+    let sender = connect(stream, &tasks).await.map_err(failed)?;
     let mut connection = Connection { sender, authority: link.advertised.clone() };
     let mut body = BytesMut::new();
     codec::encode(&Frame { compressed: false, data: Default::default() }, &mut body);

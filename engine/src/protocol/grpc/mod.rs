@@ -9,6 +9,7 @@
 pub mod client;
 pub mod codec;
 pub mod message;
+mod passing;
 pub mod proxy;
 pub mod reflection;
 pub mod rules;
@@ -19,6 +20,8 @@ pub mod status;
 pub mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_http2;
 pub mod value;
 pub mod wire;
 

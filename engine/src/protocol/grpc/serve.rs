@@ -6,10 +6,9 @@
 //! (reflection and health excepted); compression of our own.
 
 use super::message::Schema;
-use super::proxy::{Arriving, Ending, response, server};
 use super::reflection;
 use super::rules;
-use super::wire::{CallError, Inbound, Tasks};
+use super::wire::{CallError, METADATA_MAX, Outgoing, Tasks};
 use super::{codec, status, value};
 use crate::link::{Answer, Conversation, Link, Responder, Stream};
 use crate::protocol::ProtocolError;
@@ -21,8 +20,9 @@ use http::header::HeaderValue;
 use http_body_util::BodyExt;
 use hyper::body::{Frame, Incoming};
 use hyper_util::rt::TokioIo;
-use prost_reflect::MethodDescriptor;
-use std::sync::Arc;
+use prost_reflect::{MessageDescriptor, MethodDescriptor};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Notify;
 
 /// Serves one connection.
 pub async fn serve(
@@ -57,6 +57,36 @@ pub async fn serve(
     }
 }
 
+fn server(tasks: Tasks) -> hyper::server::conn::http2::Builder<Tasks> {
+    let mut builder = hyper::server::conn::http2::Builder::new(tasks);
+    builder.auto_date_header(false).max_concurrent_streams(None).max_header_list_size(METADATA_MAX);
+    // Clients under test give up on many calls at once: that is no attack here.
+    builder.max_pending_accept_reset_streams(1 << 16).max_local_error_reset_streams(None);
+    builder
+}
+
+/// Why a connection is ended from within one of its calls.
+#[derive(Default)]
+struct Ending {
+    error: Mutex<Option<ProtocolError>>,
+    set: Notify,
+}
+
+impl Ending {
+    /// Ends the connection; the call that asks for it never returns.
+    async fn end<T>(&self, error: ProtocolError) -> T {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.set.notify_one();
+        std::future::pending().await
+    }
+
+    /// Waits for the end.
+    async fn wait(&self) -> ProtocolError {
+        self.set.notified().await;
+        self.error.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or(ProtocolError::Cut)
+    }
+}
+
 struct Server {
     link: Arc<Link>,
     connection: u64,
@@ -66,7 +96,7 @@ struct Server {
     end: Ending,
 }
 
-type Answered = Result<http::Response<Inbound>, CallError>;
+type Answered = Result<http::Response<Outgoing>, CallError>;
 
 impl Server {
     async fn call(self: Arc<Self>, request: http::Request<Incoming>) -> Answered {
@@ -76,9 +106,7 @@ impl Server {
             return self.control(&path, &parts.headers, body).await;
         }
         let method = self.schema.as_ref().and_then(|schema| schema.method(&path));
-        let mut arriving = Arriving::new(body);
-        arriving.consume().await?;
-        let request = rules::request(&path, &parts.headers, &arriving.kept(), method.as_ref());
+        let request = rules::request(&path, &parts.headers, &arrived(body).await?, method.as_ref());
         let class = request.class;
         let output = method.as_ref().map(MethodDescriptor::output);
         match self.link.converse(self.connection, &*self.conversation, request).await {
@@ -110,13 +138,11 @@ impl Server {
             note(&Kept::default(), &value::error(status::OK, ""));
             let (sender, receiver) = tokio::sync::mpsc::channel(4);
             self.tasks.start(reflect(body, schema, sender));
-            let mut response = http::Response::new(Inbound::Made(receiver));
+            let mut response = http::Response::new(Outgoing::Made(receiver));
             response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
             return Ok(response);
         }
-        let mut arriving = Arriving::new(body);
-        arriving.consume().await?;
-        let kept = arriving.kept();
+        let kept = arrived(body).await?;
         let known = self.knows(&kept);
         let watch = path.ends_with("/Watch");
         let answer = match path.rsplit('/').next() {
@@ -129,9 +155,9 @@ impl Server {
         let response = response(&answer, None)?;
         Ok(response.map(|body| match body {
             // A watch goes on until the asker ends it.
-            Inbound::Whole(mut frames) if watch => {
+            Outgoing::Whole(mut frames) if watch => {
                 frames.truncate(1);
-                Inbound::Open(frames)
+                Outgoing::Open(frames)
             }
             other => other,
         }))
@@ -154,6 +180,26 @@ impl Server {
 const SERVING: &[u8] = &[0x08, 1];
 /// `HealthCheckResponse { status: SERVICE_UNKNOWN }`.
 const SERVICE_UNKNOWN: &[u8] = &[0x08, 3];
+
+/// A response value as a response.
+fn response(answer: &Value, output: Option<&MessageDescriptor>) -> Answered {
+    let wire = value::response_from(output, answer)?;
+    let mut response = http::Response::new(Outgoing::whole(wire.body.freeze(), wire.trailers));
+    *response.status_mut() = http::StatusCode::from_u16(wire.http_status)?;
+    *response.headers_mut() = wire.headers;
+    Ok(response)
+}
+
+/// Waits for all of a request, and keeps no more of it than [`Kept`] does.
+async fn arrived(mut body: Incoming) -> Result<Kept, CallError> {
+    let mut kept = Kept::default();
+    while let Some(frame) = body.frame().await {
+        if let Some(data) = frame?.data_ref() {
+            kept.push(data);
+        }
+    }
+    Ok(kept)
+}
 
 /// Answers the questions of one reflection stream as they arrive.
 async fn reflect(mut body: Incoming, schema: Arc<Schema>, sender: tokio::sync::mpsc::Sender<Frame<Bytes>>) {

@@ -2,13 +2,16 @@
 //!
 //! Contract: the parts of a connection are polled until none has anything to do ([`quiet_then`]), and
 //! only then are bytes written: a write for each frame wakes the other side for each, which costs a call
-//! more than all the rest of it. Nothing is held back beyond the poll.
+//! more than all the rest of it. Nothing is held back beyond the poll. A [`Part`] is polled only when
+//! there is something for it to do.
 
 use crate::link::Stream;
 use crate::protocol::quiet::quiet_then;
+use futures_util::task::AtomicWaker;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Wake, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// So many bytes are gathered before they are written at once.
@@ -112,12 +115,57 @@ pub fn settled<F: Future>(work: F, streams: Streams) -> impl Future<Output = F::
     quiet_then(work, move |cx: &mut Context<'_>| streams.poll_out(cx))
 }
 
+/// A part of a connection's work: polled when it was woken, and left alone when another part was.
+pub struct Part {
+    woken: Arc<Woken>,
+    waker: Waker,
+}
+
+struct Woken {
+    since: AtomicBool,
+    whole: AtomicWaker,
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.since.store(true, Ordering::SeqCst);
+        self.whole.wake();
+    }
+}
+
+impl Default for Part {
+    /// A part that has not been polled yet.
+    fn default() -> Self {
+        let woken = Arc::new(Woken { since: AtomicBool::new(true), whole: AtomicWaker::new() });
+        Part { waker: Waker::from(woken.clone()), woken }
+    }
+}
+
+impl Part {
+    /// Polls the part, if it was woken since the last time.
+    pub fn poll<T>(&self, cx: &Context<'_>, work: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
+        self.woken.whole.register(cx.waker());
+        match self.woken.since.swap(false, Ordering::SeqCst) {
+            true => work(&mut Context::from_waker(&self.waker)),
+            false => Poll::Pending,
+        }
+    }
+
+    /// Says that there is something to do for it.
+    pub fn wake(&self) {
+        self.waker.wake_by_ref();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use futures_util::task::noop_waker;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::{Wake, Waker};
+    use std::sync::atomic::AtomicUsize;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     /// Counts how often the runtime would be told.
@@ -157,5 +205,27 @@ mod tests {
         let mut all = [0; 15];
         let read = std::pin::pin!(theirs.read_exact(&mut all)).poll(&mut Context::from_waker(&noop_waker()));
         assert!(matches!(read, Poll::Ready(Ok(15))));
+    }
+    #[test]
+    fn a_part_is_polled_when_it_was_woken_and_wakes_the_whole() {
+        let counter = Arc::new(Counter::default());
+        let waker = Waker::from(counter.clone());
+        let cx = Context::from_waker(&waker);
+        let part = Part::default();
+        let mut inner = None;
+        let mut polls = 0;
+        let mut poll = |inner: &mut Option<Waker>| {
+            let polled = part.poll(&cx, |within| {
+                polls += 1;
+                *inner = Some(within.waker().clone());
+                Poll::<()>::Pending
+            });
+            assert!(polled.is_pending());
+            polls
+        };
+        assert_eq!([poll(&mut inner), poll(&mut inner)], [1, 1]);
+        inner.clone().unwrap().wake();
+        assert_eq!(counter.0.load(Ordering::SeqCst), 1);
+        assert_eq!([poll(&mut inner), poll(&mut inner)], [2, 2]);
     }
 }
