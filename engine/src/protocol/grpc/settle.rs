@@ -25,11 +25,13 @@ struct Gathered {
     stream: Stream,
     out: Vec<u8>,
     written: usize,
+    /// Who has more to write than is gathered.
+    waiting: Option<Waker>,
 }
 
 impl Gathering {
     fn new(stream: Stream) -> Self {
-        Gathering(Arc::new(Mutex::new(Gathered { stream, out: Vec::new(), written: 0 })))
+        Gathering(Arc::new(Mutex::new(Gathered { stream, out: Vec::new(), written: 0, waiting: None })))
     }
 
     fn inner(&self) -> MutexGuard<'_, Gathered> {
@@ -54,6 +56,16 @@ impl Gathered {
     }
 }
 
+impl Gathered {
+    /// The same, for a writer that goes on when it is done. The stream itself knows of one writer only,
+    /// which is whoever writes what was gathered when the connection comes to rest.
+    fn poll_out_for(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        let polled = self.poll_out(cx);
+        self.waiting = polled.is_pending().then(|| cx.waker().clone());
+        polled
+    }
+}
+
 impl AsyncRead for Gathering {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -68,7 +80,7 @@ impl AsyncWrite for Gathering {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
         let mut gathered = self.inner();
         if gathered.out.len() >= GATHERED_MAX {
-            std::task::ready!(gathered.poll_out(cx))?;
+            std::task::ready!(gathered.poll_out_for(cx))?;
         }
         gathered.out.extend_from_slice(bytes);
         Poll::Ready(Ok(bytes.len()))
@@ -81,7 +93,7 @@ impl AsyncWrite for Gathering {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         let mut gathered = self.inner();
-        std::task::ready!(gathered.poll_out(cx))?;
+        std::task::ready!(gathered.poll_out_for(cx))?;
         Pin::new(&mut gathered.stream).poll_shutdown(cx)
     }
 }
@@ -104,8 +116,13 @@ impl Streams {
 
     fn poll_out(&self, cx: &mut Context<'_>) {
         for stream in self.lock().iter() {
+            let mut gathered = stream.inner();
             // A stream that failed says so to whoever reads from it.
-            let _ = stream.inner().poll_out(cx);
+            if gathered.poll_out(cx).is_ready()
+                && let Some(waiting) = gathered.waiting.take()
+            {
+                waiting.wake();
+            }
         }
     }
 }
@@ -227,5 +244,31 @@ mod tests {
         inner.clone().unwrap().wake();
         assert_eq!(counter.0.load(Ordering::SeqCst), 1);
         assert_eq!([poll(&mut inner), poll(&mut inner)], [2, 2]);
+    }
+    #[tokio::test]
+    async fn a_part_with_much_to_write_goes_on_when_there_is_room_again() {
+        const MUCH: usize = 8 * GATHERED_MAX;
+        let (ours, mut theirs) = tokio::io::duplex(1 << 10);
+        let streams = Streams::default();
+        let mut writer = streams.gather(Box::new(ours));
+        let (part, mut left) = (Part::default(), MUCH);
+        let work = std::future::poll_fn(move |cx| {
+            part.poll(cx, |cx| {
+                while left > 0 {
+                    let some = [7; 1000];
+                    let some = some.get(..left.min(1000)).unwrap();
+                    left -= std::task::ready!(Pin::new(&mut writer).poll_write(cx, some)).unwrap();
+                }
+                Poll::<()>::Pending
+            })
+        });
+        let mut all = vec![0; MUCH];
+        let read = async {
+            tokio::select! {
+                () = settled(work, streams) => {}
+                read = theirs.read_exact(&mut all) => assert_eq!(read.unwrap(), MUCH),
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(20), read).await.expect("hangs");
     }
 }
