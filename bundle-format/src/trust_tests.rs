@@ -446,7 +446,7 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     let plain = fuzzing::uncompressed(&bundle).unwrap();
     seeds.push(("container", text("uncompressed"), plain));
     for (name, entry) in every_kind() {
-        for (place, payload) in check::payloads(&entry.body).into_iter().enumerate() {
+        for (place, payload) in check::payloads(&entry.body).enumerate() {
             seeds.push(("value", format!("{name}{place}"), payload.bytes().unwrap_or_default().to_vec()));
         }
     }
