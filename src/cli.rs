@@ -166,6 +166,9 @@ pub struct ReplayArgs {
     /// Judge by this spec instead of the recorded one
     #[arg(long, value_name = "PATH")]
     pub spec: Option<PathBuf>,
+    /// Wait before this step of the cell, counted from 0, with the service running: for a debugger
+    #[arg(long, value_name = "STEP")]
+    pub hold: Option<u32>,
     /// Collapse nothing in the comparison
     #[arg(long)]
     pub strict: bool,

@@ -217,8 +217,9 @@ impl Redactor {
         }
     }
 
-    /// Known values in any spelling, and base64 that has one of them or a token in it.
-    fn known_only(&self, bytes: &[u8]) -> Vec<u8> {
+    /// Without known values in any spelling, and without base64 that has one of them or a token in it:
+    /// what a bundle keeps of a spec's files.
+    pub fn known_only(&self, bytes: &[u8]) -> Vec<u8> {
         let mut out = self.spelled(bytes.to_vec());
         for known in self.known.iter() {
             if let Some(encoded) = &known.encoded {

@@ -5,7 +5,7 @@
 
 use super::test::{hex, verdict_json};
 use crate::cli::Format;
-use crate::terminal::{plain, say, word};
+use crate::terminal::{one_line, say, say_json, word};
 use faultbox_bundle_format::Bundle;
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use std::path::Path;
 pub fn show(path: &Path, bundle: &Bundle, format: Format) {
     match format {
         Format::Human => human(path, bundle),
-        Format::Json => say(&serde_json::to_string_pretty(&json(path, bundle)).unwrap_or_default()),
+        Format::Json => say_json(&json(path, bundle)),
     }
 }
 
@@ -42,7 +42,7 @@ fn human(path: &Path, bundle: &Bundle) {
     for cell in bundle.cells() {
         let mark = cell.verdict.as_ref().map_or("no verdict", |verdict| word(verdict.ending));
         let digest = cell.digest().map(|digest| hex(&digest)).unwrap_or_default();
-        say(format!("{mark:<12} {:<45} {digest}", plain(&cell.name)).trim_end());
+        say(format!("{mark:<12} {:<45} {digest}", one_line(&cell.name)).trim_end());
     }
 }
 

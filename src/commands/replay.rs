@@ -1,5 +1,6 @@
 //! `faultbox replay`: drive recorded cells again from a bundle, compare, say exact or where.
 
+use super::hold::AtStep;
 use super::images;
 use super::run::{self, Host};
 use super::test::{is_executable, select, verdict_json};
@@ -53,6 +54,14 @@ fn try_run(args: &ReplayArgs) -> Result<u8, u8> {
     })?;
     let plan = Arc::new(source.plan(args, &addresses, dir.path())?);
     let cells = source.cells(&plan, &args.tests)?;
+    let hold = args.hold.map(|step| Arc::new(AtStep::new(step)));
+    if hold.is_some() && (cells.len() > 1 || host.is_none()) {
+        notice("faultbox: --hold is for one cell (--test) that is driven, not only judged");
+        return Err(exit_code::USAGE);
+    }
+    if let (Some(host), Some(hold)) = (&mut host, &hold) {
+        host.hold = Some(hold.clone());
+    }
     let runtime = run::runtime()?;
     let embedded = source.started.command.iter().any(|word| word == "--embedded");
     if let Some(host) = &mut host {
@@ -91,7 +100,8 @@ fn try_run(args: &ReplayArgs) -> Result<u8, u8> {
         };
         let mut known = Circumstances { spec: spec.clone(), given: given.clone(), again: None };
         let mut cause = diagnosis::cause(&outcome.divergences, &known);
-        let unclear = cause.is_none() && !outcome.divergences.is_empty() && !outcome.setup_failed;
+        let unclear =
+            hold.is_none() && cause.is_none() && !outcome.divergences.is_empty() && !outcome.setup_failed;
         if let (Some(driving), Depth::Redrive, true) = (&driving, args.depth, unclear) {
             // Only driving it again tells a race from what happens each time.
             known.again = Some(runtime.block_on(driving.redrive(index, &recording)).divergences);
@@ -105,6 +115,7 @@ fn try_run(args: &ReplayArgs) -> Result<u8, u8> {
         replays.push(replay);
     }
     runtime.shutdown_background();
+    hold.iter().for_each(|hold| hold.end());
     Ok(report(args, &replays, policy))
 }
 
@@ -284,14 +295,22 @@ impl Source {
         let recorded = self.files.iter().filter(|file| file.role != "binary");
         let mut before: BTreeMap<&str, [u8; 32]> =
             recorded.map(|file| (file.path.as_str(), file.digest)).collect();
-        let differs = |path: &str, content: &[u8], before: Option<[u8; 32]>| match before {
-            Some(digest) if digest == *blake3::hash(content).as_bytes() => None,
+        let redactor = self.redactor(plan);
+        let kept = |content: &[u8], role: &str| match role {
+            // Their digest is that of what the bundle keeps of them.
+            "spec" | "loaded" => *blake3::hash(&redactor.known_only(content)).as_bytes(),
+            _ => *blake3::hash(content).as_bytes(),
+        };
+        let differs = |path: &str, digest: [u8; 32], before: Option<[u8; 32]>| match before {
+            Some(before) if before == digest => None,
             Some(_) => Some(format!("{path} differs")),
             None => Some(format!("{path} is new")),
         };
         let now = plan.files.iter();
         let mut changed: Vec<String> = now
-            .filter_map(|file| differs(&file.path, &file.content, before.remove(file.path.as_str())))
+            .filter_map(|file| {
+                differs(&file.path, kept(&file.content, file.role), before.remove(file.path.as_str()))
+            })
             .collect();
         changed.extend(before.keys().map(|path| format!("{path} is gone")));
         changed
@@ -398,6 +417,11 @@ impl Source {
         Ok(cells)
     }
 
+    /// What made the recording's tokens.
+    fn redactor(&self, plan: &Plan) -> Redactor {
+        Redactor::new(&self.bundle.header().salt, run::secrets(plan))
+    }
+
     fn recording(&self, plan: &Plan, index: usize) -> Result<Option<Recording>, u8> {
         let name = &plan.cells[index].name;
         let Some(summary) = self.bundle.cells().iter().find(|cell| &cell.name == name) else {
@@ -405,8 +429,7 @@ impl Source {
         };
         let entries =
             self.bundle.entries(summary.cell).map_err(|error| self.unreadable(&error.to_string()))?;
-        let redactor = Redactor::new(&self.bundle.header().salt, run::secrets(plan));
-        let recording = Recording::new(entries, self.started.unix_ns, self.started.seed, redactor);
+        let recording = Recording::new(entries, self.started.unix_ns, self.started.seed, self.redactor(plan));
         if recording.is_none() {
             notice(&format!("faultbox: the recording of {name} is incomplete; it cannot be replayed"));
             return Err(exit_code::BUNDLE);
@@ -483,7 +506,7 @@ fn print(args: &ReplayArgs, replay: &Replay) {
                 say(&format!("    in {}", one_line(step)));
             }
             for (service, line) in &around.lines {
-                say(&format!("    {service} said: {}", one_line(line)));
+                say(&format!("    {service} says: {}", one_line(line)));
             }
         }
     }

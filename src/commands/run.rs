@@ -10,6 +10,7 @@ use faultbox_engine::diagnosis::{self, Missing};
 use faultbox_engine::event_sink::EventSink;
 use faultbox_engine::oracle::Oracle;
 use faultbox_engine::plan::Plan;
+use faultbox_engine::runner::hold::Hold;
 use faultbox_engine::runner::{Digests, RunContext, policy};
 use faultbox_engine::supervisor::{Feature, HostFacts, Isolation, probe_host, without};
 use faultbox_engine::topology::Service;
@@ -74,6 +75,8 @@ pub struct Host {
     pub images: BTreeMap<String, ImageFacts>,
     /// How containers are kept after the run, where they may be.
     pub keeping: Option<Keeping>,
+    /// Who makes cells wait before their steps, if anybody does.
+    pub hold: Option<Arc<dyn Hold>>,
     /// Digests of executables: a replay has a context for each cell.
     digests: Arc<Digests>,
 }
@@ -90,7 +93,7 @@ impl Host {
             Err(_) => Isolation::Shared,
         };
         let (images, digests) = (BTreeMap::new(), Arc::default());
-        Ok(Host { launcher, facts, isolation, engine: None, images, keeping: None, digests })
+        Ok(Host { launcher, facts, isolation, engine: None, images, keeping: None, hold: None, digests })
     }
 
     /// Says in which mode the services that `runs` chooses run (images as stand-ins where `embedded`),
@@ -178,6 +181,7 @@ impl Host {
             addresses,
             digests: self.digests.clone(),
             interrupted: host::interruption(),
+            hold: self.hold.clone(),
         })
     }
 }

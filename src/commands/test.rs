@@ -347,12 +347,23 @@ impl Session<'_> {
                 ));
             }
             let Ok(content) = std::fs::read(path) else { continue };
+            let now = *blake3::hash(&content).as_bytes();
+            let ran = digests_that_ran(results, &service.name);
+            let as_it_ran = ran.iter().all(|digest| *digest == now);
+            if !as_it_ran {
+                notice(&format!(
+                    "notice: {}: {} was replaced while the run went on; the bundle keeps the digest of what ran, not \
+                     its content",
+                    service.name,
+                    path.display()
+                ));
+            }
             let stored = StoredFile {
                 path: written.trim_start_matches("./").trim_start_matches('/').replace("../", ""),
                 role: "binary".to_owned(),
                 service: service.name.clone(),
-                digest: *blake3::hash(&content).as_bytes(),
-                content: (wanted && small).then_some(Payload::Inline(content)),
+                digest: ran.last().copied().unwrap_or(now),
+                content: (wanted && small && as_it_ran).then_some(Payload::Inline(content)),
             };
             journal.note("faultbox", "run", None, Body::File(stored));
         }
@@ -433,6 +444,17 @@ fn exit_for(results: &[CellResult], interrupted: bool) -> u8 {
 /// An error that is not Faultbox's or the host's.
 fn is_their_error(result: &CellResult) -> bool {
     result.verdict.ending == Ending::Error && result.verdict.blame != Blame::Faultbox
+}
+
+/// The digests of the executables that ran as this service, in order.
+fn digests_that_ran(results: &[CellResult], service: &str) -> Vec<[u8; 32]> {
+    let entries = results.iter().flat_map(|result| &result.entries);
+    entries
+        .filter_map(|entry| match &entry.body {
+            Body::ServiceStarted(started) if started.service == service => started.digest,
+            _ => None,
+        })
+        .collect()
 }
 
 /// The digest of a bundle that was just finished.

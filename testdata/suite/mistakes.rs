@@ -69,3 +69,24 @@ fn a_bundle_that_is_none() {
         assert_eq!(code(&output), 5, "{command}: {}", stderr(&output));
     }
 }
+
+#[test]
+fn an_executable_that_is_replaced_while_it_runs_is_not_taken_for_what_ran() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let (spec, api) = (dir.path().join("replaced.star"), dir.path().join("api"));
+    std::fs::write(&api, "#!/bin/sh\necho '# another' >> \"$0\"\nexec sleep 60\n").unwrap();
+    std::fs::set_permissions(&api, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let text = "api = service(\"api\", interface(\"public\", \"http\", 8080), binary = \"./api\",\n    \
+                healthcheck = http(\"http://localhost:8080/\", timeout = \"2s\"))\n\
+                def test_it(): step(api.public, \"get\", path = \"/\")\n";
+    std::fs::write(&spec, text).unwrap();
+    let (bundle, laid_out) = (dir.path().join("r.fb"), dir.path().join("laid_out"));
+    let (bundle, laid_out) = (bundle.display().to_string(), laid_out.display().to_string());
+    let output = run(&["test", &spec.display().to_string(), "--embed", "--bundle", &bundle]);
+    let said = stderr(&output);
+    assert!(said.contains("was replaced while the run went on"), "{said}");
+    run(&["inspect", &bundle, "--extract", &laid_out]);
+    assert!(std::path::Path::new(&laid_out).join("run.json").exists());
+    assert!(!std::path::Path::new(&laid_out).join("bin/api").exists(), "it is not what ran");
+}

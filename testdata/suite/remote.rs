@@ -75,11 +75,18 @@ fn a_server_elsewhere_is_faulted_and_not_needed_to_replay() {
     };
     assert!(fired("matrix_order_creation_cache_down") > 0);
     assert!(elsewhere.is_there(), "it was stopped");
+    let port = elsewhere.port;
     drop(elsewhere);
 
+    // Whoever is at the recorded address now hears nothing of the replay.
+    let in_its_place = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    in_its_place.set_nonblocking(true).unwrap();
     let replayed = document(&run(&["replay", &bundle, "--format", "json"]));
     let inexact: Vec<_> = cells(&replayed).iter().filter(|cell| cell["exact"] != true).collect();
     assert!(inexact.is_empty() && cells(&replayed).len() == CELLS.len(), "{inexact:#?}");
+    let heard = in_its_place.accept().map(|(_, from)| from);
+    assert_eq!(heard.map_err(|error| error.kind()), Err(std::io::ErrorKind::WouldBlock));
+    drop(in_its_place);
 
     let gone = run(&arguments);
     let said = document(&gone);

@@ -117,3 +117,38 @@ fn a_fleet_replays_exactly_with_steps_to_its_database() {
     assert_eq!(cells(&bad)[0]["exact"], false);
     assert_ne!(exit, 0);
 }
+
+/// The service is there to be looked at while the scenario waits, and what comes of it afterwards is what
+/// was recorded.
+#[test]
+fn a_held_replay_names_a_living_process_and_goes_on_exactly() {
+    use std::io::{BufRead, BufReader, Write};
+    use std::process::{Command, Stdio};
+    let dir = tempfile::tempdir().unwrap();
+    let bundle = dir.path().join("held.fb");
+    let name = "test_create_order";
+    record(&bundle, &["--embed", "--test", name]);
+    let mut command = Command::new(super::faultbox());
+    command.arg("replay").arg(&bundle).args(["--test", name, "--hold", "0", "--format", "json"]);
+    let streams = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut held = streams.spawn().unwrap();
+    let mut said = BufReader::new(held.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let before = said.next().unwrap();
+    assert!(before.starts_with("held before step 0: post api.public (faultbox.star:"), "{before}");
+    let process = said.next().unwrap();
+    let pid = process.trim().strip_prefix("api: process ").and_then(|rest| rest.split(';').next()).unwrap();
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
+    assert!(String::from_utf8_lossy(&environment).contains("KAFKA_BROKERS="), "{pid} is another process");
+    assert!(said.next().unwrap().contains("Enter goes on"));
+    held.stdin.take().unwrap().write_all(b"\n").unwrap();
+    let output = held.wait_with_output().unwrap();
+    assert_eq!(inexact(&document(&output)), Vec::<String>::new());
+    assert_eq!(code(&output), 0);
+
+    let path = bundle.display().to_string();
+    let judged = run(&["replay", &path, "--hold", "0", "--depth", "judge"]);
+    assert_eq!(code(&judged), 2);
+    let beyond = run(&["replay", &path, "--hold", "9"]);
+    assert!(String::from_utf8_lossy(&beyond.stderr).contains("without a step 9"));
+    assert_eq!(code(&beyond), 0);
+}

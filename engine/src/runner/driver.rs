@@ -1,6 +1,6 @@
 //! The test driver: what a scenario, a seed or a reset can do to the world of its cell.
 
-use super::{CellContext, TEST};
+use super::{CellContext, TEST, hold};
 use crate::mock::{self, Mock, MockError, ROTATE, SignRequest};
 use crate::plan::{Driver, Plan};
 use crate::step::{StepCall, StepResponse};
@@ -80,6 +80,9 @@ impl CellDriver {
 impl Driver for CellDriver {
     fn step(&self, call: StepCall) -> StepResponse {
         let step = self.steps.fetch_add(1, Ordering::SeqCst);
+        if let Some(hold) = &self.cell.run.hold {
+            hold.before_step(step, &call, &hold::services(&self.cell));
+        }
         let arguments = Value::Map(call.arguments.clone());
         let started = self.cell.journal.note(
             TEST,

@@ -10,6 +10,7 @@
 mod contained;
 pub mod driver;
 pub mod health;
+pub mod hold;
 pub mod live;
 pub mod policy;
 mod refusal;
@@ -53,6 +54,8 @@ pub const GRACE: Duration = Duration::from_secs(2);
 const QUIESCE: Duration = Duration::from_secs(1);
 /// How much of a service's output is kept at hand for messages.
 const TAIL_BYTES: usize = 4096;
+/// The time of a cell that somebody makes wait.
+const TIME_WHILE_HELD: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What all cells of a run share.
 pub struct RunContext {
@@ -88,6 +91,8 @@ pub struct RunContext {
     pub digests: Arc<Digests>,
     /// Cancelled when the user interrupts the run.
     pub interrupted: CancellationToken,
+    /// Who makes cells wait before their steps, if anybody does.
+    pub hold: Option<Arc<dyn hold::Hold>>,
 }
 
 /// What everything in one cell shares.
@@ -760,7 +765,8 @@ async fn scenario(cell: &Arc<CellContext>, locals: &[Local]) -> (Judgement, u64)
     }
     cell.journal.enter(Phase::Scenario);
     let began_ns = cell.journal.clock().now_ns();
-    let deadline = Instant::now() + planned.timeout;
+    let time = if cell.run.hold.is_some() { TIME_WHILE_HELD } else { planned.timeout };
+    let deadline = Instant::now() + time;
     let driver = Arc::new(driver::CellDriver::new(cell.clone(), deadline));
     let (program, index) = (cell.plan.program.clone(), cell.index);
     let running = tokio::task::spawn_blocking(move || program.run(index, driver));
