@@ -16,8 +16,7 @@ pub struct RunClock {
 impl RunClock {
     /// Starts a run's clock now.
     pub fn start() -> Self {
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        RunClock { began: Instant::now(), unix_ns: nanos(unix) }
+        RunClock { began: Instant::now(), unix_ns: wall_ns() }
     }
 
     /// Nanoseconds since the run began.
@@ -29,6 +28,11 @@ impl RunClock {
     pub fn unix_ns(&self) -> u64 {
         self.unix_ns
     }
+}
+
+/// The host's wall clock, nanoseconds since the Unix epoch: for what waits on it in the place of a service.
+pub fn wall_ns() -> u64 {
+    nanos(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO))
 }
 
 fn nanos(duration: Duration) -> u64 {

@@ -5,6 +5,7 @@
 //! - [`journal`], [`event_sink`], [`oracle`], [`environment`]: the seams;
 //! - [`fault`]: rules and which of them act now; [`link`]: where protocols meet them;
 //! - [`protocol`]: one folder a wire protocol; [`mock`], [`standin`]: servers of our own;
+//! - [`determinism`]: whose clock and dice a service has;
 //! - [`diagnosis`]: what of all this works on a host;
 //! - [`runner`]: one cell from start to verdict; [`runner::live`] is the live environment;
 //! - [`supervisor`]: processes, namespaces and syscalls; [`containers`]: services by `image=`.
@@ -12,6 +13,7 @@
 pub mod addresses;
 pub mod clock;
 pub mod containers;
+pub mod determinism;
 pub mod diagnosis;
 pub mod environment;
 pub mod event_sink;

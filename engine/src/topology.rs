@@ -143,8 +143,19 @@ pub struct Service {
     pub cwd: Option<PathBuf>,
     /// Whether syscall faults may be planned for it (`seccomp=`).
     pub seccomp: bool,
+    /// Whose clock and dice it has.
+    pub determinism: Determinism,
     /// `file:line` of its declaration.
     pub location: String,
+}
+
+/// Which of a service's sources of accident follow from the seed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Determinism {
+    /// Its wall clock.
+    pub clock: bool,
+    /// Its randomness.
+    pub entropy: bool,
 }
 
 /// What runs.

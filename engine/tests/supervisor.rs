@@ -3,9 +3,11 @@
 //! This executable is the tests, the launcher (`__launch`) and the guest programs (`guest ...`).
 //! What the host does not permit is printed as skipped, with the reason.
 
+use faultbox_engine::determinism::{BEGINNING_NS, Entropy, Mediation};
 use faultbox_engine::link::{Dial, Stream};
+use faultbox_engine::prng::Key;
 use faultbox_engine::supervisor::{
-    Exit, Feature, Isolation, Launch, LaunchError, Output, OutputStream, Quiet, Running, SyscallCall,
+    Exit, Feature, Given, Isolation, Launch, LaunchError, Output, OutputStream, Quiet, Running, SyscallCall,
     SyscallDecision, SyscallPolicy, SyscallTarget, launch, launcher_main, probe_host,
 };
 use std::collections::BTreeMap;
@@ -78,8 +80,22 @@ fn run_guest(words: &[&str]) {
             hold(socket, children.parse().unwrap());
         }
         ["driver", socket] => drive(socket),
+        ["watch"] => watch(),
         other => panic!("no guest {other:?}"),
     }
+}
+
+/// The wall clock, and the wall clock when it has moved; and what a program of the system says of it.
+fn watch() {
+    use std::time::SystemTime;
+    let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos();
+    let first = now();
+    let date = Command::new("date").arg("+%s%N").output().unwrap();
+    println!("{first} {}", String::from_utf8_lossy(&date.stdout).trim());
+    while now() == first {
+        std::thread::yield_now();
+    }
+    println!("{}", now());
 }
 
 fn me() -> PathBuf {
@@ -284,6 +300,8 @@ fn run_cases(words: &[&str]) -> ExitCode {
         ("dropping_leaves_no_process", Needs::Nothing, || Box::pin(dropping_leaves_no_process())),
         ("its_threads_end_with_it", Needs::Traps, || Box::pin(its_threads_end_with_it())),
         ("our_own_death_leaves_no_process", Needs::Traps, || Box::pin(our_own_death_leaves_no_process())),
+        ("time_and_randomness_of_c_programs", Needs::Traps, || Box::pin(time_and_randomness_of_c_programs())),
+        ("a_clock_moves_in_every_process", Needs::Traps, || Box::pin(a_clock_moves_in_every_process())),
         ("the_helpers_death_is_noticed", Needs::Nothing, || Box::pin(the_helpers_death_is_noticed())),
     ];
     if words.contains(&"--list") {
@@ -350,6 +368,7 @@ fn plan(guest: &[&str]) -> Launch {
         listen: Vec::new(),
         declared_ports: Vec::new(),
         families: Default::default(),
+        mediation: Default::default(),
     }
 }
 
@@ -906,4 +925,103 @@ async fn the_helpers_death_is_noticed() {
     held.all_dead().await;
     assert_eq!(running.stop(Duration::ZERO).await, Exit::Unknown);
     assert!(running.dial(80).dial().await.is_err());
+}
+
+// ---------------------------------------------------------------- time and randomness
+
+/// What was given, in order.
+#[derive(Default)]
+struct Noting(Mutex<Vec<&'static str>>);
+
+impl SyscallPolicy for Noting {
+    fn decide(&self, _: &SyscallCall<'_>) -> SyscallDecision {
+        SyscallDecision::Continue
+    }
+    fn given(&self, given: &Given) {
+        self.0.lock().unwrap().push(given.call);
+    }
+}
+
+fn mediation(seed: u64) -> Mediation {
+    Mediation { clock: Some(Arc::default()), entropy: Some(Entropy::of(Key::of_run(seed))) }
+}
+
+/// Compiles a guest that is written in C.
+fn compiled(dir: &Path, flags: &[&str]) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guests/time.c");
+    let program = dir.join(format!("time{}", flags.concat()));
+    let made = Command::new("cc").args(flags).arg("-o").arg(&program).arg(source).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    program
+}
+
+async fn time_and_randomness_of_c_programs() {
+    let dir = tempfile::tempdir().unwrap();
+    for flags in [&[][..], &["-static"]] {
+        let program = compiled(dir.path(), flags);
+        let mut seen = Vec::new();
+        for seed in [1, 1, 2] {
+            let (mediation, policy) = (mediation(seed), Arc::new(Noting::default()));
+            let clock = mediation.clock.clone().unwrap();
+            let launched = Launch { program: program.clone(), mediation, ..plan(&[]) };
+            let mut running = launch(launched, policy.clone()).await.unwrap();
+            let mut lines = Lines::of(&mut running);
+            let mut said = Vec::new();
+            // Both processes have looked at the clock before it moves.
+            while said.iter().filter(|line: &&String| line.starts_with("child") || *line == "parent").count()
+                < 2
+            {
+                said.push(lines.next().await);
+            }
+            clock.advance(Duration::from_secs(5));
+            said.push(lines.next().await);
+            said.push(lines.next().await);
+            assert_eq!(running.exited().await, Exit::Code(0));
+            assert_eq!(running.trouble(), None);
+            // Its C library asks as well.
+            let mut given = std::mem::take(&mut *policy.0.lock().unwrap());
+            given.dedup();
+            assert_eq!(given, ["AT_RANDOM", "getrandom", "/dev/urandom"]);
+            said.sort();
+            seen.push(said);
+        }
+        let began = BEGINNING_NS / 1_000_000_000;
+        let mut told = vec![
+            "sem_timedwait timed out after its time".to_owned(),
+            "sem_timedwait timed out after its time".to_owned(),
+            "clock_nanosleep after its time".to_owned(),
+            "parent".to_owned(),
+            format!("parent {}", began + 5),
+            format!("child {began}"),
+            format!("child {}", began + 5),
+            format!("clock_gettime {began}.000000000"),
+            format!("coarse {began}.000000000"),
+            format!("syscall {began}.000000000"),
+            format!("gettimeofday {began}.000000"),
+            format!("time {began} {began}"),
+        ];
+        told.sort();
+        let random =
+            |line: &&String| ["AT_RANDOM", "getrandom", "urandom"].iter().any(|w| line.starts_with(w));
+        let rest: Vec<&String> = seen[0].iter().filter(|line| !random(line)).collect();
+        assert_eq!(rest, told.iter().collect::<Vec<_>>());
+        assert_eq!(seen[0], seen[1]);
+        for line in seen[0].iter().filter(random) {
+            assert!(!seen[2].contains(line), "another seed, and yet {line}");
+        }
+    }
+}
+
+async fn a_clock_moves_in_every_process() {
+    for guest in [&["watch"][..], &["parent", "watch"]] {
+        let mediation = mediation(1);
+        let clock = mediation.clock.clone().unwrap();
+        let mut running = launch(Launch { mediation, ..plan(guest) }, Arc::new(Quiet)).await.unwrap();
+        let mut lines = Lines::of(&mut running);
+        assert_eq!(lines.next().await, format!("{BEGINNING_NS} {BEGINNING_NS}"));
+        clock.advance(Duration::from_millis(1));
+        assert_eq!(lines.next().await, (BEGINNING_NS + 1_000_000).to_string());
+        assert_eq!(running.exited().await, Exit::Code(0));
+        assert_eq!(running.trouble(), None);
+    }
 }

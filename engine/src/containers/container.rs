@@ -340,6 +340,8 @@ async fn supervise(
         service: start.service.name.clone(),
         listen: start.listen.clone(),
         families: start.families.clone(),
+        // A container keeps the host's clock.
+        mediation: crate::determinism::Mediation::default(),
         keepable: start.slot.is_some(),
     };
     let end: BoxFuture<'static, Exit> = Box::pin(async move {
@@ -521,6 +523,7 @@ mod tests {
             ports: Vec::new(),
             cwd: None,
             seccomp: true,
+            determinism: crate::topology::Determinism::default(),
             location: String::new(),
         }
     }

@@ -1,11 +1,12 @@
 //! The test driver: what a scenario, a seed or a reset can do to the world of its cell.
 
 use super::{CellContext, TEST, hold};
+use crate::determinism;
 use crate::mock::{self, Mock, MockError, ROTATE, SignRequest};
 use crate::plan::{Driver, Plan};
 use crate::step::{StepCall, StepResponse};
 use crate::topology::ServiceKind;
-use faultbox_bundle_format::{Assertion, Body, Entry, Payload, Signed, StepEnded, StepStarted, Value};
+use faultbox_bundle_format::{Assertion, Body, Entry, Payload, Phase, Signed, StepEnded, StepStarted, Value};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -96,6 +97,10 @@ impl Driver for CellDriver {
                 location: call.location.clone(),
             }),
         );
+        // What comes before a scenario (a seed) is not made in a replay.
+        if self.cell.journal.phase() == Phase::Scenario {
+            self.cell.wall.advance(determinism::STEP);
+        }
         let response = self.handle.block_on(self.perform(&call));
         let ended = StepEnded { step, response: Payload::of(&response.to_value()) };
         self.cell.journal.note(TEST, "steps", Some(started), Body::StepEnded(ended));
@@ -118,8 +123,7 @@ impl Driver for CellDriver {
     }
 
     fn now_unix_s(&self) -> u64 {
-        let clock = self.cell.journal.clock();
-        (clock.unix_ns() + clock.now_ns()) / 1_000_000_000
+        self.cell.unix_ns() / 1_000_000_000
     }
 
     fn print(&self, text: &str) {

@@ -14,6 +14,7 @@ use super::switchboard::lock;
 use super::{CellContext, RunContext, SetupError, health, seed_words};
 use crate::containers::keep::{self, Kept, PutBack};
 use crate::containers::{Container, Keeping, Slot};
+use crate::determinism::Mediation;
 use crate::environment::Environment;
 use crate::link::{BoxFuture, Dial, InterfaceOptions, Link, Responder, Stream};
 use crate::protocol::{Protocol, ProtocolError};
@@ -494,6 +495,8 @@ impl Live {
             listen: Vec::new(),
             declared_ports: vec![interface.port],
             families: contained::families(cell, service),
+            // It serves many cells, each with a clock of its own.
+            mediation: Mediation::default(),
         };
         let mut running = supervisor::launch(launch, policy.clone())
             .await

@@ -19,6 +19,7 @@ pub mod switchboard;
 
 use crate::clock::RunClock;
 use crate::containers::Container;
+use crate::determinism::{BEGINNING_NS, Entropy, Mediation, PATIENCE, VirtualClock};
 use crate::environment::Environment;
 use crate::event_sink::{EventSink, MemorySink, Tee};
 use crate::fault::ActiveFaults;
@@ -30,7 +31,7 @@ use crate::plan::{Judgement, Plan, RequireFire};
 use crate::prng::Key;
 use crate::protocol::Protocol;
 use crate::supervisor::{self, Exit, Isolation, Launch, Running};
-use crate::topology::{Service, ServiceKind, Topology};
+use crate::topology::{Determinism, Service, ServiceKind, Topology};
 use faultbox_bundle_format::canonical::{self, Policy};
 use faultbox_bundle_format::redact::{Redactor, WholeLines};
 use faultbox_bundle_format::{
@@ -40,7 +41,7 @@ use faultbox_bundle_format::{
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 use switchboard::{Switchboard, lock};
 use tokio::time::Instant;
@@ -117,6 +118,8 @@ pub struct CellContext {
     pub switchboard: Switchboard,
     /// The mocks by name.
     pub mocks: BTreeMap<String, MockCell>,
+    /// The wall clock of those services that have not the host's.
+    pub wall: Arc<VirtualClock>,
     memory: Arc<MemorySink>,
 }
 
@@ -337,6 +340,7 @@ impl CellContext {
             run: run.clone(),
             run_key,
             mocks,
+            wall: Arc::default(),
             memory: memory.clone(),
             journal,
             run_journal,
@@ -344,6 +348,29 @@ impl CellContext {
             open: Arc::default(),
             switchboard: Switchboard::new(environment),
         })
+    }
+
+    /// Whose clock and dice a service has in this cell.
+    fn mediation(&self, service: &Service) -> Mediation {
+        let Determinism { clock, entropy } = service.determinism;
+        let key = || self.run_key.below(&self.plan.cells[self.index].name).below(&service.name);
+        Mediation {
+            clock: clock.then(|| self.wall.clone()),
+            entropy: entropy.then(|| Entropy::of(key().below("entropy"))),
+        }
+    }
+
+    /// Whether the wall clock of the cell is not the host's.
+    fn is_virtual(&self) -> bool {
+        self.plan.topology.services.iter().any(|service| service.determinism.clock)
+    }
+
+    /// Nanoseconds since the Unix epoch, as the cell's services see it.
+    fn unix_ns(&self) -> u64 {
+        match self.is_virtual() {
+            true => self.wall.now_ns(),
+            false => self.journal.clock().unix_ns() + self.journal.clock().now_ns(),
+        }
     }
 
     /// The protocol of `service.interface`.
@@ -447,6 +474,7 @@ pub async fn run_cell(
     let cell = CellContext::new(run, plan, index, environment.clone(), &memory);
     let began_ns = run.clock.now_ns();
     note_start(&cell);
+    let creeping = cell.is_virtual().then(|| tokio::spawn(creep(Arc::downgrade(&cell.wall))));
     let mut locals = Vec::new();
     let prepared = tokio::select! {
         // What fails because the engine went away is not told as its own failure.
@@ -481,6 +509,10 @@ pub async fn run_cell(
     let crashed = stop(&cell, locals, environment.grace()).await;
     environment.settle(&cell).await;
     cell.switchboard.close();
+    if let Some(creeping) = creeping {
+        creeping.abort();
+        note_clock(&cell);
+    }
     let verdict = verdict(&cell, judgement, crashed, began_ns, scenario_ns, &memory);
     let name = plan.cells[index].name.clone();
     cell.journal.note("faultbox", "verdict", None, Body::Verdict(verdict.clone()));
@@ -498,6 +530,39 @@ fn note_start(cell: &CellContext) {
     cell.journal.note("faultbox", "cell", None, Body::CellStarted(started));
     let addresses = cell.plan.topology.services.iter().flat_map(addresses_of);
     cell.journal.note("faultbox", "cell", None, Body::Addresses(addresses.collect()));
+}
+
+/// Moves a clock that has stood still for too long, and from then on in real time.
+async fn creep(clock: Weak<VirtualClock>) {
+    const PACE: Duration = Duration::from_millis(100);
+    let state = || clock.upgrade().map(|clock| (clock.moved(), if clock.crept() { PACE } else { PATIENCE }));
+    while let Some((moved, pause)) = state() {
+        tokio::time::sleep(pause).await;
+        if let Some(clock) = clock.upgrade() {
+            clock.creep(moved, pause);
+        }
+    }
+}
+
+/// The name of the fact that says what became of a cell's virtual clock.
+pub const CLOCK_FACT: &str = "virtual clock";
+/// What that fact says of a clock that has moved without an event.
+pub const CREPT: &str = "moved by itself";
+
+fn note_clock(cell: &CellContext) {
+    let crept = match cell.wall.crept() {
+        true => {
+            format!(
+                "; it stood still for {}s and then {CREPT}: what was stamped differs between runs",
+                PATIENCE.as_secs()
+            )
+        }
+        false => String::new(),
+    };
+    let since = Duration::from_nanos(cell.wall.now_ns() - BEGINNING_NS);
+    let value = format!("{}ms after its beginning{crept}", since.as_millis());
+    let fact = Named { name: CLOCK_FACT.to_owned(), value };
+    cell.journal.note("faultbox", "cell", None, Body::HostFact(fact));
 }
 
 /// The addresses of a service's interfaces and what they stand for.
@@ -600,6 +665,7 @@ async fn start_local(
         listen: if isolated { asked.iter().map(|(_, addr)| *addr).collect() } else { Vec::new() },
         declared_ports: service.interfaces.iter().map(|i| i.port).collect(),
         families: contained::families(cell, service),
+        mediation: cell.mediation(service),
     };
     let started = ServiceStarted {
         service: service.name.clone(),

@@ -5,9 +5,9 @@
 use super::CellContext;
 use super::switchboard::lock;
 use crate::fault::{Assumption, SyscallAction};
-use crate::supervisor::{SyscallCall, SyscallDecision, SyscallPolicy, SyscallTarget};
+use crate::supervisor::{Given, SyscallCall, SyscallDecision, SyscallPolicy, SyscallTarget};
 use crate::topology::{Service, Topology};
-use faultbox_bundle_format::{Body, Syscall};
+use faultbox_bundle_format::{Body, Named, Syscall};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, Weak};
@@ -49,6 +49,14 @@ impl SyscallPolicy for CellPolicy {
 
     fn changes(&self) -> Option<tokio::sync::watch::Receiver<u64>> {
         lock(&self.cell).upgrade().map(|cell| cell.faults.changes())
+    }
+
+    fn given(&self, given: &Given) {
+        let Some(cell) = lock(&self.cell).upgrade() else { return };
+        let from = given.from.map(|from| format!(" from {from}")).unwrap_or_default();
+        let value = format!("{}: {} bytes{from}", given.call, given.bytes);
+        let fact = Named { name: format!("randomness of {}", self.service), value };
+        cell.journal.note(&self.service, "randomness", None, Body::HostFact(fact));
     }
 
     fn decide(&self, call: &SyscallCall<'_>) -> SyscallDecision {

@@ -411,7 +411,6 @@ const LATER: &[&str] = &[
     "parallel",
     "hold",
     "release",
-    "determinism",
     "duration",
     "sleep",
     "observe",

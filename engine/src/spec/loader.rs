@@ -20,7 +20,7 @@ use crate::addresses::AddressBook;
 use crate::fault::Assumption;
 use crate::plan::{Cell, Plan, RequireFire};
 use crate::prng::Key;
-use crate::topology::{ServiceKind, Topology};
+use crate::topology::{Determinism, Service, ServiceKind, Topology};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -329,7 +329,19 @@ impl Finish<'_> {
             });
             cells.push(cell);
         }
-        let services = self.draft.services.iter().map(|draft| draft.service.clone()).collect();
+        let seeded = |service: &Service| {
+            self.draft.seeded && service.seccomp && matches!(service.kind, ServiceKind::Binary { .. })
+        };
+        let services = self.draft.services.iter().map(|draft| {
+            let mut service = draft.service.clone();
+            let unsaid = seeded(&service);
+            service.determinism = Determinism {
+                clock: draft.clock.unwrap_or(unsaid),
+                entropy: draft.entropy.unwrap_or(unsaid),
+            };
+            service
+        });
+        let services = services.collect();
         let topology = Topology { services };
         let program = self.program(scenarios, &topology)?;
         Ok(Plan {

@@ -16,7 +16,8 @@ use crate::mock::grpc::{GrpcAnswer, GrpcMock};
 use crate::mock::jwt::JwtMock;
 use crate::mock::{Mock, MockError};
 use crate::protocol::{self, PROTOCOLS};
-use crate::topology::{Healthcheck, Interface, Probe, Remote, Reset, Service, ServiceKind};
+use crate::supervisor::MEDIATES;
+use crate::topology::{Determinism, Healthcheck, Interface, Probe, Remote, Reset, Service, ServiceKind};
 use faultbox_bundle_format::Value as Plain;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -80,9 +81,12 @@ pub fn service<'v>(call: &mut Call<'_, 'v, '_, '_>) -> Result<Value<'v>> {
         ports: ports(call, &info)?,
         cwd: call.text("cwd")?.map(|cwd| absolute(load, &file_of(call), &cwd)),
         seccomp: call.truth("seccomp")?.unwrap_or(true),
+        determinism: Determinism::default(),
         location: context.line(&span),
     };
     service.healthcheck = healthcheck(call, &service)?;
+    let clock = choice(call, &service, "clock", ["real", "virtual"])?;
+    let entropy = choice(call, &service, "entropy", ["host", "seeded"])?;
     only_reached(call, &service)?;
     warn_of_literals(load, &service);
     let mut draft = load.draft.borrow_mut();
@@ -94,7 +98,7 @@ pub fn service<'v>(call: &mut Call<'_, 'v, '_, '_>) -> Result<Value<'v>> {
         (true, None) => Reset::Leave,
         (false, None) => Reset::Default,
     };
-    draft.services.push(ServiceDraft { service, span, seed, reset });
+    draft.services.push(ServiceDraft { service, span, seed, reset, clock, entropy });
     Ok(call.eval.heap().alloc(ServiceValue(info)))
 }
 
@@ -345,6 +349,55 @@ fn ports(call: &Call<'_, '_, '_, '_>, info: &ServiceInfo) -> Result<Vec<(String,
     Ok(ports)
 }
 
+/// Which of two words a keyword says: whether it is the second.
+fn choice(
+    call: &Call<'_, '_, '_, '_>,
+    service: &Service,
+    name: &str,
+    words: [&str; 2],
+) -> Result<Option<bool>, Problem> {
+    let Some(text) = call.text(name)? else { return Ok(None) };
+    let [ordinary, ours] = words;
+    let problem = match text.as_str() {
+        word if word == ordinary => return Ok(Some(false)),
+        word if word != ours => {
+            let message = format!("`{name}` is \"{ordinary}\" or \"{ours}\", not \"{text}\"");
+            call.problem(name, message).nearest(&text, words)
+        }
+        _ if !matches!(service.kind, ServiceKind::Binary { .. }) => {
+            let message =
+                format!("{} has no `binary`: only a local executable's {name} can be {ours}", service.name);
+            call.problem(name, message)
+        }
+        _ if !MEDIATES => call.problem(name, format!("\"{ours}\" needs an x86-64 machine")),
+        _ if !service.seccomp => {
+            let message =
+                format!("{} is declared with seccomp = False, which \"{ours}\" needs", service.name);
+            call.problem(name, message)
+        }
+        _ => return Ok(Some(true)),
+    };
+    Err(problem)
+}
+
+/// `determinism("L2")`: the clock and the dice of every local executable follow from the seed.
+pub fn determinism<'v>(call: &mut Call<'_, 'v, '_, '_>) -> Result<Value<'v>> {
+    let level = call.needed_text("level")?;
+    let load = call.context()?.load("determinism()")?;
+    match level.as_str() {
+        "L2" if MEDIATES => load.draft.borrow_mut().seeded = true,
+        "L2" => return Err(call.problem("level", "\"L2\" needs an x86-64 machine").into()),
+        "L1" => return Err(call.problem("level", "\"L1\" is not supported yet").hint("\"L2\"").into()),
+        other => {
+            return Err(call
+                .problem("level", format!("no level is called \"{other}\""))
+                .hint("\"L2\"")
+                .into());
+        }
+    }
+    Ok(Value::new_none())
+}
+
 /// Keeps `seed` or `reset`.
 fn keep(call: &mut Call<'_, '_, '_, '_>, draft: &mut Draft, name: &str) -> Result<Option<usize>, Problem> {
     let Some(callable) = call.callable(name)? else { return Ok(None) };
@@ -525,9 +578,11 @@ fn mock_service<'v>(
         ports: Vec::new(),
         cwd: None,
         seccomp: false,
+        determinism: Determinism::default(),
         location: context.line(&span),
     };
-    load.draft.borrow_mut().services.push(ServiceDraft { service, span, seed: None, reset: None });
+    let draft = ServiceDraft { service, span, seed: None, reset: None, clock: None, entropy: None };
+    load.draft.borrow_mut().services.push(draft);
     Ok(call.eval.heap().alloc(MockValue { service: info, mock, key }))
 }
 

@@ -111,6 +111,8 @@ pub struct Draft {
     pub callables: Vec<(usize, String)>,
     /// Values of `secret(...)`, by name.
     pub secrets: Vec<(String, String)>,
+    /// Whether what local executables ask of time and randomness follows from the seed.
+    pub seeded: bool,
     /// Warnings.
     pub warnings: Vec<String>,
 }
@@ -125,6 +127,10 @@ pub struct ServiceDraft {
     pub seed: Option<usize>,
     /// Its `reset`.
     pub reset: Option<usize>,
+    /// Whether its clock is virtual, where it says.
+    pub clock: Option<bool>,
+    /// Whether its randomness is seeded, where it says.
+    pub entropy: Option<bool>,
 }
 
 /// A cell of a matrix.

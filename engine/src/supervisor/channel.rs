@@ -4,6 +4,7 @@
 //! Contract: a message arrives whole or not at all; the end of the other side is `None`.
 
 use super::features::{Feature, Refused};
+use super::filter::Trap;
 use super::running::Exit;
 use super::sys;
 use nix::errno::Errno;
@@ -86,8 +87,8 @@ pub(super) struct Config {
     /// Names that lead to loopback, where it is isolated.
     pub names: Vec<String>,
     pub listen: Vec<SocketAddr>,
-    /// Numbers of the syscalls to trap.
-    pub trap: Vec<u32>,
+    /// The syscalls to trap.
+    pub trap: Vec<Trap>,
 }
 
 /// Longest message: reports and commands are short, configurations travel as files.

@@ -1,6 +1,6 @@
 //! The filter program: which syscalls go to the supervisor.
 //!
-//! Contract: a pure function from the trapped numbers to instructions, which libseccomp writes.
+//! Contract: a pure function from the trapped calls to instructions, which libseccomp writes.
 //! Calls of another architecture pass. `io_uring_setup` answers ENOSYS: its operations would go
 //! past the filter, and programs fall back; so does `io_setup` where reads or writes at a place
 //! are trapped. The kernel finds out by itself which calls always pass and does not run the
@@ -11,18 +11,53 @@
 use super::features::{Feature, refuse};
 use super::sys::{self, Instruction};
 use libseccomp::error::SeccompError;
-use libseccomp::{ScmpAction, ScmpFilterContext, ScmpSyscall};
+use libseccomp::{ScmpAction, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
 use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::fd::OwnedFd;
+
+/// What the filter traps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Trap {
+    /// The syscall's number.
+    pub number: u32,
+    /// Only then, where it is not always.
+    pub when: Option<When>,
+}
+
+impl Trap {
+    /// Every call with this number.
+    pub(super) fn always(number: u32) -> Self {
+        Trap { number, when: None }
+    }
+}
+
+/// What an argument has to be for its call to be trapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct When {
+    /// Which argument, from 0.
+    pub argument: u32,
+    /// The bits that count.
+    pub mask: u64,
+    /// What they have to be.
+    pub value: u64,
+}
+
+impl When {
+    /// The argument, an `int`, has this value.
+    pub(super) fn is(argument: u32, value: u32) -> Self {
+        When { argument, mask: u64::from(u32::MAX), value: u64::from(value) }
+    }
+}
 
 /// Puts a filter that traps these syscalls on this thread. Gives its listener, and whether trapped
 /// calls wait on when signals arrive.
 ///
 /// # Errors
 /// When the program cannot be written, or the kernel refuses it.
-pub(super) fn install(trap: &[u32]) -> nix::Result<(OwnedFd, bool)> {
+pub(super) fn install(trap: &[Trap]) -> nix::Result<(OwnedFd, bool)> {
     refuse(Feature::Notify)?;
     sys::install_filter(&program(trap)?, refuse(Feature::WaitKillable).is_ok())
 }
@@ -31,7 +66,7 @@ pub(super) fn install(trap: &[u32]) -> nix::Result<(OwnedFd, bool)> {
 ///
 /// # Errors
 /// When libseccomp cannot write it.
-pub(super) fn program(trap: &[u32]) -> nix::Result<Vec<Instruction>> {
+pub(super) fn program(trap: &[Trap]) -> nix::Result<Vec<Instruction>> {
     let filter = rules(trap)
         .map_err(|error| error.sysrawrc().map_or(Errno::EINVAL, |errno| Errno::from_raw(errno.abs())))?;
     let memory = nix::sys::memfd::memfd_create(c"filter", nix::sys::memfd::MFdFlags::MFD_CLOEXEC)?;
@@ -43,18 +78,29 @@ pub(super) fn program(trap: &[u32]) -> nix::Result<Vec<Instruction>> {
     Ok(bytes.chunks_exact(8).filter_map(Instruction::of).collect())
 }
 
-fn rules(trap: &[u32]) -> Result<ScmpFilterContext, SeccompError> {
+fn rules(trap: &[Trap]) -> Result<ScmpFilterContext, SeccompError> {
     let mut filter = ScmpFilterContext::new(ScmpAction::Allow)?;
     filter.set_act_badarch(ScmpAction::Allow)?;
-    let calls = trap.iter().map(|number| (ScmpAction::Notify, number.cast_signed()));
+    let always = |number: u32| trap.contains(&Trap::always(number));
+    for Trap { number, when } in trap {
+        let call = ScmpSyscall::from(number.cast_signed());
+        match when {
+            None => drop(filter.add_rule(ScmpAction::Notify, call)?),
+            Some(_) if always(*number) => {}
+            Some(when) => {
+                let held = ScmpCompareOp::MaskedEqual(when.mask);
+                let held = ScmpArgCompare::new(when.argument, held, when.value);
+                filter.add_rule_conditional(ScmpAction::Notify, call, &[held])?;
+            }
+        }
+    }
     let mut refused = vec![libc::SYS_io_uring_setup as i32];
     // Databases write their pages by this one; without it they use the calls that are trapped.
-    if [libc::SYS_pwrite64, libc::SYS_pread64].iter().any(|number| trap.contains(&(*number as u32))) {
+    if [libc::SYS_pwrite64, libc::SYS_pread64].iter().any(|number| always(*number as u32)) {
         refused.push(libc::SYS_io_setup as i32);
     }
-    let refused = refused.into_iter().map(|number| (ScmpAction::Errno(libc::ENOSYS), number));
-    for (action, number) in calls.chain(refused) {
-        filter.add_rule(action, ScmpSyscall::from(number))?;
+    for number in refused {
+        filter.add_rule(ScmpAction::Errno(libc::ENOSYS), ScmpSyscall::from(number))?;
     }
     Ok(filter)
 }
@@ -69,6 +115,7 @@ mod tests {
     const JUMP_ABOVE: u16 = 0x25; // BPF_JMP | BPF_JGT | BPF_K
     const JUMP_AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
     const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+    const AND: u16 = 0x54; // BPF_ALU | BPF_AND | BPF_K
     #[cfg(target_arch = "x86_64")]
     const ARCHITECTURE: u32 = 0xC000_003E;
     #[cfg(target_arch = "aarch64")]
@@ -76,6 +123,10 @@ mod tests {
 
     /// What the program returns for a call.
     fn run(program: &[Instruction], number: u32, architecture: u32) -> u32 {
+        run_with(program, number, architecture, [0; 6])
+    }
+
+    fn run_with(program: &[Instruction], number: u32, architecture: u32, arguments: [u64; 6]) -> u32 {
         let (mut at, mut word) = (0, 0);
         loop {
             let i = program[at];
@@ -85,7 +136,16 @@ mod tests {
                 JUMP_AT_LEAST => word >= i.operand,
                 LOAD_WORD => {
                     // The offsets in struct seccomp_data.
-                    word = if i.operand == 0 { number } else { architecture };
+                    word = match i.operand {
+                        0 => number,
+                        4 => architecture,
+                        // The arguments begin at 16, each with its low half first.
+                        at => (arguments[(at as usize - 16) / 8] >> ((at % 8) * 8)) as u32,
+                    };
+                    true
+                }
+                AND => {
+                    word &= i.operand;
                     true
                 }
                 JUMP_ALWAYS => true,
@@ -93,7 +153,7 @@ mod tests {
                 other => panic!("unknown instruction {other}"),
             };
             let jump = match i.code {
-                LOAD_WORD => 0,
+                LOAD_WORD | AND => 0,
                 JUMP_ALWAYS => i.operand as usize,
                 _ => usize::from(if held { i.if_true } else { i.if_false }),
             };
@@ -103,10 +163,11 @@ mod tests {
 
     #[test]
     fn traps_what_is_planned_and_nothing_else() {
-        let trap: Vec<u32> = super::super::calls::CALLS.iter().map(|call| call.number).collect();
+        let calls = super::super::calls::CALLS;
+        let trap: Vec<Trap> = calls.iter().map(|call| Trap::always(call.number)).collect();
         let program = program(&trap).unwrap();
         for number in 0..600 {
-            let wanted = if trap.contains(&number) {
+            let wanted = if trap.contains(&Trap::always(number)) {
                 libc::SECCOMP_RET_USER_NOTIF
             } else if [libc::SYS_io_uring_setup, libc::SYS_io_setup].contains(&i64::from(number)) {
                 libc::SECCOMP_RET_ERRNO | 38
@@ -116,5 +177,30 @@ mod tests {
             assert_eq!(run(&program, number, ARCHITECTURE), wanted, "{number}");
             assert_eq!(run(&program, number, 0x4000_0003), libc::SECCOMP_RET_ALLOW, "i386 {number}");
         }
+    }
+
+    #[test]
+    fn traps_by_an_argument_where_that_is_planned() {
+        let clock = libc::SYS_clock_gettime as u32;
+        let futex = libc::SYS_futex as u32;
+        let trap = [
+            Trap { number: clock, when: Some(When::is(0, 0)) },
+            Trap { number: clock, when: Some(When::is(0, 5)) },
+            Trap { number: futex, when: Some(When { argument: 1, mask: 256, value: 256 }) },
+            Trap { number: 1, when: Some(When::is(0, 7)) },
+            Trap::always(1),
+        ];
+        let program = program(&trap).unwrap();
+        let trapped = |number, arguments| {
+            run_with(&program, number, ARCHITECTURE, arguments) == libc::SECCOMP_RET_USER_NOTIF
+        };
+        // The upper half of an `int` argument's register is anything.
+        for (first, wanted) in [(0, true), (5, true), (1, false), (0xF_0000_0005, true)] {
+            assert_eq!(trapped(clock, [first, 0, 0, 0, 0, 0]), wanted, "{first}");
+        }
+        for (operation, wanted) in [(393, true), (137, false), (256, true), (128, false)] {
+            assert_eq!(trapped(futex, [0, operation, 0, 0, 0, 0]), wanted, "{operation}");
+        }
+        assert!(trapped(1, [0; 6]));
     }
 }

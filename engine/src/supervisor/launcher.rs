@@ -161,7 +161,7 @@ struct Image {
     path: CString,
     args: Vec<CString>,
     env: Vec<CString>,
-    trap: Vec<u32>,
+    trap: Vec<filter::Trap>,
 }
 
 impl Image {

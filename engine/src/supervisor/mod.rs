@@ -4,7 +4,8 @@
 //! (`channel`); that process ([`launcher_main`], `launcher`) enters a network namespace,
 //! creates the listeners for the service's upstreams there, forks the service and stays as
 //! its *helper*; `filter` is the program that traps the planned syscalls (`calls`), `notify`
-//! answers them by a [`SyscallPolicy`] about the target that `target` resolved; `features`
+//! answers them by a [`SyscallPolicy`] about the target that `target` resolved; `mediate` answers what
+//! a service asks about time and randomness, `vdso` makes it ask; `features`
 //! and `host` tell what this machine permits, and how to simulate a smaller one. All `unsafe` is in `sys`.
 //!
 //! A container's service has no launcher: the shim (`engine/shim`) is its first program, and
@@ -31,6 +32,11 @@ mod features;
 mod filter;
 mod host;
 mod launcher;
+#[cfg(target_arch = "x86_64")]
+mod mediate;
+#[cfg(not(target_arch = "x86_64"))]
+#[path = "unmediated.rs"]
+mod mediate;
 mod names;
 mod network;
 mod notify;
@@ -40,6 +46,8 @@ mod remap;
 mod running;
 mod sys;
 mod target;
+#[cfg(target_arch = "x86_64")]
+mod vdso;
 #[cfg(test)]
 #[path = "../../shim/wire.rs"]
 mod wire;
@@ -48,11 +56,13 @@ pub use calls::{errno_by_name, errno_name, families, family_calls};
 pub use features::{Feature, Lack, Refused, SETTINGS, WITHOUT, explain, parse_without, without};
 pub use host::{Account, HostFacts, probe_host};
 pub use launcher::launcher_main;
-pub use policy::{Quiet, SyscallCall, SyscallDecision, SyscallPolicy, SyscallTarget};
+pub use mediate::MEDIATES;
+pub use policy::{Given, Quiet, SyscallCall, SyscallDecision, SyscallPolicy, SyscallTarget};
 pub use running::{Adopt, Exit, LaunchError, Output, OutputStream, Running, adopt, launch};
 pub use sys::step_back;
 pub use target::may_look_into;
 
+use crate::determinism::Mediation;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -96,6 +106,8 @@ pub struct Launch {
     /// Ports that it binds itself. With [`Isolation::Shared`] each is bound on a port that the
     /// kernel chose.
     pub declared_ports: Vec<u16>,
-    /// Syscall families (or single syscalls) to trap; empty means no filter.
+    /// Syscall families (or single syscalls) to trap.
     pub families: BTreeSet<String>,
+    /// Its clock and randomness. With neither that nor families it has no filter.
+    pub mediation: Mediation,
 }

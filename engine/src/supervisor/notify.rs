@@ -5,10 +5,13 @@
 //! error. A policy that panics lets the call pass and is told of ([`Supervisor::trouble`]).
 
 use super::calls::{self, Call};
+use super::filter::Trap;
 use super::host::kernel_at_least;
+use super::mediate::{self, Mediator};
 use super::remap::Remap;
 use super::sys::{Notification, Notifier, Response, Wait};
 use super::{SyscallCall, SyscallDecision, SyscallPolicy, target};
+use crate::determinism::Mediation;
 use nix::errno::Errno;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -60,9 +63,14 @@ impl Traps {
         self.0.get(number as usize)?.as_ref()
     }
 
-    /// The trapped numbers.
-    pub(super) fn numbers(&self) -> Vec<u32> {
-        self.0.iter().flatten().map(|trapped| trapped.call.number).collect()
+    /// What the filter has to trap, for these and for the service's clock and randomness.
+    pub(super) fn all(&self, mediation: &Mediation) -> Vec<Trap> {
+        let mut all: Vec<Trap> =
+            self.0.iter().flatten().map(|trapped| Trap::always(trapped.call.number)).collect();
+        all.extend(
+            mediate::traps(mediation).into_iter().filter(|trap| !all.contains(trap)).collect::<Vec<_>>(),
+        );
+        all
     }
 }
 
@@ -90,6 +98,8 @@ pub(super) struct Supervisor {
     pub notifier: Arc<Notifier>,
     pub traps: Arc<Traps>,
     pub policy: Arc<dyn SyscallPolicy>,
+    /// Answers what the service asks about time and randomness, where those are not the host's.
+    pub mediator: Option<Arc<Mediator>>,
     pub remap: Arc<Remap>,
     pub runtime: tokio::runtime::Handle,
     /// The mount namespaces that show the host's files under the host's names.
@@ -145,6 +155,10 @@ impl Supervisor {
     }
 
     fn serve(&self, notification: &Notification, changes: Option<&mut watch::Receiver<u64>>) {
+        let mediated = self.mediator.as_ref().and_then(|m| m.answer(&self.notifier, notification));
+        if let Some(response) = mediated {
+            return self.notifier.respond(notification.id, response);
+        }
         let Some(trapped) = self.traps.get(notification.number) else {
             return self.notifier.respond(notification.id, Response::Continue);
         };
@@ -247,7 +261,7 @@ mod tests {
     fn the_plan_covers_families_and_single_calls_and_names_what_is_unknown() {
         let families = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
         let traps = Traps::of(&families(&["write", "fdatasync"]), false).unwrap();
-        assert_eq!(traps.numbers().len(), 6);
+        assert_eq!(traps.all(&Mediation::default()).len(), 6);
         let write = traps.get(libc::SYS_pwrite64 as u32).unwrap();
         assert_eq!(
             (write.call.name, &write.families[..], write.asked),
@@ -258,6 +272,6 @@ mod tests {
         let bind = libc::SYS_bind as u32;
         assert!(!Traps::of(&families(&[]), true).unwrap().get(bind).unwrap().asked);
         assert!(Traps::of(&families(&["bind"]), true).unwrap().get(bind).unwrap().asked);
-        assert_eq!(Traps::of(&families(&[]), false).unwrap().numbers(), Vec::<u32>::new());
+        assert_eq!(Traps::of(&families(&[]), false).unwrap().all(&Mediation::default()), []);
     }
 }

@@ -47,6 +47,17 @@ pub enum SyscallTarget {
     None,
 }
 
+/// What a service was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Given {
+    /// By which call, or `AT_RANDOM`.
+    pub call: &'static str,
+    /// Which bytes of its randomness, where they are of the one stream.
+    pub from: Option<u64>,
+    /// How many.
+    pub bytes: u64,
+}
+
 /// What becomes of a syscall.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SyscallDecision {
@@ -68,6 +79,11 @@ pub trait SyscallPolicy: Send + Sync {
     fn wants(&self, name: &'static str, families: &[&'static str]) -> bool {
         let _ = (name, families);
         true
+    }
+
+    /// The service was given randomness that is not the host's.
+    fn given(&self, given: &Given) {
+        let _ = given;
     }
 
     /// Changes when the active faults do; that ends every pending delay.

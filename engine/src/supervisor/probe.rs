@@ -123,7 +123,8 @@ fn try_seccomp(found: &mut Found) -> StepResult<()> {
 /// answered, one to be let pass. Only `connect` is trapped, so sending is not.
 fn be_trapped(channel: &Channel) -> Option<i32> {
     let connect = super::calls::call("connect")?.number;
-    let installed = prctl::set_no_new_privs().and_then(|()| filter::install(&[connect]));
+    let installed =
+        prctl::set_no_new_privs().and_then(|()| filter::install(&[filter::Trap::always(connect)]));
     let (listener, killable) = match installed {
         Ok(installed) => installed,
         Err(errno) => {
@@ -157,7 +158,8 @@ fn answer_calls(channel: &Channel, found: &mut Found) -> StepResult<()> {
     found.set(Feature::SyncWakeUp, awake);
     let call = next_call(&notifier)?;
     look_into(&call, found);
-    let put = refuse(Feature::AddDescriptor).and_then(|()| notifier.add_descriptor(call.id, channel.as_fd()));
+    let put = refuse(Feature::AddDescriptor)
+        .and_then(|()| notifier.add_descriptor(call.id, channel.as_fd()).map(drop));
     found.set(Feature::AddDescriptor, put.step(|| "put a descriptor into a trapped process".to_owned()));
     notifier.respond(call.id, Response::Errno(TELL_TALE));
     let call = next_call(&notifier)?;

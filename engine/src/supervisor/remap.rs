@@ -98,7 +98,7 @@ fn local_port(socket: &OwnedFd) -> nix::Result<u16> {
 }
 
 /// The process that a thread belongs to.
-fn process_of(tid: u32) -> Option<i32> {
+pub(super) fn process_of(tid: u32) -> Option<i32> {
     let status = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
 }

@@ -8,10 +8,12 @@
 
 use super::channel::{Channel, Command, Config, Report};
 use super::features::{Feature, refuse};
+use super::mediate::Mediator;
 use super::notify::{Gate, Supervisor, Traps};
 use super::remap::Remap;
 use super::sys::Notifier;
 use super::{Isolation, Launch, SyscallPolicy, filter, target};
+use crate::determinism::Mediation;
 use crate::link::{BoxFuture, Dial, Stream};
 use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -169,6 +171,7 @@ pub async fn launch(launch: Launch, policy: Arc<dyn SyscallPolicy>) -> Result<Ru
         shared: attended.0.clone(),
         service: service.clone(),
         policy,
+        mediation: launch.mediation,
         traps: Arc::new(traps),
         runtime: tokio::runtime::Handle::current(),
         started: Some(tell),
@@ -195,8 +198,10 @@ pub struct Adopt {
     pub service: String,
     /// Addresses on which listeners are made inside its network, for its upstreams.
     pub listen: Vec<SocketAddr>,
-    /// Syscall families (or single syscalls) to trap; empty means no filter.
+    /// Syscall families (or single syscalls) to trap.
     pub families: BTreeSet<String>,
+    /// Its clock and randomness. With neither that nor families it has no filter.
+    pub mediation: Mediation,
     /// Whether it may be left to another process ([`Running::leave`]).
     pub keepable: bool,
 }
@@ -219,10 +224,10 @@ pub async fn adopt(
         message: format!("{what}: {why}"),
     };
     let traps = Traps::of(&adopt.families, false).map_err(LaunchError::UnknownFamily)?;
-    let numbers = traps.numbers();
-    let filter = match numbers.is_empty() {
+    let trapped = traps.all(&adopt.mediation);
+    let filter = match trapped.is_empty() {
         true => Ok(Vec::new()),
-        false => refuse(Feature::Notify).and_then(|()| filter::program(&numbers)),
+        false => refuse(Feature::Notify).and_then(|()| filter::program(&trapped)),
     };
     let filter = filter.map_err(|errno| broken("write the filter", &errno))?;
     let control = Channel::over(shim);
@@ -234,6 +239,7 @@ pub async fn adopt(
         shared: attended.0.clone(),
         service: service.clone(),
         policy,
+        mediation: adopt.mediation,
         traps: Arc::new(traps),
         runtime: tokio::runtime::Handle::current(),
         started: Some(tell),
@@ -309,7 +315,7 @@ fn config(launch: &Launch, traps: &Traps) -> io::Result<OwnedFd> {
         isolated: launch.isolation == Isolation::Namespace,
         names: launch.names.clone(),
         listen: launch.listen.clone(),
-        trap: traps.numbers(),
+        trap: traps.all(&launch.mediation),
     };
     let mut file = File::from(memfd_create("faultbox-launch", MFdFlags::MFD_CLOEXEC)?);
     file.write_all(&serde_json::to_vec(&config)?)?;
@@ -342,6 +348,7 @@ struct Attendant {
     shared: Arc<Shared>,
     service: String,
     policy: Arc<dyn SyscallPolicy>,
+    mediation: Mediation,
     traps: Arc<Traps>,
     runtime: tokio::runtime::Handle,
     started: Option<oneshot::Sender<Result<Started, LaunchError>>>,
@@ -427,6 +434,10 @@ impl Attendant {
             notifier: Arc::new(Notifier::new(listener)),
             traps: self.traps.clone(),
             policy: self.policy.clone(),
+            mediator: (!self.mediation.is_none()).then(|| {
+                let (mediation, trouble) = (self.mediation.clone(), self.shared.trouble.clone());
+                Mediator::new(mediation, self.helper, trouble, self.policy.clone())
+            }),
             remap: self.shared.remap.clone(),
             // A local service differs in its names of services only (`names`).
             homes: [Some(std::process::id()), self.helper]
@@ -616,6 +627,7 @@ impl Dial for PortDial {
 
 #[cfg(test)]
 mod tests {
+    use super::super::filter::Trap;
     use super::super::wire;
     use super::*;
 
@@ -630,7 +642,7 @@ mod tests {
     #[test]
     fn a_shim_understands_its_orders() {
         let listen: Vec<SocketAddr> = vec!["127.0.0.1:3306".parse().unwrap(), "[::1]:80".parse().unwrap()];
-        let filter = filter::program(&[1, 18, 296]).unwrap();
+        let filter = filter::program(&[1, 18, 296].map(Trap::always)).unwrap();
         assert_eq!(wire::FOLDER, super::super::SHIM_FOLDER);
         let understood = wire::Orders::parse(&orders(&listen, &filter)).unwrap();
         assert_eq!(understood.listen, listen);

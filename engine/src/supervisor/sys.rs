@@ -53,6 +53,8 @@ pub(super) enum Response {
     Continue,
     /// It succeeded with 0, without being made.
     Success,
+    /// It returned this, without being made.
+    Value(i64),
     /// It failed with this errno, without being made.
     Errno(i32),
 }
@@ -283,8 +285,9 @@ impl Notifier {
         unsafe { raw::id_valid(self.listener.as_raw_fd(), &id) }.is_ok()
     }
 
-    /// Puts a descriptor into the process of a trapped call, which closes it when it executes.
-    pub(super) fn add_descriptor(&self, id: u64, descriptor: BorrowedFd<'_>) -> nix::Result<()> {
+    /// Puts a descriptor into the process of a trapped call, which closes it when it executes; says
+    /// which number it has there.
+    pub(super) fn add_descriptor(&self, id: u64, descriptor: BorrowedFd<'_>) -> nix::Result<i32> {
         let request = libc::seccomp_notif_addfd {
             id,
             flags: 0,
@@ -293,7 +296,7 @@ impl Notifier {
             newfd_flags: libc::O_CLOEXEC.cast_unsigned(),
         };
         // SAFETY: the kernel reads exactly the struct whose size is part of the number.
-        unsafe { raw::add_descriptor(self.listener.as_raw_fd(), &request) }.map(drop)
+        unsafe { raw::add_descriptor(self.listener.as_raw_fd(), &request) }
     }
 
     /// Answers a trapped call. That its caller is gone meanwhile is no error.
@@ -303,12 +306,13 @@ impl Notifier {
 
     /// Answers a trapped call; says what the kernel does.
     pub(super) fn try_respond(&self, id: u64, response: Response) -> nix::Result<()> {
-        let (error, flags) = match response {
-            Response::Continue => (0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32),
-            Response::Success => (0, 0),
-            Response::Errno(errno) => (-errno, 0),
+        let (val, error, flags) = match response {
+            Response::Continue => (0, 0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32),
+            Response::Success => (0, 0, 0),
+            Response::Value(value) => (value, 0, 0),
+            Response::Errno(errno) => (0, -errno, 0),
         };
-        let mut answer = libc::seccomp_notif_resp { id, val: 0, error, flags };
+        let mut answer = libc::seccomp_notif_resp { id, val, error, flags };
         loop {
             // SAFETY: the kernel reads exactly the struct whose size is part of the number.
             match unsafe { raw::send(self.listener.as_raw_fd(), &mut answer) } {

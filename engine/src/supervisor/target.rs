@@ -228,7 +228,7 @@ pub(super) fn decode_address(bytes: &[u8]) -> SyscallTarget {
 }
 
 /// A string that ends with a zero byte.
-fn read_string(tid: u32, at: u64) -> Option<Vec<u8>> {
+pub(super) fn read_string(tid: u32, at: u64) -> Option<Vec<u8>> {
     const PAGE: u64 = 4096;
     let mut text = Vec::new();
     while text.len() < LONGEST_PATH {

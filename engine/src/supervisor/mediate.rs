@@ -1,0 +1,324 @@
+//! The wall clock and the randomness of a service that has not the host's.
+//!
+//! Contract: when a program of the service starts, its vDSO is changed (`vdso`) and its `AT_RANDOM` bytes
+//! are replaced, before any code of its own reads either; what it asks the kernel instead is answered
+//! here. A service whose memory cannot be written does not run on with the host's clock: that is the
+//! supervision's trouble. Timeouts at an instant of the wall clock are moved to the host's.
+//! Works without ptrace, on static and dynamic programs, on their children and in containers.
+//! Not modelled: `timerfd_settime` at an instant of the wall clock, `adjtimex`, process ids, `rdtsc`,
+//! `rdrand`, `FUTEX_LOCK_PI` with a timeout, and the stamps that the kernel puts on files.
+//!
+//! Source: getauxval(3), futex(2), getrandom(2), random(4), clock_nanosleep(2).
+
+use super::filter::{Trap, When};
+use super::remap::process_of;
+use super::sys::{Notification, Notifier, Response};
+use super::target::{read_memory, read_string};
+use super::vdso;
+use super::{Given, SyscallPolicy};
+use crate::clock::wall_ns;
+use crate::determinism::{Face, Mediation};
+use rand_core::Rng;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Mutex};
+
+/// Whether this is an architecture whose vDSO is known here.
+pub const MEDIATES: bool = true;
+
+/// Calls that a program makes when it starts, whatever it is written in, and seldom later: the C libraries
+/// and Go's runtime set up their thread by the first, others ask for the rest.
+const AT_START: [libc::c_long; 3] =
+    [libc::SYS_arch_prctl, libc::SYS_set_tid_address, libc::SYS_sched_getaffinity];
+
+/// The clocks that tell the wall clock.
+const WALL: [libc::clockid_t; 3] = [libc::CLOCK_REALTIME, libc::CLOCK_REALTIME_COARSE, libc::CLOCK_TAI];
+
+/// The futex operations whose timeout is an instant, and the bits that tell an operation.
+const UNTIL: [i32; 3] = [libc::FUTEX_WAIT_BITSET, libc::FUTEX_WAIT_REQUEUE_PI, libc::FUTEX_LOCK_PI2];
+const FUTEX_COMMAND: i32 = 0x7F;
+
+/// `getrandom` answers this much at a time.
+const RANDOM_AT_ONCE: u64 = 1 << 20;
+
+/// The type of the auxiliary value that points to sixteen random bytes.
+const AT_RANDOM: u64 = libc::AT_RANDOM;
+
+/// Answers what a service asks about time and randomness.
+pub(super) struct Mediator {
+    mediation: Mediation,
+    /// Processes of which those of the service descend.
+    roots: Mutex<BTreeSet<u32>>,
+    trouble: Arc<Mutex<Option<String>>>,
+    policy: Arc<dyn SyscallPolicy>,
+}
+
+impl Mediator {
+    pub(super) fn new(
+        mediation: Mediation,
+        helper: Option<u32>,
+        trouble: Arc<Mutex<Option<String>>>,
+        policy: Arc<dyn SyscallPolicy>,
+    ) -> Arc<Self> {
+        let roots = Mutex::new(helper.into_iter().collect());
+        let mediator = Arc::new(Mediator { mediation, roots, trouble, policy });
+        if let Some(clock) = &mediator.mediation.clock {
+            let face: Arc<dyn Face> = mediator.clone();
+            clock.attach(Arc::downgrade(&face), drop);
+        }
+        mediator
+    }
+
+    /// Answers a trapped call, or does what belongs to it and lets it pass. `None`: it is about something
+    /// else.
+    pub(super) fn answer(&self, notifier: &Notifier, call: &Notification) -> Option<Response> {
+        let number = libc::c_long::from(call.number);
+        if AT_START.contains(&number) {
+            self.begin(call.tid);
+            return Some(Response::Continue);
+        }
+        match number {
+            libc::SYS_clock_gettime | libc::SYS_gettimeofday | libc::SYS_time => self.time(number, call),
+            libc::SYS_futex if UNTIL.contains(&(call.args[1] as i32 & FUTEX_COMMAND)) => {
+                self.postpone(call, call.args[3])
+            }
+            libc::SYS_clock_nanosleep if call.args[1] as i32 & libc::TIMER_ABSTIME != 0 => {
+                self.postpone(call, call.args[2])
+            }
+            libc::SYS_futex | libc::SYS_clock_nanosleep => Some(Response::Continue),
+            libc::SYS_getrandom => self.random(call),
+            libc::SYS_open => self.device(notifier, call, call.args[0]),
+            libc::SYS_openat => self.device(notifier, call, call.args[1]),
+            _ => None,
+        }
+    }
+
+    /// A thread of a program that may have started just now.
+    fn begin(&self, tid: u32) {
+        let Some(pid) = process_of(tid).and_then(|pid| u32::try_from(pid).ok()) else { return };
+        self.roots.lock().unwrap_or_else(|p| p.into_inner()).insert(pid);
+        let changed = match &self.mediation.clock {
+            Some(clock) => clock.at_rest(|now_ns| self.change(pid, Some(now_ns))),
+            None => self.change(pid, None),
+        };
+        if let Err(why) = changed {
+            // One that is gone needs no clock.
+            if fs::exists(format!("/proc/{pid}/mem")).unwrap_or(false) {
+                let trouble = format!("its clock and randomness cannot be replaced: {why}");
+                self.trouble.lock().unwrap_or_else(|p| p.into_inner()).get_or_insert(trouble);
+            }
+        }
+    }
+
+    fn change(&self, pid: u32, clock: Option<u64>) -> Result<(), String> {
+        let (memory, at, image) = Memory::of(pid).map_err(|error| error.to_string())?;
+        let entropy = self.mediation.entropy.as_ref();
+        let patch = vdso::patch(&image, clock, entropy.is_some()).map_err(|error| error.to_string())?;
+        let Some(patch) = patch else { return Ok(()) };
+        for (offset, bytes) in &patch.writes {
+            let wrote = memory.write_all_at(bytes, at + *offset as u64);
+            wrote.map_err(|error| format!("/proc/{pid}/mem cannot be written: {error}"))?;
+        }
+        let Some(entropy) = entropy else { return Ok(()) };
+        if let Some(place) = auxiliary(pid, AT_RANDOM) {
+            let mut bytes = [0; 16];
+            entropy.another().fill_bytes(&mut bytes);
+            memory.write_all_at(&bytes, place).map_err(|error| error.to_string())?;
+            self.policy.given(&Given { call: "AT_RANDOM", from: None, bytes: bytes.len() as u64 });
+        }
+        Ok(())
+    }
+
+    /// A program that asks the kernel for the time.
+    fn time(&self, number: libc::c_long, call: &Notification) -> Option<Response> {
+        let now_ns = self.mediation.clock.as_ref()?.now_ns();
+        let (seconds, rest) = (now_ns / 1_000_000_000, now_ns % 1_000_000_000);
+        let (place, fraction) = match number {
+            libc::SYS_clock_gettime => (call.args[1], rest),
+            _ => (call.args[0], rest / 1000),
+        };
+        let bytes = [seconds.to_le_bytes(), fraction.to_le_bytes()].concat();
+        let told = match number {
+            libc::SYS_time if place == 0 => true,
+            libc::SYS_time => write_memory(call.tid, place, &bytes[..8]),
+            libc::SYS_gettimeofday if place == 0 => true,
+            _ => write_memory(call.tid, place, &bytes),
+        };
+        Some(match (told, number) {
+            (false, _) => Response::Errno(libc::EFAULT),
+            (true, libc::SYS_time) => Response::Value(i64::try_from(seconds).unwrap_or(i64::MAX)),
+            (true, _) => Response::Value(0),
+        })
+    }
+
+    /// A call that waits until an instant of the service's wall clock: it waits as long on the host's. The
+    /// instant stands in the caller's memory and is changed there; one that was changed before is nearer to
+    /// the host's time than to the service's, and stays.
+    fn postpone(&self, call: &Notification, place: u64) -> Option<Response> {
+        let ours = self.mediation.clock.as_ref()?.now_ns();
+        let hosts = wall_ns();
+        let mut held = [0; 16];
+        if place != 0 && read_memory(call.tid, place, &mut held) == Some(held.len()) {
+            let half =
+                |at: usize| held.get(at..at + 8).and_then(|b| b.try_into().ok()).map(i64::from_le_bytes);
+            let until = half(0).zip(half(8)).map(|(s, ns)| i128::from(s) * 1_000_000_000 + i128::from(ns));
+            if let Some(until) = until.and_then(|until| on_host(until, ours, hosts)) {
+                let moved = [(until / 1_000_000_000).to_le_bytes(), (until % 1_000_000_000).to_le_bytes()];
+                write_memory(call.tid, place, &moved.concat());
+            }
+        }
+        Some(Response::Continue)
+    }
+
+    fn random(&self, call: &Notification) -> Option<Response> {
+        let entropy = self.mediation.entropy.as_ref()?;
+        let [place, wanted, ..] = call.args;
+        let len = wanted.min(RANDOM_AT_ONCE);
+        let mut bytes = vec![0; usize::try_from(len).ok()?];
+        let from = entropy.draw(&mut bytes);
+        if !write_memory(call.tid, place, &bytes) {
+            return Some(Response::Errno(libc::EFAULT));
+        }
+        self.policy.given(&Given { call: "getrandom", from: Some(from), bytes: len });
+        Some(Response::Value(i64::try_from(len).unwrap_or(i64::MAX)))
+    }
+
+    /// An `open` of a random device gets a pipe with a stream of its own.
+    fn device(&self, notifier: &Notifier, call: &Notification, path: u64) -> Option<Response> {
+        let entropy = self.mediation.entropy.as_ref()?;
+        let path = read_string(call.tid, path)?;
+        let call_name = match path.as_slice() {
+            b"/dev/urandom" => "/dev/urandom",
+            b"/dev/random" => "/dev/random",
+            _ => return None,
+        };
+        let opened = || -> io::Result<i64> {
+            let (reader, mut writer) = io::pipe()?;
+            let mut rng = entropy.another();
+            let feeder = std::thread::Builder::new().name("random device".to_owned());
+            feeder.spawn(move || {
+                let mut bytes = [0; 4096];
+                rng.fill_bytes(&mut bytes);
+                // Ends when nobody can read any more.
+                while writer.write_all(&bytes).is_ok() {
+                    rng.fill_bytes(&mut bytes);
+                }
+            })?;
+            let number = notifier.add_descriptor(call.id, std::os::fd::AsFd::as_fd(&reader))?;
+            Ok(i64::from(number))
+        };
+        self.policy.given(&Given { call: call_name, from: None, bytes: 0 });
+        Some(match opened() {
+            Ok(number) => Response::Value(number),
+            Err(error) => Response::Errno(error.raw_os_error().unwrap_or(libc::EMFILE)),
+        })
+    }
+}
+
+impl Face for Mediator {
+    fn show(&self, now_ns: u64) {
+        let roots: Vec<u32> = self.roots.lock().unwrap_or_else(|p| p.into_inner()).iter().copied().collect();
+        for pid in with_descendants(roots) {
+            // One that ended meanwhile, or whose program has only just started, needs no push: it gets the
+            // time when it begins.
+            let Ok((memory, at, image)) = Memory::of(pid) else { continue };
+            for (offset, bytes) in vdso::show(&image, now_ns).into_iter().flatten() {
+                if memory.write_all_at(&bytes, at + offset as u64).is_err() {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// What the filter traps for this mediation.
+pub(super) fn traps(mediation: &Mediation) -> Vec<Trap> {
+    let mut traps = Vec::new();
+    let mut always = |number: libc::c_long| traps.push(Trap::always(number as u32));
+    if !mediation.is_none() {
+        AT_START.into_iter().for_each(&mut always);
+    }
+    if mediation.entropy.is_some() {
+        [libc::SYS_getrandom, libc::SYS_open, libc::SYS_openat].into_iter().for_each(&mut always);
+    }
+    if mediation.clock.is_some() {
+        [libc::SYS_gettimeofday, libc::SYS_time].into_iter().for_each(&mut always);
+        for clock in WALL {
+            let when = When::is(0, clock.cast_unsigned());
+            traps.push(Trap { number: libc::SYS_clock_gettime as u32, when: Some(when) });
+        }
+        let flag = u64::from(libc::FUTEX_CLOCK_REALTIME.cast_unsigned());
+        let when = When { argument: 1, mask: flag, value: flag };
+        traps.push(Trap { number: libc::SYS_futex as u32, when: Some(when) });
+        let when = When::is(0, 0);
+        traps.push(Trap { number: libc::SYS_clock_nanosleep as u32, when: Some(when) });
+    }
+    traps
+}
+
+/// The same instant on the host's clock; `None` where it is one of that already, or no instant.
+fn on_host(until: i128, ours: u64, hosts: u64) -> Option<i64> {
+    let (ours, hosts) = (i128::from(ours), i128::from(hosts));
+    let is_ours = (until - ours).abs() < (until - hosts).abs();
+    is_ours
+        .then_some(hosts + until - ours)
+        .and_then(|until| i64::try_from(until).ok())
+        .filter(|until| *until >= 0)
+}
+
+struct Memory;
+
+impl Memory {
+    /// The memory of a process, where its vDSO stands in it, and the vDSO's bytes.
+    fn of(pid: u32) -> io::Result<(File, u64, Vec<u8>)> {
+        let missing = || io::Error::new(io::ErrorKind::NotFound, "it has no vDSO");
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
+        let range =
+            maps.lines().find(|line| line.ends_with("[vdso]")).and_then(|line| line.split(' ').next());
+        let hex = |text: &str| u64::from_str_radix(text, 16).ok();
+        let (from, to) = range
+            .and_then(|range| range.split_once('-'))
+            .and_then(|(from, to)| hex(from).zip(hex(to)))
+            .ok_or_else(missing)?;
+        let memory = File::options().read(true).write(true).open(format!("/proc/{pid}/mem"))?;
+        // A vDSO is a few pages.
+        let len =
+            to.checked_sub(from).and_then(|len| usize::try_from(len).ok()).filter(|len| *len <= 1 << 20);
+        let mut image = vec![0; len.ok_or_else(missing)?];
+        memory.read_exact_at(&mut image, from)?;
+        Ok((memory, from, image))
+    }
+}
+
+/// A value of a process's auxiliary vector.
+fn auxiliary(pid: u32, wanted: u64) -> Option<u64> {
+    let vector = fs::read(format!("/proc/{pid}/auxv")).ok()?;
+    vector.chunks_exact(16).find_map(|pair| {
+        let (kind, value) = pair.split_at(8);
+        let number = |bytes: &[u8]| bytes.try_into().map(u64::from_le_bytes).ok();
+        (number(kind)? == wanted).then(|| number(value)).flatten()
+    })
+}
+
+fn write_memory(tid: u32, at: u64, bytes: &[u8]) -> bool {
+    let memory = File::options().write(true).open(format!("/proc/{tid}/mem"));
+    memory.and_then(|memory| memory.write_all_at(bytes, at)).is_ok()
+}
+
+/// These processes and all that descend from them, as far as they are there.
+fn with_descendants(roots: Vec<u32>) -> BTreeSet<u32> {
+    let (mut found, mut left) = (BTreeSet::new(), roots);
+    while let Some(pid) = left.pop() {
+        if !found.insert(pid) {
+            continue;
+        }
+        let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { continue };
+        for thread in threads.flatten() {
+            let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+            left.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
+        }
+    }
+    found
+}

@@ -1,0 +1,226 @@
+//! What to write over a process's vDSO, so that its wall clock is read from a slot there.
+//!
+//! Contract: pure; from the image of a vDSO to the bytes that change and their places. A program reads the
+//! clock through these functions without a syscall, so that no filter sees it. The new code of
+//! `clock_gettime`, `gettimeofday` and `time` reads nanoseconds since the Unix epoch from one of two slots
+//! beside it; a byte says which one, so that whoever moves the clock writes the other one first and no
+//! reader sees half a time. Clocks that are not the wall clock become real syscalls, which pass.
+//! `getrandom` says that it is not there, after which libraries make the syscall.
+//! Not modelled: other architectures than x86-64, the 32-bit vDSO, `rdtsc`, the vsyscall page.
+//!
+//! Source: vdso(7); the calling convention is that of the System V ABI, x86-64, section 3.2.
+
+use object::read::elf::ElfFile64;
+use object::{LittleEndian, Object, ObjectSymbol};
+
+/// In front of the slots: this image was changed by us.
+const MARK: [u8; 8] = *b"\xf4FBclock";
+
+/// From the mark to the byte that says which slot counts, and to the two slots.
+const WHICH: usize = 8;
+const SLOTS: usize = 16;
+const DATA: usize = 32;
+
+/// Why an image cannot be changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Unknown {
+    /// It is no ELF image.
+    #[error("its vDSO cannot be read: {0}")]
+    Image(String),
+    /// A function is missing.
+    #[error("its vDSO has no {0}")]
+    Missing(&'static str),
+    /// There is no room.
+    #[error("its vDSO has {has} bytes for clock_gettime, and {needs} are needed")]
+    Room {
+        /// Bytes that are there.
+        has: usize,
+        /// Bytes that it takes.
+        needs: usize,
+    },
+}
+
+/// Bytes to write, by offset in the image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Patch {
+    /// Where, and what.
+    pub writes: Vec<(usize, Vec<u8>)>,
+}
+
+/// What to change in this image; `None` where that was done. `clock` is what the wall clock shows at first.
+pub(super) fn patch(image: &[u8], clock: Option<u64>, entropy: bool) -> Result<Option<Patch>, Unknown> {
+    let functions = Functions::of(image)?;
+    let (at, size) = functions.clock_gettime;
+    let code = Code::at(at);
+    let room = Unknown::Room { has: size, needs: code.end - at };
+    // Where the slots are in every image that was changed for its clock; for its randomness only, the
+    // mark stands there alone.
+    if code.end - at > size {
+        return Err(room);
+    }
+    if image.get(code.data..code.data + MARK.len()) == Some(&MARK[..]) {
+        return Ok(None);
+    }
+    let mut data = vec![0; DATA];
+    data[..MARK.len()].copy_from_slice(&MARK);
+    let mut writes = Vec::new();
+    match clock {
+        Some(now_ns) => {
+            data[SLOTS..SLOTS + 8].copy_from_slice(&now_ns.to_le_bytes());
+            writes.push((code.gettimeofday, gettimeofday(code.gettimeofday, code.data)));
+            writes.push((code.time, time(code.time, code.data)));
+            for (from, to) in [(functions.gettimeofday, code.gettimeofday), (functions.time, code.time)] {
+                writes.extend(from.map(|from| (from, jump(from, to))));
+            }
+            writes.push((at, clock_gettime(at, code.data)));
+        }
+        // All of them are syscalls; the mark needs the room.
+        None => writes.push((at, syscall(libc::SYS_clock_gettime))),
+    }
+    if entropy {
+        writes.extend(functions.getrandom.map(|from| (from, refuse())));
+    }
+    writes.push((code.data, data));
+    Ok(Some(Patch { writes }))
+}
+
+/// What to write, in this order, for the clock to show this time; `None` where the image was not changed.
+pub(super) fn show(image: &[u8], now_ns: u64) -> Option<[(usize, Vec<u8>); 2]> {
+    let at = Functions::of(image).ok()?.clock_gettime.0;
+    let data = Code::at(at).data;
+    let held = image.get(data..data + DATA)?;
+    if held[..MARK.len()] != MARK {
+        return None;
+    }
+    let next = held[WHICH] ^ 1;
+    let slot = data + SLOTS + 8 * usize::from(next & 1);
+    Some([(slot, now_ns.to_le_bytes().to_vec()), (data + WHICH, vec![next & 1])])
+}
+
+struct Functions {
+    clock_gettime: (usize, usize),
+    gettimeofday: Option<usize>,
+    time: Option<usize>,
+    getrandom: Option<usize>,
+}
+
+impl Functions {
+    fn of(image: &[u8]) -> Result<Self, Unknown> {
+        let file = ElfFile64::<LittleEndian>::parse(image);
+        let file = file.map_err(|error| Unknown::Image(error.to_string()))?;
+        let find = |name: &str| {
+            let symbol = file.dynamic_symbols().find(|symbol| symbol.name() == Ok(name))?;
+            let (at, size) = (usize::try_from(symbol.address()).ok()?, usize::try_from(symbol.size()).ok()?);
+            (at.checked_add(size)? <= image.len()).then_some((at, size))
+        };
+        let place = |name| find(name).map(|(at, _)| at);
+        Ok(Functions {
+            clock_gettime: find("__vdso_clock_gettime").ok_or(Unknown::Missing("clock_gettime"))?,
+            gettimeofday: place("__vdso_gettimeofday"),
+            time: place("__vdso_time"),
+            getrandom: place("__vdso_getrandom"),
+        })
+    }
+}
+
+/// Where everything stands in the room of `clock_gettime`.
+struct Code {
+    data: usize,
+    gettimeofday: usize,
+    time: usize,
+    end: usize,
+}
+
+impl Code {
+    fn at(clock_gettime_at: usize) -> Self {
+        let data = (clock_gettime_at + clock_gettime(0, 0).len()).next_multiple_of(8);
+        let gettimeofday_at = data + DATA;
+        let time_at = gettimeofday_at + gettimeofday(0, 0).len();
+        let end = time_at + time(0, 0).len();
+        Code { data, gettimeofday: gettimeofday_at, time: time_at, end }
+    }
+}
+
+/// A distance in the image, which is a few pages long, as an instruction holds it.
+fn distance(from: usize, to: usize) -> [u8; 4] {
+    (to as i32).wrapping_sub(from as i32).to_le_bytes()
+}
+
+/// To rax: seconds; to rdx: nanoseconds beyond. Uses rcx. Begins at `at`.
+fn seconds(at: usize, data: usize) -> Vec<u8> {
+    let mut code = vec![0x48, 0x8D, 0x0D]; // lea rcx, [rip + data]
+    code.extend(distance(at + 7, data));
+    code.extend([0x0F, 0xB6, 0x41, WHICH as u8]); // movzx eax, byte [rcx + WHICH]
+    code.extend([0x48, 0x8B, 0x44, 0xC1, SLOTS as u8]); // mov rax, [rcx + rax * 8 + SLOTS]
+    code.extend([0x31, 0xD2]); // xor edx, edx
+    code.push(0xB9); // mov ecx, 1000000000
+    code.extend(1_000_000_000_u32.to_le_bytes());
+    code.extend([0x48, 0xF7, 0xF1]); // div rcx
+    code
+}
+
+/// `int clock_gettime(edi clock, rsi *timespec)`.
+fn clock_gettime(at: usize, data: usize) -> Vec<u8> {
+    const WALL: [u8; 3] =
+        [libc::CLOCK_REALTIME as u8, libc::CLOCK_REALTIME_COARSE as u8, libc::CLOCK_TAI as u8];
+    let others = syscall(libc::SYS_clock_gettime);
+    let mut code = Vec::new();
+    for (n, clock) in WALL.into_iter().enumerate() {
+        let left = (WALL.len() - 1 - n) * 5 + others.len();
+        code.extend([0x83, 0xFF, clock, 0x74, left as u8]); // cmp edi, clock; je to what follows the syscall
+    }
+    code.extend(others);
+    code.extend(seconds(at + code.len(), data));
+    code.extend([0x48, 0x89, 0x06]); // mov [rsi], rax
+    code.extend([0x48, 0x89, 0x56, 0x08]); // mov [rsi + 8], rdx
+    code.extend([0x31, 0xC0, 0xC3]); // xor eax, eax; ret
+    code
+}
+
+/// `int gettimeofday(rdi *timeval, rsi *timezone)`; either may be null.
+fn gettimeofday(at: usize, data: usize) -> Vec<u8> {
+    let mut told = seconds(at + 5, data);
+    told.extend([0x48, 0x89, 0x07]); // mov [rdi], rax
+    told.extend([0x89, 0xD0, 0x31, 0xD2]); // mov eax, edx; xor edx, edx
+    told.push(0xB9); // mov ecx, 1000
+    told.extend(1000_u32.to_le_bytes());
+    told.extend([0xF7, 0xF1]); // div ecx
+    told.extend([0x48, 0x89, 0x47, 0x08]); // mov [rdi + 8], rax
+    let mut code = vec![0x48, 0x85, 0xFF, 0x74, told.len() as u8]; // test rdi, rdi; je over it
+    code.extend(told);
+    code.extend([0x48, 0x85, 0xF6, 0x74, 0x07]); // test rsi, rsi; je over it
+    code.extend([0x48, 0xC7, 0x06, 0, 0, 0, 0]); // mov qword [rsi], 0
+    code.extend([0x31, 0xC0, 0xC3]); // xor eax, eax; ret
+    code
+}
+
+/// `time_t time(rdi *time_t)`; it may be null.
+fn time(at: usize, data: usize) -> Vec<u8> {
+    let mut code = seconds(at, data);
+    code.extend([0x48, 0x85, 0xFF, 0x74, 0x03]); // test rdi, rdi; je over it
+    code.extend([0x48, 0x89, 0x07]); // mov [rdi], rax
+    code.push(0xC3); // ret
+    code
+}
+
+/// Makes this syscall, its arguments where they are.
+fn syscall(number: libc::c_long) -> Vec<u8> {
+    let mut code = vec![0xB8]; // mov eax, number
+    code.extend((number as u32).to_le_bytes());
+    code.extend([0x0F, 0x05, 0xC3]); // syscall; ret
+    code
+}
+
+/// Returns -ENOSYS.
+fn refuse() -> Vec<u8> {
+    let mut code = vec![0x48, 0xC7, 0xC0]; // mov rax, -ENOSYS
+    code.extend((-libc::ENOSYS).to_le_bytes());
+    code.push(0xC3); // ret
+    code
+}
+
+fn jump(from: usize, to: usize) -> Vec<u8> {
+    let mut code = vec![0xE9]; // jmp to
+    code.extend(distance(from + 5, to));
+    code
+}
