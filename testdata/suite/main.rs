@@ -10,6 +10,7 @@ mod architecture;
 mod chapter;
 mod containers;
 mod crash;
+mod determinism;
 mod divergence;
 mod doctor;
 mod go;
