@@ -4,7 +4,8 @@
 //! Contract: nothing that is printed, wherever it came from, has a sequence that drives a terminal or
 //! turns its text around: the two doors to stdout and stderr replace them.
 
-use faultbox_bundle_format::{Blame, Ending, Verdict};
+use faultbox_bundle_format::{Blame, Body, Ending, Entry, Named, Verdict};
+use faultbox_engine::runner::{ASKED_FACT, CLOCK_FACT, CREPT};
 use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
 
@@ -119,6 +120,25 @@ pub fn result(name: &str, verdict: &Verdict, seed: u64) -> String {
         }
     }
     text
+}
+
+/// What a cell says of clocks and randomness, a line each: what its services asked the host, and a virtual
+/// clock that did not stand still.
+pub fn determinism(entries: &[Entry]) -> Vec<String> {
+    let facts = entries.iter().filter_map(|entry| match &entry.body {
+        Body::HostFact(fact) => Some(fact),
+        _ => None,
+    });
+    let words = |fact: &Named| match fact.name.strip_prefix(ASKED_FACT) {
+        Some(service) => {
+            Some(format!("  not determined: {} asked the host: {}", plain(service), plain(&fact.value)))
+        }
+        None if fact.name == CLOCK_FACT && fact.value.contains(CREPT) => {
+            Some(format!("  {}: {}", plain(&fact.name), plain(&fact.value)))
+        }
+        None => None,
+    };
+    facts.filter_map(words).collect()
 }
 
 /// Text without control sequences (what a service printed must not drive the terminal).

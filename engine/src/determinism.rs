@@ -28,12 +28,14 @@ pub struct Mediation {
     pub clock: Option<Arc<VirtualClock>>,
     /// The randomness.
     pub entropy: Option<Arc<Entropy>>,
+    /// Whether what the service still asks the host is told of.
+    pub watched: bool,
 }
 
 impl Mediation {
-    /// Whether there is nothing to put in its place.
+    /// Whether there is nothing to put in its place, and nothing to tell.
     pub fn is_none(&self) -> bool {
-        self.clock.is_none() && self.entropy.is_none()
+        self.clock.is_none() && self.entropy.is_none() && !self.watched
     }
 }
 
@@ -42,6 +44,7 @@ impl std::fmt::Debug for Mediation {
         f.debug_struct("Mediation")
             .field("clock", &self.clock.is_some())
             .field("entropy", &self.entropy.is_some())
+            .field("watched", &self.watched)
             .finish()
     }
 }

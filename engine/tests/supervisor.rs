@@ -7,8 +7,8 @@ use faultbox_engine::determinism::{BEGINNING_NS, Entropy, Mediation};
 use faultbox_engine::link::{Dial, Stream};
 use faultbox_engine::prng::Key;
 use faultbox_engine::supervisor::{
-    Exit, Feature, Given, Isolation, Launch, LaunchError, Output, OutputStream, Quiet, Running, SyscallCall,
-    SyscallDecision, SyscallPolicy, SyscallTarget, launch, launcher_main, probe_host,
+    Asked, Exit, Feature, Given, Isolation, Launch, LaunchError, Output, OutputStream, Quiet, Running,
+    SyscallCall, SyscallDecision, SyscallPolicy, SyscallTarget, launch, launcher_main, probe_host,
 };
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -87,8 +87,7 @@ fn run_guest(words: &[&str]) {
 
 /// The wall clock, and the wall clock when it has moved; and what a program of the system says of it.
 fn watch() {
-    use std::time::SystemTime;
-    let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos();
+    use faultbox_engine::clock::wall_ns as now;
     let first = now();
     let date = Command::new("date").arg("+%s%N").output().unwrap();
     println!("{first} {}", String::from_utf8_lossy(&date.stdout).trim());
@@ -301,6 +300,7 @@ fn run_cases(words: &[&str]) -> ExitCode {
         ("its_threads_end_with_it", Needs::Traps, || Box::pin(its_threads_end_with_it())),
         ("our_own_death_leaves_no_process", Needs::Traps, || Box::pin(our_own_death_leaves_no_process())),
         ("time_and_randomness_of_c_programs", Needs::Traps, || Box::pin(time_and_randomness_of_c_programs())),
+        ("what_is_asked_of_the_host_is_told", Needs::Traps, || Box::pin(what_is_asked_of_the_host_is_told())),
         ("a_clock_moves_in_every_process", Needs::Traps, || Box::pin(a_clock_moves_in_every_process())),
         ("the_helpers_death_is_noticed", Needs::Nothing, || Box::pin(the_helpers_death_is_noticed())),
     ];
@@ -929,9 +929,9 @@ async fn the_helpers_death_is_noticed() {
 
 // ---------------------------------------------------------------- time and randomness
 
-/// What was given, in order.
+/// What was given, in order; and what the host was asked.
 #[derive(Default)]
-struct Noting(Mutex<Vec<&'static str>>);
+struct Noting(Mutex<Vec<&'static str>>, Mutex<BTreeMap<Asked, usize>>);
 
 impl SyscallPolicy for Noting {
     fn decide(&self, _: &SyscallCall<'_>) -> SyscallDecision {
@@ -940,10 +940,13 @@ impl SyscallPolicy for Noting {
     fn given(&self, given: &Given) {
         self.0.lock().unwrap().push(given.call);
     }
+    fn asked(&self, asked: Asked) {
+        *self.1.lock().unwrap().entry(asked).or_default() += 1;
+    }
 }
 
 fn mediation(seed: u64) -> Mediation {
-    Mediation { clock: Some(Arc::default()), entropy: Some(Entropy::of(Key::of_run(seed))) }
+    Mediation { clock: Some(Arc::default()), entropy: Some(Entropy::of(Key::of_run(seed))), watched: false }
 }
 
 /// Compiles a guest that is written in C.
@@ -1010,6 +1013,39 @@ async fn time_and_randomness_of_c_programs() {
             assert!(!seen[2].contains(line), "another seed, and yet {line}");
         }
     }
+}
+
+async fn what_is_asked_of_the_host_is_told() {
+    let policy = Arc::new(Noting::default());
+    let mediation = Mediation { watched: true, ..Mediation::default() };
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = server.local_addr().unwrap();
+    // Nobody listens there in a network of its own.
+    let guest = ["parent", "call", &address.to_string()];
+    let shared = Launch { mediation, isolation: Isolation::Shared, ..plan(&guest) };
+    let answering = std::thread::spawn(move || drop(server.accept().unwrap().0.write_all(b"x")));
+    let mut running = launch(shared, policy.clone()).await.unwrap();
+    whole_output(&mut running).await;
+    answering.join().unwrap();
+    assert_eq!(running.trouble(), None);
+    let dir = tempfile::tempdir().unwrap();
+    let mediation = Mediation { watched: true, ..Mediation::default() };
+    let launched = Launch { program: compiled(dir.path(), &[]), mediation, ..plan(&[]) };
+    let mut running = launch(launched, policy.clone()).await.unwrap();
+    let output = whole_output(&mut running).await;
+    let told = policy.1.lock().unwrap().clone();
+    for asked in [
+        Asked::Peer(address),
+        Asked::Time("clock_gettime"),
+        Asked::Time("gettimeofday"),
+        Asked::Time("time"),
+        Asked::Randomness("AT_RANDOM"),
+        Asked::Randomness("getrandom"),
+        Asked::Randomness("/dev/urandom"),
+    ] {
+        assert!(told.contains_key(&asked), "{asked:?} in {told:?} of {output}");
+    }
+    assert_eq!(*policy.0.lock().unwrap(), Vec::<&str>::new(), "nothing was changed");
 }
 
 async fn a_clock_moves_in_every_process() {

@@ -255,6 +255,7 @@ impl Session<'_> {
             progress.clear();
             if self.args.format == Format::Human {
                 say(&terminal::result(&result.name, &result.verdict, self.seed));
+                terminal::determinism(&result.entries).iter().for_each(|line| say(line));
             }
             live.take_notices().iter().for_each(|text| notice(&format!("notice: {text}")));
             let setup_failed = result.setup_failed;

@@ -4,7 +4,7 @@
 
 use super::go::go_api;
 use super::replays::{inexact, replay};
-use super::{code, document, orders_api, red, reasons, repository, run};
+use super::{code, document, orders_api, reasons, red, repository, run};
 use faultbox_bundle_format::canonical::{self, Policy};
 use faultbox_bundle_format::{Body, Bundle, Class, Entry, Payload, Value};
 use std::path::Path;
@@ -15,8 +15,20 @@ fn record(api: &Path, seed: &str, bundle: &Path) -> serde_json::Value {
     let (spec, bundle) = (repository("specs/orders/seeded.star"), bundle.display().to_string());
     let (spec, api) = (spec.display().to_string(), format!("api={}", api.display()));
     let run = run(&[
-        "test", &spec, "--embedded", "--test", CELL, "--seed", seed, "--binary", &api, "--bundle", &bundle, "--embed",
-        "--format", "json",
+        "test",
+        &spec,
+        "--embedded",
+        "--test",
+        CELL,
+        "--seed",
+        seed,
+        "--binary",
+        &api,
+        "--bundle",
+        &bundle,
+        "--embed",
+        "--format",
+        "json",
     ]);
     let document = document(&run);
     assert_eq!((red(&document), code(&run)), (Vec::new(), 0), "{}", reasons(&document));

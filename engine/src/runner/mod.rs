@@ -120,6 +120,8 @@ pub struct CellContext {
     pub mocks: BTreeMap<String, MockCell>,
     /// The wall clock of those services that have not the host's.
     pub wall: Arc<VirtualClock>,
+    /// What services asked the host, and how often, where that is watched: service, what.
+    pub asked: Mutex<BTreeMap<(String, String), u64>>,
     memory: Arc<MemorySink>,
 }
 
@@ -341,6 +343,7 @@ impl CellContext {
             run_key,
             mocks,
             wall: Arc::default(),
+            asked: Mutex::default(),
             memory: memory.clone(),
             journal,
             run_journal,
@@ -352,11 +355,12 @@ impl CellContext {
 
     /// Whose clock and dice a service has in this cell.
     fn mediation(&self, service: &Service) -> Mediation {
-        let Determinism { clock, entropy } = service.determinism;
+        let Determinism { clock, entropy, watched } = service.determinism;
         let key = || self.run_key.below(&self.plan.cells[self.index].name).below(&service.name);
         Mediation {
             clock: clock.then(|| self.wall.clone()),
             entropy: entropy.then(|| Entropy::of(key().below("entropy"))),
+            watched,
         }
     }
 
@@ -513,6 +517,7 @@ pub async fn run_cell(
         creeping.abort();
         note_clock(&cell);
     }
+    note_asked(&cell);
     let verdict = verdict(&cell, judgement, crashed, began_ns, scenario_ns, &memory);
     let name = plan.cells[index].name.clone();
     cell.journal.note("faultbox", "verdict", None, Body::Verdict(verdict.clone()));
@@ -563,6 +568,21 @@ fn note_clock(cell: &CellContext) {
     let value = format!("{}ms after its beginning{crept}", since.as_millis());
     let fact = Named { name: CLOCK_FACT.to_owned(), value };
     cell.journal.note("faultbox", "cell", None, Body::HostFact(fact));
+}
+
+/// The beginning of the name of a fact that says what a service asked the host.
+pub const ASKED_FACT: &str = "undetermined: ";
+
+fn note_asked(cell: &CellContext) {
+    let asked = std::mem::take(&mut *lock(&cell.asked));
+    let mut words: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for ((service, what), times) in asked {
+        words.entry(service).or_default().push(format!("{what} {times}x"));
+    }
+    for (service, words) in words {
+        let fact = Named { name: format!("{ASKED_FACT}{service}"), value: words.join(", ") };
+        cell.journal.note("faultbox", "cell", None, Body::HostFact(fact));
+    }
 }
 
 /// The addresses of a service's interfaces and what they stand for.

@@ -5,7 +5,7 @@
 use super::CellContext;
 use super::switchboard::lock;
 use crate::fault::{Assumption, SyscallAction};
-use crate::supervisor::{Given, SyscallCall, SyscallDecision, SyscallPolicy, SyscallTarget};
+use crate::supervisor::{Asked, Given, SyscallCall, SyscallDecision, SyscallPolicy, SyscallTarget};
 use crate::topology::{Service, Topology};
 use faultbox_bundle_format::{Body, Named, Syscall};
 use std::collections::BTreeSet;
@@ -57,6 +57,20 @@ impl SyscallPolicy for CellPolicy {
         let value = format!("{}: {} bytes{from}", given.call, given.bytes);
         let fact = Named { name: format!("randomness of {}", self.service), value };
         cell.journal.note(&self.service, "randomness", None, Body::HostFact(fact));
+    }
+
+    fn asked(&self, asked: Asked) {
+        const NAMES: u16 = 53;
+        let Some(cell) = lock(&self.cell).upgrade() else { return };
+        let what = match asked {
+            Asked::Time(call) => format!("wall clock by {call}"),
+            Asked::Randomness(call) => format!("randomness by {call}"),
+            // What is declared goes through a proxy.
+            Asked::Peer(peer) if cell.plan.topology.interface_at(&peer.to_string()).is_some() => return,
+            Asked::Peer(peer) if peer.port() == NAMES => format!("names from {peer}"),
+            Asked::Peer(peer) => format!("undeclared {peer}"),
+        };
+        *lock(&cell.asked).entry((self.service.clone(), what)).or_default() += 1;
     }
 
     fn decide(&self, call: &SyscallCall<'_>) -> SyscallDecision {

@@ -329,15 +329,14 @@ impl Finish<'_> {
             });
             cells.push(cell);
         }
-        let seeded = |service: &Service| {
-            self.draft.seeded && service.seccomp && matches!(service.kind, ServiceKind::Binary { .. })
-        };
+        let local = |service: &Service| service.seccomp && matches!(service.kind, ServiceKind::Binary { .. });
         let services = self.draft.services.iter().map(|draft| {
             let mut service = draft.service.clone();
-            let unsaid = seeded(&service);
+            let unsaid = self.draft.seeded && local(&service);
             service.determinism = Determinism {
                 clock: draft.clock.unwrap_or(unsaid),
                 entropy: draft.entropy.unwrap_or(unsaid),
+                watched: self.draft.watched && local(&service),
             };
             service
         });

@@ -380,21 +380,21 @@ fn choice(
     Err(problem)
 }
 
-/// `determinism("L2")`: the clock and the dice of every local executable follow from the seed.
+/// `determinism(level)`: at L2 the clock and the dice of every local executable follow from the seed; at L1
+/// what they ask the host is told of.
 pub fn determinism<'v>(call: &mut Call<'_, 'v, '_, '_>) -> Result<Value<'v>> {
+    const LEVELS: [&str; 2] = ["L1", "L2"];
     let level = call.needed_text("level")?;
-    let load = call.context()?.load("determinism()")?;
-    match level.as_str() {
-        "L2" if MEDIATES => load.draft.borrow_mut().seeded = true,
-        "L2" => return Err(call.problem("level", "\"L2\" needs an x86-64 machine").into()),
-        "L1" => return Err(call.problem("level", "\"L1\" is not supported yet").hint("\"L2\"").into()),
-        other => {
-            return Err(call
-                .problem("level", format!("no level is called \"{other}\""))
-                .hint("\"L2\"")
-                .into());
-        }
+    if !LEVELS.contains(&level.as_str()) {
+        let problem = call.problem("level", format!("no level is called \"{level}\""));
+        return Err(problem.hint("\"L1\" tells what is not determined, \"L2\" determines it").into());
     }
+    if !MEDIATES {
+        return Err(call.problem("level", format!("\"{level}\" needs an x86-64 machine")).into());
+    }
+    let mut draft = call.context()?.load("determinism()")?.draft.borrow_mut();
+    draft.watched |= level == "L1";
+    draft.seeded |= level == "L2";
     Ok(Value::new_none())
 }
 

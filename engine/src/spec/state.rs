@@ -113,6 +113,8 @@ pub struct Draft {
     pub secrets: Vec<(String, String)>,
     /// Whether what local executables ask of time and randomness follows from the seed.
     pub seeded: bool,
+    /// Whether what they ask the host is told of.
+    pub watched: bool,
     /// Warnings.
     pub warnings: Vec<String>,
 }

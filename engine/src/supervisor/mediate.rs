@@ -4,6 +4,7 @@
 //! are replaced, before any code of its own reads either; what it asks the kernel instead is answered
 //! here. A service whose memory cannot be written does not run on with the host's clock: that is the
 //! supervision's trouble. Timeouts at an instant of the wall clock are moved to the host's.
+//! Of a service that is watched, what it asks the host is told of and nothing is changed.
 //! Works without ptrace, on static and dynamic programs, on their children and in containers.
 //! Not modelled: `timerfd_settime` at an instant of the wall clock, `adjtimex`, process ids, `rdtsc`,
 //! `rdrand`, `FUTEX_LOCK_PI` with a timeout, and the stamps that the kernel puts on files.
@@ -13,9 +14,9 @@
 use super::filter::{Trap, When};
 use super::remap::process_of;
 use super::sys::{Notification, Notifier, Response};
-use super::target::{read_memory, read_string};
+use super::target::{decode_address, read_address, read_memory, read_string};
 use super::vdso;
-use super::{Given, SyscallPolicy};
+use super::{Asked, Given, SyscallPolicy, SyscallTarget};
 use crate::clock::wall_ns;
 use crate::determinism::{Face, Mediation};
 use rand_core::Rng;
@@ -79,6 +80,9 @@ impl Mediator {
             self.begin(call.tid);
             return Some(Response::Continue);
         }
+        if self.mediation.watched {
+            self.watch(number, call);
+        }
         match number {
             libc::SYS_clock_gettime | libc::SYS_gettimeofday | libc::SYS_time => self.time(number, call),
             libc::SYS_futex if UNTIL.contains(&(call.args[1] as i32 & FUTEX_COMMAND)) => {
@@ -92,6 +96,35 @@ impl Mediator {
             libc::SYS_open => self.device(notifier, call, call.args[0]),
             libc::SYS_openat => self.device(notifier, call, call.args[1]),
             _ => None,
+        }
+    }
+
+    /// Tells of what is asked of the host.
+    fn watch(&self, number: libc::c_long, call: &Notification) {
+        let own_clock = self.mediation.clock.is_none();
+        let own_dice = self.mediation.entropy.is_none();
+        let device = |path: u64| match read_string(call.tid, path)?.as_slice() {
+            b"/dev/urandom" => Some(Asked::Randomness("/dev/urandom")),
+            b"/dev/random" => Some(Asked::Randomness("/dev/random")),
+            _ => None,
+        };
+        let asked = match number {
+            libc::SYS_clock_gettime if own_clock => Some(Asked::Time("clock_gettime")),
+            libc::SYS_gettimeofday if own_clock => Some(Asked::Time("gettimeofday")),
+            libc::SYS_time if own_clock => Some(Asked::Time("time")),
+            libc::SYS_getrandom if own_dice => Some(Asked::Randomness("getrandom")),
+            libc::SYS_open if own_dice => device(call.args[0]),
+            libc::SYS_openat if own_dice => device(call.args[1]),
+            libc::SYS_connect => read_address(call.tid, call.args[1], call.args[2]).and_then(|bytes| {
+                match decode_address(&bytes) {
+                    SyscallTarget::Peer(peer) => Some(Asked::Peer(peer)),
+                    _ => None,
+                }
+            }),
+            _ => None,
+        };
+        if let Some(asked) = asked {
+            self.policy.asked(asked);
         }
     }
 
@@ -115,13 +148,19 @@ impl Mediator {
     fn change(&self, pid: u32, clock: Option<u64>) -> Result<(), String> {
         let (memory, at, image) = Memory::of(pid).map_err(|error| error.to_string())?;
         let entropy = self.mediation.entropy.as_ref();
-        let patch = vdso::patch(&image, clock, entropy.is_some()).map_err(|error| error.to_string())?;
+        let patch = vdso::patch(&image, clock, entropy.is_some() || self.mediation.watched)
+            .map_err(|error| error.to_string())?;
         let Some(patch) = patch else { return Ok(()) };
         for (offset, bytes) in &patch.writes {
             let wrote = memory.write_all_at(bytes, at + *offset as u64);
             wrote.map_err(|error| format!("/proc/{pid}/mem cannot be written: {error}"))?;
         }
-        let Some(entropy) = entropy else { return Ok(()) };
+        let Some(entropy) = entropy else {
+            if self.mediation.watched {
+                self.policy.asked(Asked::Randomness("AT_RANDOM"));
+            }
+            return Ok(());
+        };
         if let Some(place) = auxiliary(pid, AT_RANDOM) {
             let mut bytes = [0; 16];
             entropy.another().fill_bytes(&mut bytes);
@@ -240,15 +279,20 @@ pub(super) fn traps(mediation: &Mediation) -> Vec<Trap> {
     if !mediation.is_none() {
         AT_START.into_iter().for_each(&mut always);
     }
-    if mediation.entropy.is_some() {
+    if mediation.entropy.is_some() || mediation.watched {
         [libc::SYS_getrandom, libc::SYS_open, libc::SYS_openat].into_iter().for_each(&mut always);
     }
-    if mediation.clock.is_some() {
+    if mediation.watched {
+        always(libc::SYS_connect);
+    }
+    if mediation.clock.is_some() || mediation.watched {
         [libc::SYS_gettimeofday, libc::SYS_time].into_iter().for_each(&mut always);
         for clock in WALL {
             let when = When::is(0, clock.cast_unsigned());
             traps.push(Trap { number: libc::SYS_clock_gettime as u32, when: Some(when) });
         }
+    }
+    if mediation.clock.is_some() {
         let flag = u64::from(libc::FUTEX_CLOCK_REALTIME.cast_unsigned());
         let when = When { argument: 1, mask: flag, value: flag };
         traps.push(Trap { number: libc::SYS_futex as u32, when: Some(when) });
@@ -321,4 +365,34 @@ fn with_descendants(roots: Vec<u32>) -> BTreeSet<u32> {
         }
     }
     found
+}
+
+/// For tests: an image of this machine.
+#[cfg(test)]
+pub(super) fn vdso_of_this_process() -> Vec<u8> {
+    Memory::of(std::process::id()).unwrap().2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instant_of_the_services_clock_is_moved_once() {
+        let (ours, hosts) = (crate::determinism::BEGINNING_NS, wall_ns());
+        let wait = 3_000_000_000;
+        let moved = on_host(i128::from(ours) + wait, ours, hosts);
+        assert_eq!(moved.map(i128::from), Some(i128::from(hosts) + wait));
+        assert_eq!(on_host(i128::from(hosts) + wait, ours, hosts), None);
+        // Long gone, for either clock.
+        assert_eq!(on_host(0, ours, hosts), Some(i64::try_from(hosts - ours).unwrap()));
+        assert_eq!(on_host(i128::MIN / 2, ours, hosts), None);
+    }
+
+    #[test]
+    fn what_a_process_was_started_with() {
+        assert!(auxiliary(std::process::id(), AT_RANDOM).is_some());
+        assert_eq!(auxiliary(std::process::id(), 0xFFFF), None);
+        assert!(with_descendants(vec![std::process::id()]).contains(&std::process::id()));
+    }
 }

@@ -57,7 +57,7 @@ pub use features::{Feature, Lack, Refused, SETTINGS, WITHOUT, explain, parse_wit
 pub use host::{Account, HostFacts, probe_host};
 pub use launcher::launcher_main;
 pub use mediate::MEDIATES;
-pub use policy::{Given, Quiet, SyscallCall, SyscallDecision, SyscallPolicy, SyscallTarget};
+pub use policy::{Asked, Given, Quiet, SyscallCall, SyscallDecision, SyscallPolicy, SyscallTarget};
 pub use running::{Adopt, Exit, LaunchError, Output, OutputStream, Running, adopt, launch};
 pub use sys::step_back;
 pub use target::may_look_into;

@@ -47,7 +47,7 @@ pub enum SyscallTarget {
     None,
 }
 
-/// What a service was given.
+/// What a service was given that is not the host's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Given {
     /// By which call, or `AT_RANDOM`.
@@ -56,6 +56,17 @@ pub struct Given {
     pub from: Option<u64>,
     /// How many.
     pub bytes: u64,
+}
+
+/// What a service got from the host, where that is watched: what may differ between two runs.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Asked {
+    /// The wall clock, by this call.
+    Time(&'static str),
+    /// Randomness, by this call.
+    Randomness(&'static str),
+    /// A connection to this peer.
+    Peer(SocketAddr),
 }
 
 /// What becomes of a syscall.
@@ -84,6 +95,11 @@ pub trait SyscallPolicy: Send + Sync {
     /// The service was given randomness that is not the host's.
     fn given(&self, given: &Given) {
         let _ = given;
+    }
+
+    /// The service, which is watched, asked the host.
+    fn asked(&self, asked: Asked) {
+        let _ = asked;
     }
 
     /// Changes when the active faults do; that ends every pending delay.

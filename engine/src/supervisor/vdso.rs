@@ -47,16 +47,14 @@ pub(super) struct Patch {
     pub writes: Vec<(usize, Vec<u8>)>,
 }
 
-/// What to change in this image; `None` where that was done. `clock` is what the wall clock shows at first.
-pub(super) fn patch(image: &[u8], clock: Option<u64>, entropy: bool) -> Result<Option<Patch>, Unknown> {
+/// What to change in this image; `None` where that was done. `clock` is what the wall clock shows at first;
+/// without it the clock's functions become syscalls. With `dice`, `getrandom` is one.
+pub(super) fn patch(image: &[u8], clock: Option<u64>, dice: bool) -> Result<Option<Patch>, Unknown> {
     let functions = Functions::of(image)?;
     let (at, size) = functions.clock_gettime;
     let code = Code::at(at);
-    let room = Unknown::Room { has: size, needs: code.end - at };
-    // Where the slots are in every image that was changed for its clock; for its randomness only, the
-    // mark stands there alone.
     if code.end - at > size {
-        return Err(room);
+        return Err(Unknown::Room { has: size, needs: code.end - at });
     }
     if image.get(code.data..code.data + MARK.len()) == Some(&MARK[..]) {
         return Ok(None);
@@ -74,10 +72,16 @@ pub(super) fn patch(image: &[u8], clock: Option<u64>, entropy: bool) -> Result<O
             }
             writes.push((at, clock_gettime(at, code.data)));
         }
-        // All of them are syscalls; the mark needs the room.
-        None => writes.push((at, syscall(libc::SYS_clock_gettime))),
+        None => {
+            let calls = [
+                (Some(at), libc::SYS_clock_gettime),
+                (functions.gettimeofday, libc::SYS_gettimeofday),
+                (functions.time, libc::SYS_time),
+            ];
+            writes.extend(calls.into_iter().filter_map(|(from, number)| Some((from?, syscall(number)))));
+        }
     }
-    if entropy {
+    if dice {
         writes.extend(functions.getrandom.map(|from| (from, refuse())));
     }
     writes.push((code.data, data));
@@ -223,4 +227,68 @@ fn jump(from: usize, to: usize) -> Vec<u8> {
     let mut code = vec![0xE9]; // jmp to
     code.extend(distance(from + 5, to));
     code
+}
+
+#[cfg(test)]
+mod tests {
+    //! Goal: what is written stays inside the functions that it replaces, is found again, and no image makes
+    //! this panic. That the code does what it says is shown by programs (`tests/supervisor.rs`).
+
+    use super::super::mediate::vdso_of_this_process;
+    use super::*;
+
+    fn changed(image: &[u8], patch: &Patch) -> Vec<u8> {
+        let mut image = image.to_vec();
+        for (at, bytes) in &patch.writes {
+            image[*at..at + bytes.len()].copy_from_slice(bytes);
+        }
+        image
+    }
+
+    #[test]
+    fn an_image_is_changed_once_and_inside_its_functions() {
+        let image = vdso_of_this_process();
+        for (clock, dice) in [(Some(7), true), (Some(7), false), (None, true), (None, false)] {
+            let patch = patch(&image, clock, dice).unwrap().unwrap();
+            let file = ElfFile64::<LittleEndian>::parse(&*image).unwrap();
+            for (at, bytes) in &patch.writes {
+                let (at, end) = (*at as u64, (at + bytes.len()) as u64);
+                let mut functions = file.dynamic_symbols().filter(|symbol| symbol.size() > 0);
+                assert!(functions.any(|f| f.address() <= at && end <= f.address() + f.size()), "{at}..{end}");
+            }
+            let image = changed(&image, &patch);
+            assert_eq!(super::patch(&image, clock, dice), Ok(None));
+        }
+    }
+
+    #[test]
+    fn pushes_take_turns_with_the_slots() {
+        let mut image = vdso_of_this_process();
+        assert_eq!(show(&image, 1), None, "not changed yet");
+        image = changed(&image, &patch(&image, Some(7), false).unwrap().unwrap());
+        let [(first, _), (which, one)] = show(&image, 8).unwrap();
+        image[which] = one[0];
+        let [(second, time), (_, zero)] = show(&image, 9).unwrap();
+        assert_eq!((one, zero, time), (vec![1], vec![0], 9_u64.to_le_bytes().to_vec()));
+        assert_eq!(first, second + 8);
+    }
+
+    #[test]
+    fn a_vdso_without_room_is_refused() {
+        assert!(matches!(patch(b"no image", Some(1), true), Err(Unknown::Image(_))));
+        assert_eq!(Functions::of(&[]).err().map(|e| matches!(e, Unknown::Image(_))), Some(true));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_image_makes_it_panic(at in 0_usize..8192, byte: u8, cut in 0_usize..8192) {
+            let mut image = vdso_of_this_process();
+            if let Some(place) = image.get_mut(at) {
+                *place = byte;
+            }
+            image.truncate(cut.max(at));
+            let _ = patch(&image, Some(1), true);
+            let _ = show(&image, 1);
+        }
+    }
 }

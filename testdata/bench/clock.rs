@@ -1,0 +1,94 @@
+//! What a read of the clock costs a service: the host's own, a virtual one, and one that is watched.
+//!
+//! Method: this executable as a service under the supervisor reads the wall clock and the monotonic clock
+//! many times; the three ways take turns, and the median of their rounds is printed. The service measures
+//! with its monotonic clock, which is the host's in each way.
+
+use faultbox_engine::clock::{RunClock, wall_ns};
+use faultbox_engine::determinism::Mediation;
+use faultbox_engine::supervisor::{Exit, Isolation, Launch, Output, Quiet, launch};
+use std::hint::black_box;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Turns of each way.
+const ROUNDS: usize = 7;
+/// Reads of a clock in a turn.
+const READS: u64 = 100_000;
+/// A pushed clock's read, nanoseconds.
+const AIM_PUSHED: f64 = 10.0;
+/// A trapped one's.
+const AIM_TRAPPED: f64 = 8000.0;
+
+const WAYS: [&str; 3] = ["native", "virtual", "watched"];
+
+/// The service: prints nanoseconds a read of the wall clock and of the monotonic one.
+pub fn guest() {
+    let clock = RunClock::start();
+    let each = |read: &dyn Fn() -> u64| {
+        let began = clock.now_ns();
+        (0..READS).for_each(|_| {
+            black_box(read());
+        });
+        (clock.now_ns() - began) as f64 / READS as f64
+    };
+    println!("{} {}", each(&wall_ns), each(&|| clock.now_ns()));
+}
+
+/// Prints what a read costs in each way.
+pub async fn reads() {
+    let mut seen = [(); WAYS.len()].map(|()| (Vec::new(), Vec::new()));
+    for _ in 0..ROUNDS {
+        for (way, (wall, monotonic)) in WAYS.into_iter().zip(&mut seen) {
+            let said = run(way).await;
+            let mut figures = said.split_whitespace().map(|figure| figure.parse::<f64>().expect("a figure"));
+            wall.extend(figures.next());
+            monotonic.extend(figures.next());
+        }
+    }
+    println!("A read of the clock by a service, nanoseconds, median of {ROUNDS} times {READS} reads:");
+    for (way, (wall, monotonic)) in WAYS.into_iter().zip(&mut seen) {
+        let median = |figures: &mut Vec<f64>| {
+            figures.sort_by(f64::total_cmp);
+            figures[figures.len() / 2]
+        };
+        let (wall, monotonic) = (median(wall), median(monotonic));
+        let aim = match way {
+            "virtual" => format!(" (aim {AIM_PUSHED}{})", if wall < AIM_PUSHED { "" } else { ", MISSED" }),
+            "watched" => format!(" (aim {AIM_TRAPPED}{})", if wall < AIM_TRAPPED { "" } else { ", MISSED" }),
+            _ => String::new(),
+        };
+        println!("  {way:<8} wall clock {wall:.1}{aim}, monotonic clock {monotonic:.1}");
+    }
+}
+
+async fn run(way: &str) -> String {
+    let me = std::env::current_exe().expect("this executable");
+    let mediation = match way {
+        "virtual" => Mediation { clock: Some(Arc::default()), ..Mediation::default() },
+        "watched" => Mediation { watched: true, ..Mediation::default() },
+        _ => Mediation::default(),
+    };
+    let service = Launch {
+        service: way.to_owned(),
+        launcher: me.clone(),
+        program: me,
+        args: vec!["__clock".to_owned()],
+        env: Vec::new(),
+        cwd: PathBuf::from("/"),
+        isolation: Isolation::Shared,
+        names: Vec::new(),
+        listen: Vec::new(),
+        declared_ports: Vec::new(),
+        families: Default::default(),
+        mediation,
+    };
+    let mut running = launch(service, Arc::new(Quiet)).await.expect("a service");
+    let mut output = running.output().expect("its output");
+    let mut said = Vec::new();
+    while let Some(Output { bytes, .. }) = output.recv().await {
+        said.extend(bytes);
+    }
+    assert_eq!(running.exited().await, Exit::Code(0), "{}", String::from_utf8_lossy(&said));
+    String::from_utf8(said).expect("text")
+}
