@@ -6,7 +6,7 @@ use super::chapter::DEFECTS;
 use super::go::go_api;
 use super::{cells, code, document, faultbox, orders_api, reasons, red, repository, run};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -291,7 +291,7 @@ fn plain() -> (tempfile::TempDir, String) {
 }
 
 /// Removes the images that were built for these services, now or in a test that failed.
-fn forget_builds(services: &[&str]) {
+pub fn forget_builds(services: &[&str]) {
     for service in services {
         for id in lines(&docker(&["images", "--quiet", &format!("faultbox-build/{service}")])) {
             docker(&["rmi", "--force", &id]);
@@ -348,24 +348,31 @@ fn a_container_without_libc_or_shell_is_a_service_under_test() {
     assert!(said(&gone).contains("plain: the recorded image (build ./plain, sha256:"), "{}", said(&gone));
 }
 
+/// The chapter with its service built as an image, with this said of it as well. Its spec.
+pub fn chapter_in_a_container(folder: &Path, more: &str) -> PathBuf {
+    copy(&repository("specs/orders"), folder);
+    let spec = folder.join("faultbox.star");
+    let text = std::fs::read_to_string(&spec).unwrap();
+    let more = if more.is_empty() { String::new() } else { format!(", {more}") };
+    let built = text.replace("binary = \"./bin/api\"", &format!("build = \"./app\"{more}"));
+    assert_ne!(text, built);
+    std::fs::write(&spec, built).unwrap();
+    let app = folder.join("app");
+    std::fs::create_dir(&app).unwrap();
+    std::fs::copy(orders_api(), app.join("api")).unwrap();
+    // The base has the C library that the service was linked with.
+    std::fs::write(app.join("Dockerfile"), "FROM mysql:8.0.32\nCOPY api /api\nENTRYPOINT [\"/api\"]\n")
+        .unwrap();
+    spec
+}
+
 #[test]
 fn the_chapters_service_in_a_container_is_found_out_and_replays() {
     if !ready(&["mariadb"]) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    copy(&repository("specs/orders"), dir.path());
-    let spec = dir.path().join("faultbox.star");
-    let text = std::fs::read_to_string(&spec).unwrap();
-    let built = text.replace("binary = \"./bin/api\"", "build = \"./app\"");
-    assert_ne!(text, built);
-    std::fs::write(&spec, built).unwrap();
-    let app = dir.path().join("app");
-    std::fs::create_dir(&app).unwrap();
-    std::fs::copy(orders_api(), app.join("api")).unwrap();
-    // The base has the C library that the service was linked with.
-    std::fs::write(app.join("Dockerfile"), "FROM mysql:8.0.32\nCOPY api /api\nENTRYPOINT [\"/api\"]\n")
-        .unwrap();
+    let spec = chapter_in_a_container(dir.path(), "");
     let (spec, bundle) = (spec.display().to_string(), dir.path().join("api.fb").display().to_string());
     let mut arguments =
         vec!["test", &spec, "--embedded", "--seed", "1", "--bundle", &bundle, "--format", "json"];

@@ -2,6 +2,7 @@
 //!
 //! Method: one cell of one client, `specs/orders/seeded.star`, with the service in Rust and in Go.
 
+use super::containers;
 use super::go::go_api;
 use super::replays::{inexact, replay};
 use super::{code, document, orders_api, reasons, red, repository, run};
@@ -102,4 +103,30 @@ fn two_recordings_of_the_go_service_are_equal() {
     if let Some(api) = go_api() {
         two_recordings_are_equal(&api);
     }
+}
+
+#[test]
+fn a_container_has_a_virtual_clock_as_well() {
+    if !containers::ready(&["mariadb"]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let app = containers::chapter_in_a_container(dir.path(), "clock = \"virtual\", entropy = \"seeded\"");
+    let seeded = app.with_file_name("seeded.star").display().to_string();
+    // Its own assertions are about the clock.
+    let run = run(&[
+        "test",
+        &seeded,
+        "--embedded",
+        "--test",
+        CELL,
+        "--seed",
+        "7",
+        "--no-bundle",
+        "--format",
+        "json",
+    ]);
+    let document = document(&run);
+    assert_eq!((red(&document), code(&run)), (Vec::new(), 0), "{}", reasons(&document));
+    containers::forget_builds(&["api"]);
 }

@@ -9,6 +9,7 @@ use super::{
     ContainerError, LABEL, LABEL_DEFINITION, LABEL_IMAGE, LABEL_OWNER, LABEL_SERVICE, LABEL_SLOT, LABEL_SPEC,
     context,
 };
+use crate::determinism::Mediation;
 use crate::link::BoxFuture;
 use crate::supervisor::{self, Adopt, Exit, Output, OutputStream, Running, SyscallPolicy};
 use crate::topology::{Service, Topology};
@@ -51,6 +52,8 @@ pub struct StartContainer<'a> {
     pub listen: Vec<SocketAddr>,
     /// Syscall families to trap.
     pub families: BTreeSet<String>,
+    /// Its clock and randomness.
+    pub mediation: Mediation,
     /// A folder of its own on this machine; must be reachable for the engine, and need not
     /// exist.
     pub dir: PathBuf,
@@ -340,8 +343,7 @@ async fn supervise(
         service: start.service.name.clone(),
         listen: start.listen.clone(),
         families: start.families.clone(),
-        // A container keeps the host's clock.
-        mediation: crate::determinism::Mediation::default(),
+        mediation: start.mediation.clone(),
         keepable: start.slot.is_some(),
     };
     let end: BoxFuture<'static, Exit> = Box::pin(async move {
@@ -537,7 +539,17 @@ mod tests {
             ..ImageFacts::default()
         };
         let (listen, families) = (Vec::new(), BTreeSet::new());
-        StartContainer { service, topology, image, listen, families, dir: "/run/x".into(), slot: None }
+        let mediation = Mediation::default();
+        StartContainer {
+            service,
+            topology,
+            image,
+            listen,
+            families,
+            mediation,
+            dir: "/run/x".into(),
+            slot: None,
+        }
     }
 
     #[test]

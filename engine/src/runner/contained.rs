@@ -52,6 +52,7 @@ pub(super) fn definition<'a>(
         image: image.clone(),
         listen: asked.iter().map(|(_, addr)| *addr).collect(),
         families: families(cell, service),
+        mediation: cell.mediation(service),
         dir: cell.run.dir.join(format!("{}.door", service.name)),
         slot: None,
     };

@@ -364,10 +364,15 @@ fn choice(
             let message = format!("`{name}` is \"{ordinary}\" or \"{ours}\", not \"{text}\"");
             call.problem(name, message).nearest(&text, words)
         }
-        _ if !matches!(service.kind, ServiceKind::Binary { .. }) => {
-            let message =
-                format!("{} has no `binary`: only a local executable's {name} can be {ours}", service.name);
+        _ if service.reuse => {
+            let message = format!(
+                "{} is kept between cells (`reuse`), and each cell has a {name} of its own",
+                service.name
+            );
             call.problem(name, message)
+        }
+        _ if matches!(service.kind, ServiceKind::Remote(_)) => {
+            call.problem(name, format!("{} is remote: its {name} is its own", service.name))
         }
         _ if !MEDIATES => call.problem(name, format!("\"{ours}\" needs an x86-64 machine")),
         _ if !service.seccomp => {
