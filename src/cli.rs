@@ -31,6 +31,14 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Show what a bundle holds
     Inspect(InspectArgs),
+    /// Write a bundle as one HTML file that needs nothing else
+    Report {
+        /// The bundle
+        bundle: PathBuf,
+        /// Where the page goes; without it NAME.html beside the bundle
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
     /// Check every byte of a bundle
     Verify {
         /// The bundle

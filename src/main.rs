@@ -4,6 +4,8 @@ mod cli;
 mod commands;
 mod exit_code;
 mod host;
+mod report;
+mod story;
 mod terminal;
 
 use clap::Parser;
@@ -21,6 +23,7 @@ fn main() -> ExitCode {
         cli::Command::StandIn(args) => ExitCode::from(commands::standin::run(args)),
         cli::Command::Test(args) => ExitCode::from(commands::test::run(args)),
         cli::Command::Replay(args) => ExitCode::from(commands::replay::run(args)),
+        cli::Command::Report { bundle, output } => ExitCode::from(commands::report::run(&bundle, output)),
         cli::Command::Verify { bundle } => ExitCode::from(commands::verify::run(&bundle)),
         cli::Command::Recover { bundle, output } => ExitCode::from(commands::recover::run(&bundle, output)),
         cli::Command::Doctor { format } => ExitCode::from(commands::doctor::run(format)),

@@ -8,6 +8,7 @@ use faultbox_bundle_format::{Blame, Body, Ending, Entry, Named, Verdict};
 use faultbox_engine::runner::{ASKED_FACT, CLOCK_FACT, CREPT};
 use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 
 /// Prints a line on stdout; a reader that went away ends nothing.
 pub fn say(text: &str) {
@@ -94,6 +95,12 @@ pub fn whose(blame: Blame) -> &'static str {
         Blame::Faultbox => "Faultbox or the host",
         Blame::Spec => "the spec",
     }
+}
+
+/// The line that replays a cell.
+pub fn replay_line(bundle: &Path, cell: &str, seed: u64) -> String {
+    let (bundle, cell) = (quoted(&bundle.display().to_string()), quoted(cell));
+    format!("faultbox replay {bundle} --test {cell} --seed {seed}")
 }
 
 /// The lines of one result, as the chapter prints them.

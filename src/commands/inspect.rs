@@ -6,15 +6,14 @@
 
 use super::test::{hex, verdict_json};
 use crate::cli::{Format, InspectArgs};
+use crate::story::{self, Scope, Weight};
 use crate::terminal::{self, notice, one_line, quoted, say, say_json, set_in};
 use crate::{exit_code, host};
 use faultbox_bundle_format::extract::{ExtractError, extract};
 use faultbox_bundle_format::redact::{Redacted, redacted};
 use faultbox_bundle_format::{
-    Body, Bundle, CellSummary, Class, Ending, Entry, Exchange, FaultCount, Outcome, Output, Payload, Phase,
-    ReadError, RunStarted, Verdict,
+    Body, Bundle, CellSummary, Class, Ending, Entry, FaultCount, Phase, ReadError, RunStarted, Verdict,
 };
-use faultbox_replayer::diff::show;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -255,45 +254,34 @@ impl Opened<'_> {
                 count.matched
             ));
         }
-        let begun = cell.entries.iter().any(|entry| entry.phase == Phase::Scenario);
-        match begun {
+        match story::begun(&cell.entries) {
             true => say("  what happened in the scenario:"),
             false => say("  what happened (the scenario was never begun):"),
         }
-        self.happened(cell, whole, !begun);
+        self.happened(cell, whole, false);
         let seed = self.started.as_ref().map_or(0, |started| started.seed);
-        let (bundle, name) = (self.bundle_word(), quoted(cell.name));
-        say(&format!("  again:  faultbox replay {bundle} --test {name} --seed {seed}"));
+        say(&format!("  again:  {}", terminal::replay_line(self.args.bundle.as_path(), cell.name, seed)));
     }
 
     /// The entries behind a result, in the order in which they began.
     fn happened(&self, cell: &Cell<'_>, whole: bool, every_phase: bool) {
-        // Faults begin to act just before the scenario begins.
-        let begins = |entry: &Entry| matches!(&entry.body, Body::FaultWindow(window) if window.active);
-        let shown = |entry: &&Entry| every_phase || entry.phase == Phase::Scenario || begins(entry);
-        let base = cell.entries.iter().find(shown).map_or(0, |e| e.at_ns);
-        let mut printed = Printed::default();
-        let mut lines: Vec<(u64, String)> = Vec::new();
-        for entry in cell.entries.iter().filter(shown) {
-            match &entry.body {
-                Body::Output(output) => printed.add(entry.at_ns, output, &mut lines),
-                _ => lines.extend(line(entry, whole)),
-            }
-        }
-        printed.end(&mut lines);
-        lines.sort_by_key(|(at, _)| *at);
-        let most = if whole { usize::MAX } else { STORY };
+        let scope = Scope::of(&cell.entries, every_phase);
+        let wanted = if whole { Weight::Detail } else { Weight::Story };
+        let mut lines = story::tell(&cell.entries);
+        lines.retain(|told| told.weight <= wanted && scope.holds(told.entry));
+        lines.sort_by_key(|told| told.at_ns);
         // What led to the end matters most: a long story loses its middle.
+        let most = if whole { usize::MAX } else { STORY };
         let (head, tail) = (most.min(lines.len()) / 3, most - most.min(lines.len()) / 3);
         let cut = lines.len().saturating_sub(head + tail);
-        for (place, (at, text)) in lines.iter().enumerate() {
+        for (place, told) in lines.iter().enumerate() {
             if place == head && cut > 0 {
                 let (bundle, name) = (self.bundle_word(), quoted(cell.name));
                 say(&format!("               ... {cut} more: faultbox inspect {bundle} {name}"));
             }
             if place < head || place >= head + cut {
-                let ms = at.saturating_sub(base) as f64 / 1e6;
-                say(&format!("    {ms:>9.2}ms  {}", set_in(text, 17)));
+                let ms = told.at_ns.saturating_sub(scope.base_ns) as f64 / 1e6;
+                say(&format!("    {ms:>9.2}ms  {}", set_in(&told.text(whole), 17)));
             }
         }
         if whole {
@@ -306,9 +294,7 @@ impl Opened<'_> {
             Some(verdict) => {
                 let mut json = verdict_json(cell.name, verdict);
                 if let (Some(map), true) = (json.as_object_mut(), self.args.cell.is_some()) {
-                    let mut printed = Printed::default();
-                    let entries = cell.entries.iter().filter_map(|entry| entry_json(entry, &mut printed));
-                    map.insert("entries".to_owned(), entries.collect::<Vec<_>>().into());
+                    map.insert("entries".to_owned(), entries_json(&cell.entries).into());
                 }
                 json
             }
@@ -328,41 +314,6 @@ impl Opened<'_> {
     }
 }
 
-/// What services print, put together to whole lines: a line can come in pieces.
-#[derive(Default)]
-struct Printed(BTreeMap<(String, bool), (u64, Vec<u8>)>);
-
-impl Printed {
-    fn add(&mut self, at_ns: u64, output: &Output, lines: &mut Vec<(u64, String)>) {
-        let key = (output.service.clone(), output.stderr);
-        let (began, mut text) = self.0.remove(&key).unwrap_or_default();
-        let mut began = if text.is_empty() { at_ns } else { began };
-        for piece in output.bytes.split_inclusive(|byte| *byte == b'\n') {
-            text.extend_from_slice(piece);
-            if piece.ends_with(b"\n") {
-                lines.extend(says(began, &output.service, &text));
-                text.clear();
-                began = at_ns;
-            }
-        }
-        if !text.is_empty() {
-            self.0.insert(key, (began, text));
-        }
-    }
-
-    fn end(self, lines: &mut Vec<(u64, String)>) {
-        for ((service, _), (began, text)) in self.0 {
-            lines.extend(says(began, &service, &text));
-        }
-    }
-}
-
-fn says(at_ns: u64, service: &str, line: &[u8]) -> Option<(u64, String)> {
-    let text = String::from_utf8_lossy(line);
-    let text = text.trim_end();
-    (!text.is_empty()).then(|| (at_ns, format!("{service} says: {text}")))
-}
-
 /// Which faults of a cell fired how often, on one line.
 fn faults(verdict: &Verdict) -> String {
     let one = |count: &FaultCount| {
@@ -376,78 +327,6 @@ fn faults(verdict: &Verdict) -> String {
     let all: Vec<String> = verdict.fired.iter().map(one).collect();
     let mark = if verdict.unreached { "unreached: " } else { "" };
     format!("{mark}{}", all.join(", "))
-}
-
-/// An entry as lines of the story, with the time at which each began.
-fn line(entry: &Entry, whole: bool) -> Vec<(u64, String)> {
-    let one = |text: String| vec![(entry.at_ns, text)];
-    match &entry.body {
-        Body::FaultWindow(window) => {
-            let word = if window.active { "active" } else { "over" };
-            one(format!("fault {} {word}: {}", window.assumption, window.rules.join(", ")))
-        }
-        Body::StepStarted(step) => {
-            one(format!("step {}: {} {} {}", step.step, step.verb, step.interface, shown(&step.arguments)))
-        }
-        Body::StepEnded(step) => {
-            let response = step.response.value().unwrap_or_default();
-            let field = |name: &str| response.get(name).map(show).unwrap_or_default();
-            let error = field("error");
-            let error = if error == "null" { String::new() } else { format!(", {error}") };
-            one(format!("step {} answered: status {}{error}", step.step, field("status")))
-        }
-        Body::Exchange(exchange) if exchange.class == Class::Work || whole && exchange.rule.is_some() => {
-            vec![(exchange.began_ns, exchange_line(exchange, whole))]
-        }
-        // Calls that a rule looked at and let pass are many and explain nothing.
-        Body::Syscall(call) if whole || call.rule.is_some() => {
-            one(format!("{}: {} {} -> {}", call.service, call.name, call.target, call.action))
-        }
-        Body::Assertion(assertion) if !assertion.held => {
-            one(format!("assertion failed at {}: {}", assertion.location, assertion.message))
-        }
-        Body::ServiceExited(exited) => {
-            let how = match (exited.code, exited.signal) {
-                (Some(code), _) => format!("exit code {code}"),
-                (_, Some(signal)) => format!("signal {signal}"),
-                _ => "its end was not seen".to_owned(),
-            };
-            let by = if exited.asked { "was stopped" } else { "ended by itself" };
-            one(format!("{} {by} ({how})", exited.service))
-        }
-        _ => Vec::new(),
-    }
-}
-
-fn exchange_line(exchange: &Exchange, whole: bool) -> String {
-    let outcome = match exchange.outcome {
-        Outcome::Answered => format!("answered {}", brief(exchange.response.as_ref())),
-        Outcome::Dropped => "connection cut by a rule".to_owned(),
-        Outcome::Failed => format!("failed {}", brief(exchange.response.as_ref())),
-        Outcome::Abandoned => "the asker went away".to_owned(),
-        Outcome::OneWay => "no answer wanted".to_owned(),
-    };
-    let rule = exchange
-        .rule
-        .as_ref()
-        .map(|hit| format!(" [{}: {}]", hit.assumption, hit.action))
-        .unwrap_or_default();
-    let ms = exchange.ended_ns.saturating_sub(exchange.began_ns) as f64 / 1e6;
-    let request = if whole { format!(" {}", shown(&exchange.request)) } else { String::new() };
-    let Exchange { source, interface, operation, .. } = exchange;
-    format!("{source} -> {interface}: {operation}{request}, {outcome} after {ms:.2}ms{rule}")
-}
-
-fn shown(payload: &Payload) -> String {
-    payload.value().map(|value| show(&value)).unwrap_or_default()
-}
-
-fn brief(payload: Option<&Payload>) -> String {
-    let value = payload.and_then(Payload::value).unwrap_or_default();
-    match value.get("status").or_else(|| value.get("err")).or_else(|| value.get("error")) {
-        Some(status) => show(status),
-        None => show(&value),
-    }
 }
 
 /// What the story leaves out, counted.
@@ -467,21 +346,25 @@ fn counts(cell: &Cell<'_>) {
     ));
 }
 
-/// An entry for `--format json`; a printed line belongs to the entry that ends it.
-fn entry_json(entry: &Entry, printed: &mut Printed) -> Option<serde_json::Value> {
-    let mut text = line(entry, true);
-    if let Body::Output(output) = &entry.body {
-        printed.add(entry.at_ns, output, &mut text);
+/// The entries for `--format json`, those that somebody wants to see; a printed line belongs to the entry
+/// that ends it.
+fn entries_json(entries: &[Entry]) -> Vec<serde_json::Value> {
+    let mut shown: Vec<(&Entry, String)> = Vec::new();
+    for told in story::tell(entries).iter().filter(|told| told.weight <= Weight::Detail) {
+        let text = told.text(true);
+        match shown.last_mut() {
+            Some((entry, what)) if entry.seq == told.entry.seq => what.push_str(&format!("\n{text}")),
+            _ => shown.push((told.entry, text)),
+        }
     }
-    if text.is_empty() {
-        return None;
-    }
-    let what: Vec<String> = text.into_iter().map(|(_, text)| text).collect();
-    Some(serde_json::json!({
-        "seq": entry.seq,
-        "at_ns": entry.at_ns,
-        "phase": format!("{:?}", entry.phase).to_lowercase(),
-        "actor": entry.actor,
-        "what": what.join("\n"),
-    }))
+    let one = |(entry, what): (&Entry, String)| {
+        serde_json::json!({
+            "seq": entry.seq,
+            "at_ns": entry.at_ns,
+            "phase": story::phase(entry.phase),
+            "actor": entry.actor,
+            "what": what,
+        })
+    };
+    shown.into_iter().map(one).collect()
 }

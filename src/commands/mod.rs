@@ -8,6 +8,7 @@ pub mod inspect;
 pub mod manifest;
 pub mod recover;
 pub mod replay;
+pub mod report;
 pub mod run;
 pub mod standin;
 pub mod test;

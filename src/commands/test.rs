@@ -382,11 +382,7 @@ impl Session<'_> {
         let failed: Vec<&CellResult> =
             results.iter().filter(|r| r.verdict.ending != Ending::Passed).collect();
         let passed = results.len() - failed.len();
-        let replay = |name: &str| {
-            bundle.map(|bundle| {
-                format!("faultbox replay {} --test {name} --seed {}", bundle.display(), self.seed)
-            })
-        };
+        let replay = |name: &str| bundle.map(|bundle| terminal::replay_line(bundle, name, self.seed));
         match self.args.format {
             Format::Human => {
                 if let Some(bundle) = bundle {
