@@ -299,7 +299,7 @@ fn file(frames: &[(frame::Kind, u32, Vec<u8>)]) -> Vec<u8> {
 }
 
 fn chunk(entries: &[Entry]) -> Vec<u8> {
-    rkyv::to_bytes::<rkyv::rancor::Error>(&entries.to_vec()).unwrap().to_vec()
+    chunk::content(entries)
 }
 
 fn run_entry(body: Body) -> Entry {
