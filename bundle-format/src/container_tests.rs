@@ -2,6 +2,7 @@
 //! else. Method: a small bundle in a temporary folder, then every prefix and every flipped
 //! bit of it.
 
+use crate::index::ChunkRef;
 use crate::reader::{Bundle, fuzz_one};
 use crate::*;
 use proptest::prelude::*;
@@ -192,13 +193,18 @@ fn what_is_whole_is_recovered_and_what_is_not_is_said() {
     let (cut, bundle) = recover(&bytes[..bytes.len() - 10], "cut.fb");
     assert!(!cut.was_complete && cut.entries == entries.len() as u64 && bundle.is_complete());
     assert_eq!(cut.damages.len(), 1);
-    // One byte of each frame in turn: all the other frames are kept.
+    // One byte of each frame in turn: all the other frames are kept, but for those that are compressed with it.
     let index = Bundle::from_bytes(bytes.clone()).unwrap().index().clone();
     for (number, chunk) in index.chunks.iter().enumerate() {
         let mut flipped = bytes.clone();
         flipped[chunk.frame.offset as usize + 20] ^= 1;
         let (recovered, bundle) = recover(&flipped, &format!("chunk{number}.fb"));
-        assert_eq!(recovered.entries, entries.len() as u64 - u64::from(chunk.entries), "{recovered:?}");
+        let based = |chunk: &&ChunkRef| bytes[chunk.frame.offset as usize + 6] == frame::CODEC_BASED;
+        let lost: Vec<&ChunkRef> =
+            index.chunks[number + 1..].iter().filter(based).chain([chunk]).collect();
+        let gone: u64 = lost.iter().map(|chunk| u64::from(chunk.entries)).sum();
+        assert_eq!(recovered.entries, entries.len() as u64 - gone, "{recovered:?}");
+        assert_eq!(recovered.damages.len(), lost.len());
         assert_eq!(recovered.damages[0].lost, chunk.frame.total);
         assert!(bundle.is_complete() && !recovered.is_lossless() && recovered.was_complete);
     }
@@ -207,6 +213,63 @@ fn what_is_whole_is_recovered_and_what_is_not_is_said() {
         flipped[blob.frame.offset as usize + 30] ^= 1;
         let (recovered, _) = recover(&flipped, &format!("blob{number}.fb"));
         assert_eq!((recovered.entries, recovered.missing_payloads), (entries.len() as u64, 1));
+    }
+}
+
+#[test]
+fn cells_that_repeat_each_other_are_compressed_with_the_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cells.fb");
+    let mut writer = BundleWriter::create(&path, Header::new([1; 16], [2; 16])).unwrap();
+    let mut entries = Vec::new();
+    for cell in 1..=600u32 {
+        let name = format!("matrix_probe_{cell}");
+        let bodies = [cell_started(&name), output(format!("{cell} times\n").as_bytes()), verdict(Ending::Passed)];
+        for (seq, body) in bodies.into_iter().enumerate() {
+            entries.push(entry(u64::from(cell) * 10 + seq as u64, cell, "cell", body));
+        }
+    }
+    entries.iter().for_each(|entry| writer.append(entry).unwrap());
+    let path = writer.finish().unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    let bundle = Bundle::open(&path).unwrap();
+    bundle.verify().unwrap();
+    let alone = |chunk: &ChunkRef| bytes[chunk.frame.offset as usize + 6] != frame::CODEC_BASED;
+    let alone: Vec<usize> =
+        bundle.index().chunks.iter().enumerate().filter(|(_, chunk)| alone(chunk)).map(|(at, _)| at).collect();
+    assert_eq!(alone, [0, 256, 512], "a dictionary begins where one has had its users");
+    for cell in [1, 2, 33, 34, 256, 257, 600] {
+        let written: Vec<Entry> = entries.iter().filter(|entry| entry.cell == cell).cloned().collect();
+        // Opened anew: nothing is known of other frames.
+        assert_eq!(Bundle::open(&path).unwrap().entries(cell).unwrap(), written);
+    }
+    // Damage to the first reaches as far as its dictionary is used.
+    let mut flipped = bytes.clone();
+    flipped[bundle.index().chunks[0].frame.offset as usize + 20] ^= 1;
+    let damaged = Bundle::from_bytes(flipped).unwrap();
+    assert!(damaged.entries(256).unwrap_err().to_string().contains("an earlier frame"));
+    assert_eq!(damaged.entries(257).unwrap(), bundle.entries(257).unwrap());
+}
+
+#[test]
+fn a_frame_that_leads_nowhere_for_its_dictionary_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, bytes) = small(folder.path());
+    let index = Bundle::from_bytes(bytes.clone()).unwrap().index().clone();
+    let based = index.chunks.iter().find(|c| bytes[c.frame.offset as usize + 6] == frame::CODEC_BASED).unwrap();
+    let at = based.frame.offset as usize;
+    let right = usize::from(bytes[at + frame::HEAD] & 0x7f) | usize::from(bytes[at + frame::HEAD + 1]) << 7;
+    assert!((128..16_000).contains(&right) && right < at, "two bytes of distance");
+    // Before the file, to its header, into the middle of a frame.
+    for distance in [16_000, at, at - 10, right + 1] {
+        let mut wrong = bytes.clone();
+        wrong[at + frame::HEAD] = distance as u8 | 0x80;
+        wrong[at + frame::HEAD + 1] = (distance >> 7) as u8;
+        let end = at + based.frame.total as usize - frame::TAIL;
+        let crc = crc32c::crc32c(&wrong[at..end]).to_le_bytes();
+        wrong[end..end + 4].copy_from_slice(&crc);
+        let refused = Bundle::from_bytes(wrong).unwrap().entries(based.frame.cell).unwrap_err().to_string();
+        assert!(refused.contains("an earlier frame"), "{distance}: {refused}");
     }
 }
 

@@ -68,6 +68,9 @@ pub enum FrameProblem {
     /// Does not decompress to what it declares.
     #[error("does not decompress to its declared length")]
     Compression,
+    /// Needs the content of an earlier frame, which is not there or too long.
+    #[error("an earlier frame that it is compressed with is damaged or not there")]
+    Dictionary,
     /// A reserved field is set.
     #[error("a reserved field is not zero")]
     Reserved,

@@ -9,11 +9,19 @@
 
 use crate::error::{FrameProblem, WriteError};
 use crate::limits;
+use crate::varint;
+use std::sync::Arc;
 
 /// Bytes before the stored content.
 pub const HEAD: usize = 16;
 /// Bytes after it.
 pub const TAIL: usize = 8;
+/// The content as it is.
+pub const CODEC_PLAIN: u8 = 0;
+/// One zstd frame.
+pub const CODEC_ZSTD: u8 = 1;
+/// How many bytes before this frame another one begins (LEB128), then a zstd frame that needs that one's dictionary.
+pub const CODEC_BASED: u8 = 2;
 /// What an [`Encoder`] keeps of the room that a long payload needed.
 const ROOM_KEPT: usize = 1024 * 1024;
 
@@ -77,7 +85,7 @@ pub struct Head {
     pub len: u32,
     /// What it holds.
     pub kind: Kind,
-    /// 0 as it is, 1 zstd.
+    /// One of [`CODEC_PLAIN`], [`CODEC_ZSTD`], [`CODEC_BASED`].
     pub codec: u8,
     /// Must be 0.
     pub reserved: u8,
@@ -145,6 +153,8 @@ pub struct Frame {
 pub struct Encoder {
     zstd: zstd::bulk::Compressor<'static>,
     level: i32,
+    /// The frame whose dictionary this is: its offset, and what compresses with it.
+    based: Option<(u64, zstd::bulk::Compressor<'static>)>,
     out: Vec<u8>,
 }
 
@@ -155,7 +165,7 @@ impl Encoder {
     /// When zstd does not take the level.
     pub fn new(level: i32) -> Result<Self, WriteError> {
         let zstd = zstd::bulk::Compressor::new(level).map_err(|e| WriteError::Encode(e.to_string()))?;
-        Ok(Encoder { zstd, level, out: Vec::new() })
+        Ok(Encoder { zstd, level, based: None, out: Vec::new() })
     }
 
     /// Compresses at this zstd level from the next frame on.
@@ -170,11 +180,34 @@ impl Encoder {
         Ok(())
     }
 
-    /// The bytes of one frame; compressed where that makes it shorter.
+    /// Compresses what wants a dictionary at this level with these bytes: the dictionary of the frame at
+    /// `offset`.
+    ///
+    /// # Errors
+    /// When zstd does not take them.
+    pub fn set_dictionary(&mut self, offset: u64, bytes: &[u8], level: i32) -> Result<(), WriteError> {
+        let zstd = zstd::bulk::Compressor::with_dictionary(level, bytes);
+        self.based = Some((offset, zstd.map_err(|e| WriteError::Encode(e.to_string()))?));
+        Ok(())
+    }
+
+    /// No dictionary any more.
+    pub fn forget_dictionary(&mut self) {
+        self.based = None;
+    }
+
+    /// The bytes of one frame; compressed where that makes it shorter, with the dictionary if there is one and
+    /// the frame's own offset is known.
     ///
     /// # Errors
     /// When the content is beyond the limits.
-    pub fn encode(&mut self, kind: Kind, cell: u32, content: &[u8]) -> Result<&[u8], WriteError> {
+    pub fn encode(
+        &mut self,
+        kind: Kind,
+        cell: u32,
+        content: &[u8],
+        at: Option<u64>,
+    ) -> Result<&[u8], WriteError> {
         if content.len() > kind.raw_max() {
             let (size, limit) = (content.len() as u64, kind.raw_max() as u64);
             return Err(WriteError::TooLarge { what: "a frame", size, limit });
@@ -192,12 +225,17 @@ impl Encoder {
         // A frame that does not get shorter does not fit here, and is stored as it is.
         let squeezed = match (kind, stored.split_last_mut()) {
             (Kind::Footer, _) | (_, None) => None,
-            (_, Some((_, room))) => self.zstd.compress_to_buffer(content, room).ok(),
+            (_, Some((_, room))) => match self.based.as_mut().zip(at) {
+                Some(((offset, zstd), at)) => {
+                    based(at - *offset, zstd, content, room).map(|len| (CODEC_BASED, len))
+                }
+                None => self.zstd.compress_to_buffer(content, room).ok().map(|len| (CODEC_ZSTD, len)),
+            },
         };
         if squeezed.is_none() {
             stored.copy_from_slice(content);
         }
-        let (codec, len) = squeezed.map_or((0, content.len()), |len| (1, len));
+        let (codec, len) = squeezed.unwrap_or((CODEC_PLAIN, content.len()));
         // Both fit: the largest content of any kind is far below 4 GiB.
         let head = Head { len: len as u32, kind, codec, reserved: 0, raw_len: content.len() as u32, cell };
         head_room.copy_from_slice(&head.encode());
@@ -208,12 +246,26 @@ impl Encoder {
     }
 }
 
+/// Compresses with a dictionary; how far back the frame is that has it stands before the rest.
+fn based(
+    distance: u64,
+    zstd: &mut zstd::bulk::Compressor<'static>,
+    content: &[u8],
+    room: &mut [u8],
+) -> Option<usize> {
+    let mut named = Vec::with_capacity(10);
+    varint::put(&mut named, distance);
+    let (name, room) = room.split_at_mut_checked(named.len())?;
+    name.copy_from_slice(&named);
+    Some(named.len() + zstd.compress_to_buffer(content, room).ok()?)
+}
+
 /// Encodes one frame; compresses where that makes it shorter.
 ///
 /// # Errors
 /// When the content is beyond the limits.
 pub fn encode(kind: Kind, cell: u32, content: &[u8], level: i32) -> Result<Vec<u8>, WriteError> {
-    Encoder::new(level)?.encode(kind, cell, content).map(<[u8]>::to_vec)
+    Encoder::new(level)?.encode(kind, cell, content, None).map(<[u8]>::to_vec)
 }
 
 /// Checks the bytes of exactly one frame (checksum first) and returns its head.
@@ -239,23 +291,54 @@ pub fn check(bytes: &[u8]) -> Result<Head, FrameProblem> {
     Ok(head)
 }
 
-/// Decodes the bytes of exactly one frame.
+/// Decodes the bytes of exactly one frame that needs no dictionary.
 ///
 /// # Errors
 /// What is wrong with the frame.
 pub fn decode(bytes: &[u8]) -> Result<Frame, FrameProblem> {
+    decode_with(bytes, |_| Err(FrameProblem::Dictionary))
+}
+
+/// Decodes the bytes of exactly one frame; `dictionary` has that of the frame so many bytes before this one.
+///
+/// # Errors
+/// What is wrong with the frame, or with the one that has its dictionary.
+pub fn decode_with(
+    bytes: &[u8],
+    dictionary: impl FnOnce(u64) -> Result<Arc<Vec<u8>>, FrameProblem>,
+) -> Result<Frame, FrameProblem> {
     let head = check(bytes)?;
     let stored = &bytes[HEAD..bytes.len() - TAIL];
     let raw_len = head.raw_len as usize;
     let content = match head.codec {
-        0 => stored.to_vec(),
-        1 => zstd::bulk::decompress(stored, raw_len).map_err(|_| FrameProblem::Compression)?,
+        CODEC_PLAIN => stored.to_vec(),
+        CODEC_ZSTD => zstd::bulk::decompress(stored, raw_len).map_err(|_| FrameProblem::Compression)?,
+        CODEC_BASED => {
+            let (distance, squeezed) = base_of(stored)?;
+            let zstd = zstd::bulk::Decompressor::with_dictionary(&dictionary(distance)?);
+            let content = zstd.and_then(|mut zstd| zstd.decompress(squeezed, raw_len));
+            content.map_err(|_| FrameProblem::Compression)?
+        }
         other => return Err(FrameProblem::Codec(other)),
     };
     if content.len() != raw_len {
         return Err(FrameProblem::Compression);
     }
     Ok(Frame { head, content })
+}
+
+/// How many bytes before a frame the one begins whose dictionary it needs.
+pub(crate) fn base(bytes: &[u8], head: &Head) -> Result<Option<u64>, FrameProblem> {
+    match head.codec {
+        CODEC_BASED => base_of(bytes.get(HEAD..).unwrap_or_default()).map(|(distance, _)| Some(distance)),
+        _ => Ok(None),
+    }
+}
+
+fn base_of(stored: &[u8]) -> Result<(u64, &[u8]), FrameProblem> {
+    let mut reader = varint::Reader::of(stored);
+    let distance = reader.number().map_err(|_| FrameProblem::Dictionary)?;
+    Ok((distance, reader.rest()))
 }
 
 /// Fuzz entry point: any bytes are a frame or one clear problem, and what decodes encodes

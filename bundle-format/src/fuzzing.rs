@@ -5,6 +5,7 @@
 //! hold. They go through the same doors as the commands, and nothing else calls them but tests.
 
 use crate::canonical::{self, Policy};
+use crate::chunk;
 use crate::event::{Body, CellStarted, Ending, Entry, Output, Payload, Phase, StoredFile};
 use crate::extract::extract;
 use crate::frame::{self, HEAD, Head, Kind, TAIL};
@@ -129,7 +130,7 @@ pub fn chunk(bytes: &[u8]) {
     let Some((cell, content)) = bytes.split_first() else { return };
     let cell = u32::from(*cell);
     let Some(entries) = chunk_of(cell, content) else { return };
-    let again = chunk_of(cell, &archive(&entries));
+    let again = chunk_of(cell, &chunk::content(&entries));
     assert_eq!(again.as_ref(), Some(&entries), "entries do not survive their encoding");
     for policy in [Policy::Default, Policy::Strict] {
         let _ = canonical::of_cell(&entries, 0, policy);
@@ -208,10 +209,7 @@ pub fn uncompressed(bundle: &Bundle) -> Result<Vec<u8>, crate::ReadError> {
     let cells: std::collections::BTreeSet<u32> =
         bundle.index().chunks.iter().map(|chunk| chunk.frame.cell).collect();
     for cell in cells {
-        put(Kind::Chunk, cell, &archive(&bundle.raw_entries(cell)?));
-    }
-    for summary in bundle.cells() {
-        put(Kind::CellEnd, summary.cell, &archive(summary));
+        put(Kind::Chunk, cell, &chunk::content(&bundle.raw_entries(cell)?));
     }
     Ok(repaired(&out))
 }
@@ -230,7 +228,7 @@ static BODY: LazyLock<(Vec<u8>, Index)> = LazyLock::new(|| {
     let signed = crate::Signed { service: "auth".to_owned(), claims: Payload::Blob { hash, len: 1500 } };
     let entries = vec![entry(0, Body::CellStarted(started)), entry(1, Body::Signed(signed))];
     let blob = [&hash[..], &payload].concat();
-    let content = archive(&entries);
+    let content = chunk::content(&entries);
     let parts: [(Kind, u32, &[u8]); 3] =
         [(Kind::Blob, 0, &blob), (Kind::Chunk, 1, &content), (Kind::CellEnd, 1, &archive(&summary))];
     let mut places = Vec::new();
@@ -353,7 +351,7 @@ pub fn extraction(bytes: &[u8], outer: &Path) {
     let of_run =
         |(seq, file): (usize, &StoredFile)| Entry { cell: 0, ..entry(seq as u64, Body::File(file.clone())) };
     let refused = |file: &StoredFile| {
-        let content = archive(&vec![of_run((0, file))]);
+        let content = chunk::content(&[of_run((0, file))]);
         Bundle::from_bytes(frames(&[(Kind::Chunk, 0, &content)]))
             .is_ok_and(|bundle| bundle.damage().is_some())
     };
@@ -364,7 +362,7 @@ pub fn extraction(bytes: &[u8], outer: &Path) {
     let run: Vec<Entry> = files.iter().enumerate().map(of_run).collect();
     let cell: Vec<Entry> = cell.into_iter().enumerate().map(|(seq, body)| entry(seq as u64, body)).collect();
     let mut parts = Vec::new();
-    let (run, cell) = (archive(&run), archive(&cell));
+    let (run, cell) = (chunk::content(&run), chunk::content(&cell));
     if !files.is_empty() {
         parts.push((Kind::Chunk, 0, run.as_slice()));
     }

@@ -199,23 +199,18 @@ fn said() -> Vec<Entry> {
     all.into_iter().enumerate().map(entry).collect()
 }
 
-/// Writes the bundle of this version (and that of 1.0, which says nothing of its tool).
+/// Writes the bundle of this version.
 #[test]
 #[ignore = "a version that is new adds its bundle once"]
 fn write() {
-    let now = Header::new([1; 16], [2; 16]);
-    for header in [Header { minor: 0, tool: Tool::default(), ..now }, now] {
-        let path = folder().join(format!("{MAJOR}.{}.fb", header.minor));
-        if path.exists() {
-            // Golden bundles never change.
-            continue;
-        }
-        let mut writer = BundleWriter::create(&path, header).unwrap();
-        let head = Head { len: 15, kind: Kind::Unknown(0x7fff), codec: 0, reserved: 0, raw_len: 15, cell: 1 };
-        writer.put_unknown(&Frame { head, content: b"from the future".to_vec() }).unwrap();
-        said().iter().for_each(|entry| writer.append(entry).unwrap());
-        writer.finish().unwrap();
-    }
+    let path = folder().join(format!("{MAJOR}.{MINOR}.fb"));
+    // Golden bundles never change.
+    assert!(!path.exists(), "{} is there", path.display());
+    let mut writer = BundleWriter::create(&path, Header::new([1; 16], [2; 16])).unwrap();
+    let head = Head { len: 15, kind: Kind::Unknown(0x7fff), codec: 0, reserved: 0, raw_len: 15, cell: 1 };
+    writer.put_unknown(&Frame { head, content: b"from the future".to_vec() }).unwrap();
+    said().iter().for_each(|entry| writer.append(entry).unwrap());
+    writer.finish().unwrap();
 }
 
 #[test]
@@ -258,7 +253,9 @@ fn recovery_keeps_what_it_does_not_know() {
     let recovered = recover::recover(&folder().join("1.1.fb"), &dir.path().join("r.fb")).unwrap();
     let bundle = Bundle::open(&recovered.path).unwrap();
     assert!(recovered.is_lossless());
-    assert_eq!(bundle.header(), golden.header());
+    let ids = |bundle: &Bundle| (bundle.header().id, bundle.header().salt);
+    assert_eq!(ids(&bundle), ids(&golden));
+    assert_eq!((bundle.header().major, bundle.header().minor), (MAJOR, MINOR));
     assert_eq!(bundle.index().unknown.len(), 1);
     assert_eq!(bundle.index().unknown[0].kind, 0x7fff);
     assert_eq!(bundle.entries(2).unwrap(), golden.entries(2).unwrap());

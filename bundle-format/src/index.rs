@@ -4,9 +4,10 @@
 //! rebuilds it. [`Index::check`] holds it against the file's length before anyone follows it.
 
 use crate::error::ReadError;
-use crate::event::{Ending, Verdict};
+use crate::event::{Body, Ending, Entry, Verdict};
 use crate::frame::{self, Kind};
 use crate::limits;
+use std::collections::BTreeMap;
 use rkyv::{Archive, Deserialize, Serialize};
 
 /// Length of the footer's content.
@@ -79,6 +80,29 @@ impl CellSummary {
     /// Whether the cell ended as expected.
     pub fn passed(&self) -> bool {
         self.verdict.as_ref().is_some_and(|verdict| verdict.ending == Ending::Passed)
+    }
+}
+
+/// Adds what an entry says about its cell.
+pub(crate) fn summarise(cells: &mut BTreeMap<u32, CellSummary>, entry: &Entry) {
+    match &entry.body {
+        Body::CellStarted(started) => {
+            let summary = CellSummary {
+                cell: entry.cell,
+                name: started.name.clone(),
+                scenario: started.scenario.clone(),
+                assumption: started.assumption.clone(),
+                expectation: started.expectation.clone(),
+                verdict: None,
+            };
+            cells.insert(entry.cell, summary);
+        }
+        Body::Verdict(verdict) => {
+            if let Some(summary) = cells.get_mut(&entry.cell) {
+                summary.verdict = Some(verdict.clone());
+            }
+        }
+        _ => {}
     }
 }
 

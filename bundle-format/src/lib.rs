@@ -16,7 +16,10 @@
 
 pub mod canonical;
 pub mod check;
+mod chunk;
+mod columns;
 mod container;
+mod dictionary;
 pub mod error;
 pub mod event;
 pub mod extract;
@@ -29,7 +32,9 @@ pub mod reader;
 pub mod recover;
 pub mod redact;
 mod spelling;
+mod texts;
 pub mod value;
+mod varint;
 pub mod version;
 pub mod writer;
 

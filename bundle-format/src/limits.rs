@@ -6,11 +6,27 @@ pub const VALUE_DEPTH_MAX: usize = 64;
 
 /// A chunk of entries is written once its entries are estimated at this many bytes: large
 /// enough to compress well, small enough that a crash loses little and a reader decodes little.
-pub const CHUNK_TARGET: usize = 128 * 1024;
+pub const CHUNK_TARGET: usize = 1024 * 1024;
 
 /// Largest decompressed frame of any kind except a blob. A chunk passes its target by at
 /// most one entry, and [`ENTRY_MAX`] bounds that.
 pub const FRAME_RAW_MAX: usize = 16 * 1024 * 1024;
+
+/// Most entries of a chunk: bounds what a small hostile chunk unfolds to.
+pub const CHUNK_ENTRIES_MAX: usize = 65_536;
+
+/// Most items of lists in a chunk.
+pub const CHUNK_ITEMS_MAX: usize = 1 << 20;
+
+/// Most bytes of the texts of a chunk, as they are when they are put together.
+pub const CHUNK_TEXT_MAX: usize = 64 * 1024 * 1024;
+
+/// Longest dictionary of a frame: what zstd looks back at with profit in a small chunk, and what a reader of one
+/// chunk decodes besides.
+pub const DICTIONARY_MAX: usize = 128 * 1024;
+
+/// Most frames that a dictionary is made of: bounds how far a reader goes back for one.
+pub const DICTIONARY_FRAMES_MAX: usize = 32;
 
 /// Largest decompressed index: what [`FRAMES_MAX`] frames need.
 pub const INDEX_MAX: usize = 256 * 1024 * 1024;

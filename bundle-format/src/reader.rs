@@ -8,10 +8,12 @@
 //! passes the check. Each frame is copied once, then checked, so the worst is a clear error.
 
 use crate::check;
+use crate::chunk;
+use crate::dictionary::{self, Dictionaries};
 use crate::error::{FrameProblem, ReadError};
 use crate::event::{Body, Entry, Payload, StoredFile};
-use crate::frame::{self, Frame, HEAD, Head, Kind};
-use crate::index::{BlobRef, CellSummary, FOOTER_TOTAL, Footer, FrameRef, Index};
+use crate::frame::{self, Frame, HEAD, Kind};
+use crate::index::{BlobRef, CellSummary, FOOTER_TOTAL, Footer, FrameRef, Index, summarise};
 use crate::limits;
 use crate::version::{HEADER_LEN, Header};
 use crate::writer::chunk_ref;
@@ -35,7 +37,7 @@ impl Source {
 
     /// Reads `len` bytes at `offset`; what lies beyond the end is an error before memory
     /// for it is asked for.
-    fn read(&self, offset: u64, len: u64) -> Result<Vec<u8>, ReadError> {
+    pub(crate) fn read(&self, offset: u64, len: u64) -> Result<Vec<u8>, ReadError> {
         let truncated = ReadError::Frame { at: offset, what: FrameProblem::Truncated };
         let Some(end) = offset.checked_add(len).filter(|end| *end <= self.len()) else {
             return Err(truncated);
@@ -99,6 +101,7 @@ pub struct Bundle {
     footer: Option<Footer>,
     damage: Option<Damage>,
     blobs: BTreeMap<[u8; 32], BlobRef>,
+    dictionaries: Dictionaries,
 }
 
 impl Bundle {
@@ -129,12 +132,12 @@ impl Bundle {
         let (index, footer, damage) = match indexed(&source) {
             Some((index, footer)) => (index, Some(footer), None),
             None => {
-                let scan = scan(&source);
+                let scan = scan(&source, header.major);
                 (scan.index, None, scan.damage)
             }
         };
         let blobs = index.blobs.iter().map(|blob| (blob.hash, *blob)).collect();
-        Ok(Bundle { source, header, index, footer, damage, blobs })
+        Ok(Bundle { source, header, index, footer, damage, blobs, dictionaries: Dictionaries::default() })
     }
 
     pub(crate) fn source(&self) -> &Source {
@@ -229,7 +232,7 @@ impl Bundle {
         let mut entries = Vec::new();
         for chunk in self.index.chunks.iter().filter(|chunk| chunk.frame.cell == cell) {
             let frame = self.frame(&chunk.frame)?;
-            entries.append(&mut decode_chunk(chunk.frame.offset, &frame)?);
+            entries.append(&mut decode_chunk(chunk.frame.offset, &frame, self.header.major)?);
         }
         entries.sort_by_key(|entry| entry.seq);
         Ok(entries)
@@ -310,7 +313,7 @@ impl Bundle {
     /// # Errors
     /// The first thing that is wrong.
     pub fn verify(&self) -> Result<Verified, ReadError> {
-        let scan = scan(&self.source);
+        let scan = scan(&self.source, self.header.major);
         if let Some(Damage { at, what, .. }) = scan.damage {
             return Err(ReadError::Content { at, what });
         }
@@ -327,7 +330,8 @@ impl Bundle {
             self.blob(&blob.hash)?;
         }
         for chunk in &self.index.chunks {
-            for entry in decode_chunk(chunk.frame.offset, &self.frame(&chunk.frame)?)? {
+            let frame = self.frame(&chunk.frame)?;
+            for entry in decode_chunk(chunk.frame.offset, &frame, self.header.major)? {
                 for payload in check::payloads(&entry.body) {
                     if let Payload::Blob { hash, .. } = payload
                         && !self.blobs.contains_key(hash)
@@ -345,7 +349,8 @@ impl Bundle {
     fn frame(&self, reference: &FrameRef) -> Result<Frame, ReadError> {
         let at = reference.offset;
         let bytes = self.source.read(at, reference.total)?;
-        let frame = frame::decode(&bytes).map_err(|what| ReadError::Frame { at, what })?;
+        let dictionary = |distance| self.dictionaries.of(&self.source, at, distance);
+        let frame = frame::decode_with(&bytes, dictionary).map_err(|what| ReadError::Frame { at, what })?;
         if frame.head.kind.number() != reference.kind || frame.head.cell != reference.cell {
             return Err(ReadError::Index(format!("the frame at byte {at} is another one")));
         }
@@ -381,17 +386,18 @@ struct Scan {
 }
 
 /// Reads every frame from the beginning; stops at the first that is not whole.
-fn scan(source: &Source) -> Scan {
+fn scan(source: &Source, major: u16) -> Scan {
     let mut scan = Scan { index: Index::default(), entries: 0, digest: [0; 32], damage: None };
     let mut cells: BTreeMap<u32, CellSummary> = BTreeMap::new();
     let mut hasher = blake3::Hasher::new();
+    let dictionaries = Dictionaries::default();
     let mut at = HEADER_LEN as u64;
     if let Ok(header) = source.read(0, at) {
         hasher.update(&header);
     }
     while at < source.len() {
-        let step = whole_frame(source, at).and_then(|(bytes, frame)| {
-            take_frame(&mut scan, &mut cells, at, bytes.len() as u64, &frame)?;
+        let step = whole_frame(source, &dictionaries, at).and_then(|(bytes, frame)| {
+            take_frame(&mut scan, &mut cells, at, bytes.len() as u64, &frame, major)?;
             Ok((bytes, frame.head.kind))
         });
         match step {
@@ -423,14 +429,21 @@ fn scan(source: &Source) -> Scan {
 }
 
 /// The frame at an offset, with its bytes.
-pub(crate) fn whole_frame(source: &Source, at: u64) -> Result<(Vec<u8>, Frame), ReadError> {
+pub(crate) fn whole_frame(
+    source: &Source,
+    dictionaries: &Dictionaries,
+    at: u64,
+) -> Result<(Vec<u8>, Frame), ReadError> {
     let wrong = |what| ReadError::Frame { at, what };
-    let head = source.read(at, HEAD as u64)?;
-    let head = Head::decode(head.first_chunk().ok_or(wrong(FrameProblem::Truncated))?);
-    head.bounded().map_err(wrong)?;
-    let bytes = source.read(at, head.total())?;
-    let frame = frame::decode(&bytes).map_err(wrong)?;
+    let bytes = dictionary::whole(source, at).map_err(wrong)?;
+    let frame = frame::decode_with(&bytes, |distance| dictionaries.of(source, at, distance)).map_err(wrong)?;
     Ok((bytes, frame))
+}
+
+/// The length of the frame at an offset, if its bytes are as they were written.
+pub(crate) fn intact(source: &Source, at: u64) -> Option<u64> {
+    let bytes = dictionary::whole(source, at).ok()?;
+    frame::check(&bytes).ok().map(|head| head.total())
 }
 
 /// Where the whole frame that ends at `end` begins, not before `floor`.
@@ -439,7 +452,7 @@ pub(crate) fn frame_before(source: &Source, end: u64, floor: u64) -> Option<u64>
     let len = u32::from_le_bytes(*source.read(at, 4).ok()?.first_chunk()?);
     let start =
         end.checked_sub((HEAD + frame::TAIL) as u64 + u64::from(len)).filter(|start| *start >= floor)?;
-    whole_frame(source, start).ok().filter(|(bytes, _)| bytes.len() as u64 == end - start).map(|_| start)
+    intact(source, start).filter(|len| *len == end - start).map(|_| start)
 }
 
 fn take_frame(
@@ -448,27 +461,16 @@ fn take_frame(
     at: u64,
     total: u64,
     frame: &Frame,
+    major: u16,
 ) -> Result<(), ReadError> {
     let reference = FrameRef { offset: at, total, kind: frame.head.kind.number(), cell: frame.head.cell };
     let wrong = |what: &str| ReadError::Content { at, what: what.to_owned() };
     match frame.head.kind {
         Kind::Chunk => {
-            let entries = decode_chunk(at, frame)?;
+            let entries = decode_chunk(at, frame, major)?;
             scan.entries += entries.len() as u64;
             scan.index.chunks.push(chunk_ref(reference, &entries));
-            for entry in entries {
-                if let Body::CellStarted(started) = entry.body {
-                    let summary = CellSummary {
-                        cell: entry.cell,
-                        name: started.name,
-                        scenario: started.scenario,
-                        assumption: started.assumption,
-                        expectation: started.expectation,
-                        verdict: None,
-                    };
-                    cells.insert(entry.cell, summary);
-                }
-            }
+            entries.iter().for_each(|entry| summarise(cells, entry));
         }
         Kind::Blob => {
             let hash = frame.content.first_chunk().ok_or_else(|| wrong("a payload without its hash"))?;
@@ -488,17 +490,14 @@ fn take_frame(
 }
 
 /// The entries of a chunk.
-pub(crate) fn decode_chunk(at: u64, frame: &Frame) -> Result<Vec<Entry>, ReadError> {
-    let wrong = |what| ReadError::Content { at, what };
-    let entries: Vec<Entry> = unarchive(&frame.content).map_err(wrong)?;
-    check::entries(&entries, frame.head.cell).map_err(wrong)?;
-    Ok(entries)
+pub(crate) fn decode_chunk(at: u64, frame: &Frame, major: u16) -> Result<Vec<Entry>, ReadError> {
+    chunk::read(&frame.content, frame.head.cell, major).map_err(|what| ReadError::Content { at, what })
 }
 
 type Validator<'a> = rkyv::api::high::HighValidator<'a, rkyv::rancor::Error>;
 type Unarchiver = rkyv::api::high::HighDeserializer<rkyv::rancor::Error>;
 
-fn unarchive<T>(bytes: &[u8]) -> Result<T, String>
+pub(crate) fn unarchive<T>(bytes: &[u8]) -> Result<T, String>
 where
     T: rkyv::Archive,
     T::Archived: for<'a> rkyv::bytecheck::CheckBytes<Validator<'a>> + rkyv::Deserialize<T, Unarchiver>,

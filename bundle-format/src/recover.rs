@@ -9,8 +9,9 @@ use crate::check;
 use crate::error::{ReadError, WriteError};
 use crate::event::Payload;
 use crate::frame::{Frame, Kind};
-use crate::reader::{Bundle, Damage, Source, decode_chunk, frame_before, whole_frame};
-use crate::version::HEADER_LEN;
+use crate::dictionary::Dictionaries;
+use crate::reader::{Bundle, Damage, Source, decode_chunk, frame_before, intact, whole_frame};
+use crate::version::{HEADER_LEN, Header};
 use crate::writer::BundleWriter;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -58,9 +59,14 @@ impl Recovered {
 /// When nothing can be read, or the new file cannot be written.
 pub fn recover(from: &Path, to: &Path) -> Result<Recovered, RecoverError> {
     let bundle = Bundle::open(from)?;
+    // What is written is of this version, whatever is read.
+    let now = Header::new(bundle.header().id, bundle.header().salt);
+    let header = Header { may_ignore: bundle.header().may_ignore, ..now };
     let mut salvage = Salvage {
         source: bundle.source(),
-        writer: BundleWriter::create(to, *bundle.header())?,
+        major: bundle.header().major,
+        dictionaries: Dictionaries::default(),
+        writer: BundleWriter::create(to, header)?,
         wanted: BTreeSet::new(),
         kept: BTreeSet::new(),
         entries: 0,
@@ -84,6 +90,8 @@ pub fn recover(from: &Path, to: &Path) -> Result<Recovered, RecoverError> {
 
 struct Salvage<'a> {
     source: &'a Source,
+    major: u16,
+    dictionaries: Dictionaries,
     writer: BundleWriter,
     wanted: BTreeSet<[u8; 32]>,
     kept: BTreeSet<[u8; 32]>,
@@ -98,27 +106,45 @@ impl Salvage<'_> {
         let mut at = HEADER_LEN as u64;
         let mut last = None;
         while at < end {
-            match whole_frame(self.source, at) {
-                Ok((bytes, frame)) => {
-                    let total = bytes.len() as u64;
-                    last = Some(frame.head.kind);
-                    self.frame(at, total, frame)?;
+            match intact(self.source, at) {
+                Some(total) => {
+                    last = self.intact(at, total)?;
                     at += total;
                 }
-                Err(error) => {
+                None => {
+                    let what = self.read(at).err().map(|error| error.to_string()).unwrap_or_default();
                     let behind = self.behind(at);
                     let resumed = behind.first().copied().unwrap_or(end);
-                    self.damages.push(Damage { at, lost: resumed - at, what: error.to_string() });
+                    self.damages.push(Damage { at, lost: resumed - at, what });
                     for start in behind {
-                        let (bytes, frame) = whole_frame(self.source, start)?;
-                        last = Some(frame.head.kind);
-                        self.frame(start, bytes.len() as u64, frame)?;
+                        let total = intact(self.source, start).unwrap_or_default();
+                        last = self.intact(start, total)?;
                     }
                     break;
                 }
             }
         }
         Ok(last == Some(Kind::Footer))
+    }
+
+    fn read(&self, at: u64) -> Result<Frame, ReadError> {
+        whole_frame(self.source, &self.dictionaries, at).map(|(_, frame)| frame)
+    }
+
+    /// Takes a frame whose bytes are as they were written; its kind, if it can be read: what it is compressed with may
+    /// be damaged.
+    fn intact(&mut self, at: u64, total: u64) -> Result<Option<Kind>, RecoverError> {
+        match self.read(at) {
+            Ok(frame) => {
+                let kind = frame.head.kind;
+                self.frame(at, total, frame)?;
+                Ok(Some(kind))
+            }
+            Err(error) => {
+                self.damages.push(Damage { at, lost: total, what: error.to_string() });
+                Ok(None)
+            }
+        }
     }
 
     /// Where the whole frames after a damage begin: found from the end, in order of the file.
@@ -135,7 +161,7 @@ impl Salvage<'_> {
 
     fn frame(&mut self, at: u64, total: u64, frame: Frame) -> Result<(), RecoverError> {
         match frame.head.kind {
-            Kind::Chunk => match decode_chunk(at, &frame) {
+            Kind::Chunk => match decode_chunk(at, &frame, self.major) {
                 Ok(entries) => {
                     for entry in entries {
                         for payload in check::payloads(&entry.body) {

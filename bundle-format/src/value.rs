@@ -180,16 +180,7 @@ impl Value {
             out.extend_from_slice(bytes);
         }
         fn length(out: &mut Vec<u8>, len: usize) {
-            let mut rest = len as u64;
-            loop {
-                let byte = (rest & 0x7f) as u8;
-                rest >>= 7;
-                if rest == 0 {
-                    out.push(byte);
-                    return;
-                }
-                out.push(byte | 0x80);
-            }
+            crate::varint::put(out, len as u64);
         }
         match self {
             Value::Null => out.push(0),
@@ -244,6 +235,12 @@ impl Value {
             left => Err(ValueError::Trailing(left)),
         }
     }
+}
+
+/// The length or count at a place in an encoded value, and where it ends.
+pub(crate) fn length_at(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
+    let mut reader = Reader { bytes, at };
+    bytes.get(at..).and_then(|_| reader.length().ok()).map(|len| (len, reader.at))
 }
 
 struct Reader<'a> {

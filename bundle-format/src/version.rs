@@ -2,13 +2,16 @@
 //!
 //! Contract: [`readable`] is the one function that decides. Changes of the format:
 //! - 1.0: the first;
-//! - 1.1: the header names the version of the tool that wrote the file.
+//! - 1.1: the header names the version of the tool that wrote the file;
+//! - 2.0: chunks are columns and may be compressed with earlier ones; no cell ends are written.
 
-/// Major version: a reader of another major version cannot read the file.
-pub const MAJOR: u16 = 1;
+/// Major version that is written: what does not know it cannot read the file.
+pub const MAJOR: u16 = 2;
+/// The oldest major version that is read.
+pub const OLDEST: u16 = 1;
 /// Minor version: a reader of an older minor version can read the file and shows what it
 /// does not know as unknown.
-pub const MINOR: u16 = 1;
+pub const MINOR: u16 = 0;
 /// Flags (upper half: a reader that does not know a set bit must refuse) that are known.
 pub const MUST_UNDERSTAND: u32 = 0;
 /// The layout of rkyv archives: little endian, aligned, 32-bit relative pointers, rkyv 0.8.
@@ -65,7 +68,7 @@ fn last_readers(_major: u16) -> &'static str {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VersionError {
     /// Too new.
-    #[error("bundle format {major}.{minor} is newer than this faultbox reads ({MAJOR}.x): {}", tool.or_later())]
+    #[error("bundle format {major}.{minor} is newer than this faultbox reads ({OLDEST}.0 to {MAJOR}.x): {}", tool.or_later())]
     TooNew {
         /// The file's major version.
         major: u16,
@@ -76,7 +79,7 @@ pub enum VersionError {
     },
     /// Too old.
     #[error(
-        "bundle format {major}.{minor} is older than this faultbox reads ({MAJOR}.x): use {} to read it",
+        "bundle format {major}.{minor} is older than this faultbox reads ({OLDEST}.0 to {MAJOR}.x): use {} to read it",
         last_readers(*major)
     )]
     TooOld {
@@ -212,10 +215,10 @@ impl Header {
 /// Why it cannot.
 pub fn readable(header: &Header, layout: [u8; 4]) -> Result<(), VersionError> {
     let Header { major, minor, tool, .. } = *header;
-    match major.cmp(&MAJOR) {
-        std::cmp::Ordering::Greater => return Err(VersionError::TooNew { major, minor, tool }),
-        std::cmp::Ordering::Less => return Err(VersionError::TooOld { major, minor }),
-        std::cmp::Ordering::Equal => {}
+    match major {
+        ..OLDEST => return Err(VersionError::TooOld { major, minor }),
+        OLDEST..=MAJOR => {}
+        _ => return Err(VersionError::TooNew { major, minor, tool }),
     }
     let flags = header.must_understand & !MUST_UNDERSTAND;
     if flags != 0 {
@@ -245,7 +248,7 @@ mod tests {
             Header::decode(&header.encode()).unwrap_err()
         };
         assert!(matches!(of(MAJOR + 1, 0), ReadError::Version(VersionError::TooNew { .. })));
-        assert!(matches!(of(MAJOR - 1, 0), ReadError::Version(VersionError::TooOld { .. })));
+        assert!(matches!(of(OLDEST - 1, 0), ReadError::Version(VersionError::TooOld { .. })));
         assert!(matches!(of(MAJOR, 4), ReadError::Version(VersionError::Features { flags: 4, .. })));
         let future = Tool { major: 2, minor: 3, patch: 400 };
         let newer = Header { major: MAJOR + 1, tool: future, ..Header::new([0; 16], [0; 16]) };
@@ -253,7 +256,7 @@ mod tests {
         assert!(said(newer).ends_with("use faultbox 2.3.400, which wrote it, or a later one"));
         let silent = Header { tool: Tool::default(), ..newer };
         assert!(said(silent).ends_with("use the faultbox that wrote it, or a later one"));
-        assert!(of(MAJOR - 1, 0).to_string().ends_with("use a faultbox of before 0.1.0 to read it"));
+        assert!(of(OLDEST - 1, 0).to_string().ends_with("use a faultbox of before 0.1.0 to read it"));
         assert_eq!(Tool::this().to_string(), env!("CARGO_PKG_VERSION"));
     }
 

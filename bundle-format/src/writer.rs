@@ -7,14 +7,13 @@
 //! Not modelled: several writers of one file.
 
 use crate::check;
-use crate::container::{Behind, Container, Listed, Piece};
+use crate::container::{Behind, Container, Content, Listed, Piece};
 use crate::error::WriteError;
 use crate::event::{Body, Entry, Payload};
 use crate::frame::{self, Kind};
-use crate::index::{CellSummary, ChunkRef, FrameRef};
+use crate::index::{CellSummary, ChunkRef, FrameRef, summarise};
 use crate::limits;
 use crate::version::{HEADER_LEN, Header};
-use rkyv::util::AlignedVec;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -31,7 +30,7 @@ pub struct Tuning {
 
 impl Default for Tuning {
     fn default() -> Self {
-        Tuning { level: 1, level_unhurried: 3, chunk: limits::CHUNK_TARGET }
+        Tuning { level: 3, level_unhurried: 9, chunk: limits::CHUNK_TARGET }
     }
 }
 
@@ -48,10 +47,8 @@ impl<E> Default for OpenChunk<E> {
 
 /// Writes one bundle. What it takes is an [`Entry`], or something that shares one.
 pub struct BundleWriter<E = Entry> {
-    out: Out,
+    out: Out<E>,
     partial: PathBuf,
-    /// Where the next record is archived, if there is room from an earlier one.
-    spare: AlignedVec,
     tuning: Tuning,
     open: BTreeMap<u32, OpenChunk<E>>,
     blobs: BTreeMap<[u8; 32], ()>,
@@ -60,9 +57,9 @@ pub struct BundleWriter<E = Entry> {
 }
 
 /// Where frames are made and written.
-enum Out {
+enum Out<E> {
     Here(Box<Container>),
-    Behind(Behind),
+    Behind(Behind<E>),
     /// Nowhere any more: a write failed.
     Ended,
 }
@@ -88,7 +85,6 @@ impl<E: AsRef<Entry> + From<Entry>> BundleWriter<E> {
         Ok(BundleWriter {
             partial: container.partial_path().to_owned(),
             out: Out::Here(Box::new(container)),
-            spare: AlignedVec::new(),
             tuning,
             open: BTreeMap::new(),
             blobs: BTreeMap::new(),
@@ -102,7 +98,10 @@ impl<E: AsRef<Entry> + From<Entry>> BundleWriter<E> {
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn in_background(mut self) -> Result<Self, WriteError> {
+    pub fn in_background(mut self) -> Result<Self, WriteError>
+    where
+        E: Send + 'static,
+    {
         if let Out::Here(container) = self.out {
             self.out = Out::Behind(Behind::of(*container)?);
         }
@@ -143,15 +142,16 @@ impl<E: AsRef<Entry> + From<Entry>> BundleWriter<E> {
             return Err(self.poison(WriteError::TooLarge { what: "an entry", size, limit }));
         }
         let cell = entry.cell;
-        self.summarise(entry);
+        summarise(&mut self.cells, entry);
         let ends = matches!(entry.body, Body::Verdict(_));
         let chunk = self.open.entry(cell).or_default();
         chunk.estimate += size;
         chunk.entries.push(held);
-        if chunk.estimate >= self.tuning.chunk {
-            self.flush_cell(cell, true)?;
+        let full = chunk.estimate >= self.tuning.chunk || chunk.entries.len() >= limits::CHUNK_ENTRIES_MAX;
+        match ends || full {
+            true => self.flush_cell(cell, !ends, ends),
+            false => Ok(()),
         }
-        if ends { self.end_cell(cell) } else { Ok(()) }
     }
 
     fn with_payloads_stored(&mut self, mut entry: Entry) -> Result<Entry, WriteError> {
@@ -175,21 +175,19 @@ impl<E: AsRef<Entry> + From<Entry>> BundleWriter<E> {
         }
         let hash = *blake3::hash(bytes).as_bytes();
         if self.blobs.insert(hash, ()).is_none() {
-            let mut content = AlignedVec::with_capacity(bytes.len() + 32);
-            content.extend_from_slice(&hash);
-            content.extend_from_slice(bytes);
+            let content = Content::Bytes([&hash[..], bytes].concat());
             let listed = Listed::Blob(hash);
-            self.put(Piece { kind: Kind::Blob, cell: 0, content, listed, hurried: false })?;
+            self.put(Piece { kind: Kind::Blob, cell: 0, content, listed, hurried: false, durable: false })?;
         }
         Ok(hash)
     }
 
     /// Keeps a frame of a kind that this version does not know.
     pub(crate) fn put_unknown(&mut self, frame: &frame::Frame) -> Result<(), WriteError> {
-        let mut content = AlignedVec::with_capacity(frame.content.len());
-        content.extend_from_slice(&frame.content);
+        let content = Content::Bytes(frame.content.clone());
         let (kind, cell) = (frame.head.kind, frame.head.cell);
-        self.put(Piece { kind, cell, content, listed: Listed::Unknown, hurried: false })
+        let listed = Listed::Unknown;
+        self.put(Piece { kind, cell, content, listed, hurried: false, durable: false }).map(drop)
     }
 
     /// Writes what is held back in memory, so that a crash loses nothing that was taken
@@ -199,7 +197,7 @@ impl<E: AsRef<Entry> + From<Entry>> BundleWriter<E> {
     /// When a write fails.
     pub fn flush(&mut self) -> Result<(), WriteError> {
         let cells: Vec<u32> = self.open.keys().copied().collect();
-        cells.into_iter().try_for_each(|cell| self.flush_cell(cell, false))
+        cells.into_iter().try_for_each(|cell| self.flush_cell(cell, false, false))
     }
 
     /// Writes index and footer, makes the file durable and gives it its name.
@@ -219,83 +217,43 @@ impl<E: AsRef<Entry> + From<Entry>> BundleWriter<E> {
         container.finish(self.cells.into_values().collect())
     }
 
-    fn summarise(&mut self, entry: &Entry) {
-        match &entry.body {
-            Body::CellStarted(started) => {
-                let summary = CellSummary {
-                    cell: entry.cell,
-                    name: started.name.clone(),
-                    scenario: started.scenario.clone(),
-                    assumption: started.assumption.clone(),
-                    expectation: started.expectation.clone(),
-                    verdict: None,
-                };
-                self.cells.insert(entry.cell, summary);
-            }
-            Body::Verdict(verdict) => {
-                if let Some(summary) = self.cells.get_mut(&entry.cell) {
-                    summary.verdict = Some(verdict.clone());
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn end_cell(&mut self, cell: u32) -> Result<(), WriteError> {
-        self.flush_cell(cell, false)?;
-        self.open.remove(&cell);
-        match self.cells.get(&cell).cloned() {
-            Some(summary) => self.record(Kind::CellEnd, cell, &summary, Listed::Not, false),
-            None => Ok(()),
-        }
-    }
-
-    fn flush_cell(&mut self, cell: u32, hurried: bool) -> Result<(), WriteError> {
+    /// Writes the entries of a cell that are held back. `hurried`: more of them come at once; `last`: none do.
+    fn flush_cell(&mut self, cell: u32, hurried: bool, last: bool) -> Result<(), WriteError> {
         let Some(open) = self.open.get_mut(&cell).filter(|open| !open.entries.is_empty()) else {
             return Ok(());
         };
         open.estimate = 0;
-        let mut entries = std::mem::take(&mut open.entries);
+        let entries = std::mem::take(&mut open.entries);
         // Its place is not known yet.
         let nowhere = FrameRef { offset: 0, total: 0, kind: Kind::Chunk.number(), cell };
         let listed = Listed::Chunk(chunk_ref(nowhere, &entries));
-        self.record(Kind::Chunk, cell, &EntriesOf(&entries), listed, hurried)?;
-        entries.clear();
-        if let Some(open) = self.open.get_mut(&cell) {
-            open.entries = entries;
+        let content = Content::Entries(entries);
+        let spare = self.put(Piece { kind: Kind::Chunk, cell, content, listed, hurried, durable: last })?;
+        if last {
+            self.open.remove(&cell);
+        } else if let Some(open) = self.open.get_mut(&cell) {
+            open.entries = spare;
         }
         Ok(())
     }
 
-    /// Writes a frame that holds this record.
-    fn record<T>(
-        &mut self,
-        kind: Kind,
-        cell: u32,
-        record: &T,
-        listed: Listed,
-        hurried: bool,
-    ) -> Result<(), WriteError>
-    where
-        T: for<'a> rkyv::Serialize<Archiver<'a>>,
-    {
-        let mut room = match &self.out {
-            Out::Behind(behind) => behind.spare(),
-            _ => std::mem::take(&mut self.spare),
-        };
-        room.clear();
-        let archived = rkyv::api::high::to_bytes_in::<_, rkyv::rancor::Error>(record, room);
-        let content = archived.map_err(|e| self.poison(WriteError::Encode(e.to_string())))?;
-        self.put(Piece { kind, cell, content, listed, hurried })
-    }
-
-    fn put(&mut self, piece: Piece) -> Result<(), WriteError> {
+    /// Writes a frame; room for entries, if it held some.
+    fn put(&mut self, piece: Piece<E>) -> Result<Vec<E>, WriteError> {
         if self.poisoned {
             return Err(WriteError::Poisoned);
         }
         let put = match &mut self.out {
-            Out::Here(container) => container.put(&piece).map(|()| self.spare = piece.content),
-            Out::Behind(behind) => behind.put(piece),
+            Out::Here(container) => container.put(&piece).map(|()| match piece.content {
+                Content::Entries(mut entries) => {
+                    entries.clear();
+                    entries
+                }
+                Content::Bytes(_) => Vec::new(),
+            }),
+            Out::Behind(behind) => match piece.kind {
+                Kind::Chunk => behind.put(piece).map(|()| behind.spare()),
+                _ => behind.put(piece).map(|()| Vec::new()),
+            },
             Out::Ended => Err(WriteError::Poisoned),
         };
         put.map_err(|error| {
@@ -329,28 +287,6 @@ pub(crate) fn chunk_ref<E: AsRef<Entry>>(frame: FrameRef, entries: &[E]) -> Chun
         last_seq: seqs().max().unwrap_or_default(),
         first_ns: times().min().unwrap_or_default(),
         last_ns: times().max().unwrap_or_default(),
-    }
-}
-
-type Archiver<'a> =
-    rkyv::api::high::HighSerializer<AlignedVec, rkyv::ser::allocator::ArenaHandle<'a>, rkyv::rancor::Error>;
-
-/// Archived as the `Vec<Entry>` of these would be, without making one.
-struct EntriesOf<'a, E>(&'a [E]);
-
-impl<E> rkyv::Archive for EntriesOf<'_, E> {
-    type Archived = <Vec<Entry> as rkyv::Archive>::Archived;
-    type Resolver = <Vec<Entry> as rkyv::Archive>::Resolver;
-
-    fn resolve(&self, resolver: Self::Resolver, out: rkyv::Place<Self::Archived>) {
-        rkyv::vec::ArchivedVec::resolve_from_len(self.0.len(), resolver, out);
-    }
-}
-
-impl<'s, E: AsRef<Entry>> rkyv::Serialize<Archiver<'s>> for EntriesOf<'_, E> {
-    fn serialize(&self, serializer: &mut Archiver<'s>) -> Result<Self::Resolver, rkyv::rancor::Error> {
-        let entries = self.0.iter().map(AsRef::as_ref);
-        rkyv::vec::ArchivedVec::serialize_from_iter::<Entry, _, _>(entries, serializer)
     }
 }
 

@@ -15,6 +15,7 @@ import re
 import struct
 import subprocess
 import sys
+import tempfile
 
 MAGIC = bytes.fromhex("8f4642580d0a1a0a")
 
@@ -32,19 +33,24 @@ def crc32c(data):
     return crc ^ 0xFFFFFFFF
 
 
-def unzstd(data):
+def unzstd(data, dictionary=b""):
     try:
         from compression import zstd  # Python 3.14
 
-        return zstd.decompress(data)
+        return zstd.decompress(data, zstd.ZstdDict(dictionary, is_raw=True) if dictionary else None)
     except ImportError:
         pass
     try:
         import zstandard
 
-        return zstandard.ZstdDecompressor().decompress(data)
+        raw = zstandard.ZstdCompressionDict(dictionary, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+        return zstandard.ZstdDecompressor(dict_data=raw if dictionary else None).decompress(data)
     except ImportError:
-        return subprocess.run(["zstd", "-dcq"], input=data, stdout=subprocess.PIPE, check=True).stdout
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(dictionary)
+            file.flush()
+            command = ["zstd", "-dcq"] + (["-D", file.name] if dictionary else [])
+            return subprocess.run(command, input=data, stdout=subprocess.PIPE, check=True).stdout
 
 
 def u(data, at, size):
@@ -54,7 +60,7 @@ def u(data, at, size):
 def header(data):
     assert data[:8] == MAGIC, "not a bundle"
     assert crc32c(data[:60]) == u(data, 60, 4), "damaged header"
-    assert u(data, 8, 2) == 1, "another major version"
+    assert u(data, 8, 2) in (1, 2), "another major version"
     assert u(data, 12, 4) == 0, "features that must be understood"
     assert data[20:24] == bytes([0x6C, 0x61, 32, 8]), "another layout"
     return u(data, 8, 2), u(data, 10, 2)
@@ -65,15 +71,64 @@ def frame(data, at):
     if at + 24 > len(data):
         return None
     length, raw = u(data, at, 4), u(data, at + 8, 4)
-    if max(length, raw) > LIMITS.get(u(data, at + 4, 2), 16 << 20) or data[at + 6] > 1 or data[at + 7] != 0:
+    if max(length, raw) > LIMITS.get(u(data, at + 4, 2), 16 << 20) or data[at + 6] > 2 or data[at + 7] != 0:
         return None
     end = at + 24 + length
     if end > len(data) or crc32c(data[at : end - 8]) != u(data, end - 8, 4) or u(data, end - 4, 4) != length:
         return None
     stored = data[at + 16 : end - 8]
-    content = unzstd(stored) if data[at + 6] == 1 else stored
+    content = stored
+    if data[at + 6] == 1:
+        content = unzstd(stored)
+    if data[at + 6] == 2:
+        numbers = Bytes(stored)
+        before = dictionary(data, at - numbers.number())
+        content = unzstd(numbers.rest(), before)
     assert len(content) == raw, "does not decompress to its length"
     return u(data, at + 4, 2), u(data, at + 12, 4), content, end
+
+
+def dictionary(data, at):
+    """What the frame at `at` is compressed with, and its content."""
+    known = dictionary.__dict__.setdefault("known", {})
+    if at not in known:
+        whole = frame(data, at)
+        assert whole and whole[0] == 1, "no dictionary"
+        before = b""
+        if data[at + 6] == 2:
+            before = dictionary(data, at - Bytes(data[at + 16 :]).number())
+        known[at] = before + whole[2]
+        assert len(known[at]) <= 128 << 10, "too long a dictionary"
+    return known[at]
+
+
+class Bytes:
+    """Bytes that are read from the front."""
+
+    def __init__(self, data):
+        self.data, self.at = data, 0
+
+    def rest(self):
+        return self.data[self.at :]
+
+    def take(self, count):
+        assert self.at + count <= len(self.data), "ends early"
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def number(self):
+        number = 0
+        for place in range(10):
+            byte = self.take(1)[0]
+            number |= (byte & 0x7F) << (7 * place)
+            if byte < 0x80:
+                assert (byte or not place) and number < 1 << 64, "not the shortest encoding"
+                return number
+        assert False, "a number without an end"
+
+    def signed(self):
+        number = self.number()
+        return number >> 1 if number % 2 == 0 else -(number >> 1) - 1
 
 
 # The records: a type is (size, alignment, read). Their declarations are read out of FORMAT.md.
@@ -178,12 +233,17 @@ class Types:
         return [(name, self.of(text)) for name, text in (part.split(":", 1) for part in parts(body))]
 
     def variants(self, body):
+        for name, fields in self.shapes(body):
+            yield name, [(field, self.of(text)) for field, text in fields]
+
+    @staticmethod
+    def shapes(body):
         for part in parts(body):
             name, rest = re.fullmatch(r"(\w+)\s*(.*)", part, re.S).groups()
             if rest.startswith("("):
-                yield name, [("it", self.of(rest[1:-1]))]
+                yield name, [("it", rest[1:-1])]
             else:
-                yield name, self.fields(rest.strip("{} "))
+                yield name, [field.split(":", 1) for field in parts(rest.strip("{} "))]
 
 
 def parts(body):
@@ -199,9 +259,159 @@ def parts(body):
     return [part for part in found if part]
 
 
+# The entries of a chunk, by columns. Which numbers are differences, and to what.
+
+DIFFERENCES = {
+    ("Exchange", "began_ns"): "at_ns",
+    ("Exchange", "ended_ns"): "at_ns",
+    ("Exchange", "began_seq"): "seq",
+    ("Decision", "matched"): "step",
+    ("Decision", "draw"): "step",
+}
+
+
+def leb128(number):
+    out = b""
+    while number > 0x7F:
+        out, number = out + bytes([number & 0x7F | 0x80]), number >> 7
+    return out + bytes([number])
+
+
+class Columns:
+    def __init__(self, types, chunk):
+        self.types, self.count = types, chunk["entries"]
+        self.columns, texts = Bytes(bytes(chunk["columns"])), Bytes(bytes(chunk["texts"]))
+        self.templates = []
+        while texts.rest():
+            self.templates.append(list(self.pieces(Bytes(texts.take(texts.number())))))
+
+    @staticmethod
+    def pieces(template):
+        """(what, operand) of every piece."""
+        while template.rest():
+            byte = template.take(1)
+            if byte[0] < 0xF8:
+                yield "literal", byte
+            elif byte[0] == 0xFF:
+                yield "literal", template.take(1)
+            else:
+                has_operand = byte[0] in (0xF9, 0xFA)
+                yield byte[0], template.take(1)[0] if has_operand else 0
+
+    def hole(self, what, operand):
+        """The next value of a hole as the bytes that stand in the text."""
+        if what == 0xFC:
+            return (self.columns.signed() & (1 << 64) - 1).to_bytes(8, "little")
+        if what == 0xFA:
+            return self.columns.take((operand + 1) // 2).hex()[-operand:].encode()
+        if what == 0xFB:
+            h = self.columns.take(16).hex()
+            return "-".join([h[:8], h[8:12], h[12:16], h[16:20], h[20:]]).encode()
+        return str(self.columns.number()).rjust(operand, "0").encode()
+
+    def texts(self, count):
+        """(number of the template, bytes) of every text of a column."""
+        numbers = [self.columns.number() for _ in range(count)]
+        values = {}
+        for number in sorted(set(numbers)):
+            holes = [piece for piece in self.templates[number] if piece[0] in range(0xF8, 0xFD)]
+            values[number] = [iter([self.hole(*hole) for _ in range(numbers.count(number))]) for hole in holes]
+        return [(number, self.render(self.templates[number], iter(values[number]))) for number in numbers]
+
+    @staticmethod
+    def render(template, holes):
+        text, begun = b"", None
+        for what, operand in template:
+            if what == "literal":
+                text += operand
+            elif what == 0xFD:
+                begun = len(text)
+            elif what == 0xFE:
+                text = text[:begun] + leb128(len(text) - begun) + text[begun:]
+            else:
+                text += next(next(holes))
+        return text
+
+    def steps(self, count):
+        last, found = 0, []
+        for _ in range(count):
+            last = (last + self.columns.signed()) % (1 << 64)
+            found.append(last)
+        return found
+
+    def before(self, what, of):
+        return [(entry[what] - self.columns.signed()) % (1 << 64) for entry in of]
+
+    def tags(self, count, bound):
+        tags = list(self.columns.take(count))
+        assert all(tag < bound for tag in tags), "no such tag"
+        return tags
+
+    def many(self, text, of):
+        """As many values of a type as there are entries in `of`."""
+        text, count = text.strip(), len(of)
+        if text == "Vec<u8>":
+            return [content for _, content in self.texts(count)]
+        if text == "String":
+            return [content.decode() for _, content in self.texts(count)]
+        if text.startswith("Vec<"):
+            lengths = [self.columns.number() for _ in of]
+            items = iter(self.many(text[4:-1], [entry for entry, n in zip(of, lengths) for _ in range(n)]))
+            return [[next(items) for _ in range(n)] for n in lengths]
+        if text.startswith("Option<"):
+            tags = self.tags(count, 2)
+            some = iter(self.many(text[7:-1], [entry for entry, tag in zip(of, tags) if tag]))
+            return [next(some) if tag else None for tag in tags]
+        if text.startswith("["):
+            return [self.columns.take(int(text[1:-1].split(";")[1])) for _ in of]
+        if text == "bool":
+            return [tag == 1 for tag in self.tags(count, 2)]
+        if re.fullmatch(r"u\d+", text):
+            return [self.columns.number() for _ in of]
+        if re.fullmatch(r"i\d+", text):
+            return [self.columns.signed() for _ in of]
+        kind, body = self.types.declared[text]
+        if kind == "struct":
+            return self.structs(text, [part.split(":", 1) for part in parts(body)], of)
+        variants = list(self.types.shapes(body))
+        tags = self.tags(count, len(variants))
+        found = []
+        for number, (name, fields) in enumerate(variants):
+            found.append(iter(self.structs(name, fields, [entry for entry, tag in zip(of, tags) if tag == number])))
+        return [(variants[tag][0], next(found[tag])) for tag in tags]
+
+    def structs(self, name, fields, of):
+        found = []
+        for field, text in fields:
+            by = DIFFERENCES.get((name, field))
+            if by is None:
+                found.append(self.many(text, of))
+            else:
+                found.append(self.steps(len(of)) if by == "step" else self.before(by, of))
+        return [dict(zip([field for field, _ in fields], values)) for values in zip(*found)] if fields else [{} for _ in of]
+
+    def entries(self, cell):
+        seqs, times = self.steps(self.count), self.steps(self.count)
+        of = [{"seq": seq, "at_ns": at_ns, "cell": cell} for seq, at_ns in zip(seqs, times)]
+        phases, actors = self.many("Phase", of), self.many("String", of)
+        streams, expected, ordinals = self.texts(self.count), {}, []
+        for number, _ in streams:
+            ordinals.append((expected.get(number, 0) + self.columns.signed()) % (1 << 64))
+            expected[number] = ordinals[-1] + 1
+        caused = self.tags(self.count, 2)
+        causes = iter(self.before("seq", [entry for entry, tag in zip(of, caused) if tag]))
+        bodies = self.many("Body", of)
+        assert not self.columns.rest(), "bytes are left over"
+        for n, entry in enumerate(of):
+            entry["phase"], entry["actor"], entry["stream"] = phases[n], actors[n], streams[n][1].decode()
+            entry["ordinal"], entry["cause"] = ordinals[n], next(causes) if caused[n] else None
+            entry["body"] = bodies[n]
+        return of
+
+
 FORMAT = pathlib.Path(__file__).resolve().parents[2] / "bundle-format" / "FORMAT.md"
 TYPES = Types(FORMAT.read_text())
-SUMMARY, INDEX, ENTRIES = TYPES.named("CellSummary"), TYPES.named("Index"), vec(TYPES.named("Entry"))
+SUMMARY, INDEX, CHUNK, ENTRIES = TYPES.named("CellSummary"), TYPES.named("Index"), TYPES.named("Chunk"), vec(TYPES.named("Entry"))
 
 
 def root(content, kind):
@@ -210,6 +420,13 @@ def root(content, kind):
 
 
 LIMITS = {1: 16 << 20, 2: (512 << 20) + 32, 3: 16 << 20, 4: 256 << 20, 5: 64}
+
+
+def chunk(data, cell, content):
+    """The entries of a chunk."""
+    if u(data, 8, 2) == 1:
+        return root(content, ENTRIES)
+    return Columns(TYPES, root(content, CHUNK)).entries(cell)
 
 
 def frames(data):
@@ -240,10 +457,12 @@ def cells(data):
     for kind, cell, content in frames(data):
         if kind == 3:
             found[cell] = root(content, SUMMARY)
-        for entry in root(content, ENTRIES) if kind == 1 else []:
+        for entry in chunk(data, cell, content) if kind == 1 else []:
             body, fields = entry["body"]
             if body == "CellStarted":
                 found.setdefault(cell, {**fields["it"], "cell": cell, "verdict": None})
+            if body == "Verdict" and cell in found:
+                found[cell]["verdict"] = fields["it"]
     return False, [found[cell] for cell in sorted(found)]
 
 
@@ -252,7 +471,7 @@ def entries(data):
     found = []
     for kind, cell, content in frames(data):
         if kind == 1:
-            found += root(content, ENTRIES)
+            found += chunk(data, cell, content)
             assert all(entry["cell"] == cell for entry in found[-1:]), "an entry of another cell"
     return sorted(found, key=lambda entry: entry["seq"])
 
