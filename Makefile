@@ -11,7 +11,7 @@ help:
 	@echo "make demo   build, run the chapter's matrix with a planted defect, replay and inspect a failing cell"
 	@echo "make test   everything that CI runs"
 	@echo "make bench  print the figures that the README quotes"
-	@echo "make soak   one cell 50 times, with stand-ins and with containers (TIMES=50)"
+	@echo "make soak   one cell 50 times, then every cell of every bundle replayed 20 times (TIMES=50 REPLAYS=20)"
 	@echo "make clients  client libraries of Python, Node and Java against the stand-ins, each case replayed"
 	@echo "make fuzz   run every fuzz target for a while (SECONDS_EACH=60)"
 
@@ -31,7 +31,7 @@ mutant: setup
 
 # The example's service in Go, where there is a Go toolchain.
 go:
-	@if command -v go >/dev/null; then $(MAKE) --no-print-directory -C testdata/orders-api-go check build; \
+	@if command -v go >/dev/null; then $(MAKE) --no-print-directory -C testdata/orders-api-go check build mutant; \
 	else echo "skipped: the Go service (no Go toolchain)"; fi
 
 demo: build
@@ -72,9 +72,12 @@ bench: build
 	@$(CARGO) bench --locked --workspace --bench proxies --bench bundles --no-run
 	@CARGO=$(CARGO) ./.ci/bench $(FAULTBOX)
 
+# Hours. What .ci/soak-replay takes from the environment narrows its part.
 TIMES ?= 50
-soak: build
+REPLAYS ?= 20
+soak: build go
 	@./.ci/soak $(FAULTBOX) $(TIMES)
+	@./.ci/soak-replay $(FAULTBOX) $(REPLAYS)
 
 clean:
 	$(CARGO) clean

@@ -29,6 +29,8 @@ pub enum Command {
     Test(TestArgs),
     /// Drive recorded cells again, without their environment
     Replay(ReplayArgs),
+    /// Start what a spec declares, without its tests, and leave it running until Ctrl-C
+    Up(UpArgs),
     /// Show what a bundle holds
     Inspect(InspectArgs),
     /// Write a bundle as one HTML file that needs nothing else
@@ -85,9 +87,9 @@ pub enum Format {
     Json,
 }
 
-/// Arguments of `test`.
+/// What `test` and `up` start, and from what.
 #[derive(Debug, Args)]
-pub struct TestArgs {
+pub struct StackArgs {
     /// The spec
     pub spec: PathBuf,
     /// Seed of every decision; without it a fresh one is drawn and printed
@@ -96,15 +98,6 @@ pub struct TestArgs {
     /// The folder whose files the spec may read, above the spec; without it the spec's own
     #[arg(long, value_name = "FOLDER")]
     pub root: Option<PathBuf>,
-    /// Only these cells: names, globs (matrix_*_db_down) or /regular expressions/; repeatable
-    #[arg(long = "test", value_name = "CELL")]
-    pub tests: Vec<String>,
-    /// Print the names of the cells and stop
-    #[arg(long)]
-    pub list: bool,
-    /// Load and check the spec, print the plan and stop
-    #[arg(long)]
-    pub dry_run: bool,
     /// Run stand-ins instead of containers (mysql, redis and kafka images)
     #[arg(long)]
     pub embedded: bool,
@@ -114,6 +107,37 @@ pub struct TestArgs {
     /// Run another executable for a service; repeatable
     #[arg(long = "binary", value_name = "SERVICE=PATH")]
     pub binary: Vec<String>,
+    /// An image that is not the one in faultbox.lock is an error
+    #[arg(long, conflicts_with = "embedded")]
+    pub locked: bool,
+}
+
+/// Arguments of `up`.
+#[derive(Debug, Args)]
+pub struct UpArgs {
+    /// What is started
+    #[command(flatten)]
+    pub stack: StackArgs,
+    /// How to print
+    #[arg(long, value_enum, default_value = "human")]
+    pub format: Format,
+}
+
+/// Arguments of `test`.
+#[derive(Debug, Args)]
+pub struct TestArgs {
+    /// What is started
+    #[command(flatten)]
+    pub stack: StackArgs,
+    /// Only these cells: names, globs (matrix_*_db_down) or /regular expressions/; repeatable
+    #[arg(long = "test", value_name = "CELL")]
+    pub tests: Vec<String>,
+    /// Print the names of the cells and stop
+    #[arg(long)]
+    pub list: bool,
+    /// Load and check the spec, print the plan and stop
+    #[arg(long)]
+    pub dry_run: bool,
     /// Write the bundle here; without it run-TIME-SEED.fb in $FAULTBOX_BUNDLE_DIR, else in this folder
     #[arg(long, value_name = "PATH", conflicts_with = "no_bundle")]
     pub bundle: Option<PathBuf>,
@@ -129,9 +153,6 @@ pub struct TestArgs {
     /// Keep the containers of reuse = True services for the next run, which then starts faster
     #[arg(long, conflicts_with = "embedded")]
     pub keep: bool,
-    /// An image that is not the one in faultbox.lock is an error
-    #[arg(long, conflicts_with = "embedded")]
-    pub locked: bool,
     /// How to print
     #[arg(long, value_enum, default_value = "human")]
     pub format: Format,
@@ -177,6 +198,9 @@ pub struct ReplayArgs {
     /// Wait before this step of the cell, counted from 0, with the service running: for a debugger
     #[arg(long, value_name = "STEP")]
     pub hold: Option<u32>,
+    /// Sit through recorded delays only where they decide what happens, and say what was skipped
+    #[arg(long)]
+    pub no_wait: bool,
     /// Collapse nothing in the comparison
     #[arg(long)]
     pub strict: bool,

@@ -214,6 +214,16 @@ impl Scanner {
         })
     }
 
+    /// The value as it is sent again by who sends the same again: as [`Scanner::template`], but ids stay.
+    /// An attempt has another span and another time, not another id.
+    pub fn sent_again(&self, value: &Value) -> Value {
+        self.replace(value, &mut |generated| match generated.kind {
+            Kind::Secret => generated.text.clone(),
+            Kind::Uuid | Kind::Ulid | Kind::ObjectId => generated.identity(),
+            _ => placeholder(generated),
+        })
+    }
+
     /// As [`Scanner::template`], with what `name` says in the place of each generated value.
     pub fn replace(&self, value: &Value, name: &mut dyn FnMut(&Generated) -> String) -> Value {
         self.rewrite(&value.stable(), "", name)

@@ -44,6 +44,12 @@ pub trait Environment: Send + Sync {
         Box::pin(std::future::pending())
     }
 
+    /// A step has ended; how much longer it would have taken if the environment had waited for all
+    /// that it knows to take time.
+    fn step_ends(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// How long the local executables may take to end once they are asked to; then they are killed.
     fn grace(&self) -> Duration;
 

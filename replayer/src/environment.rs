@@ -69,6 +69,10 @@ impl Environment for RecordedEnvironment {
         })
     }
 
+    fn step_ends(&self) -> Duration {
+        self.tape.step_ends()
+    }
+
     /// None: what a service puts in order at its end has nowhere to go, and is not compared.
     fn grace(&self) -> Duration {
         Duration::ZERO

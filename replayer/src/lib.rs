@@ -2,7 +2,7 @@
 //! recorded.
 //!
 //! In reading order: [`session`] drives and judges; [`tape`] matches requests to recorded
-//! exchanges; [`environment`] and [`oracle`] are the engine's seams over it; [`divergence`]
+//! exchanges, [`waits`] knows how long they took; [`environment`] and [`oracle`] are the engine's seams over it; [`divergence`]
 //! and [`diff`] say what differs, [`diagnosis`] where it comes from.
 #![forbid(unsafe_code)]
 
@@ -13,3 +13,4 @@ pub mod environment;
 pub mod oracle;
 pub mod session;
 pub mod tape;
+pub mod waits;

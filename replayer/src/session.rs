@@ -8,6 +8,7 @@ use crate::diff;
 use crate::divergence::Divergence;
 use crate::environment::RecordedEnvironment;
 use crate::tape::Tape;
+use crate::waits::{Waiting, Waits};
 use faultbox_bundle_format::canonical::{self, Canonical, Policy};
 use faultbox_bundle_format::generated::Scanner;
 use faultbox_bundle_format::redact::Redactor;
@@ -59,6 +60,8 @@ pub struct Outcome {
     pub reproduced: bool,
     /// Requests that were answered as repeats.
     pub repeats: u64,
+    /// What became of the recorded waits.
+    pub waits: Waits,
     /// Why the service could not be driven, if so.
     pub setup_failed: bool,
     /// The entries of the replay.
@@ -79,16 +82,18 @@ pub async fn redrive(
     index: usize,
     recording: &Recording,
     policy: Policy,
+    waiting: Waiting,
 ) -> Outcome {
     let services = plan.topology.services.iter();
     let addresses: Vec<Named> = services.flat_map(runner::addresses_of).collect();
     let suts: BTreeSet<String> = plan.topology.suts().map(|service| service.name.clone()).collect();
     let recording = &asked_by(recording, &suts);
-    let tape = Tape::new(recording, Scanner::new(run.clock.unix_ns()).with_addresses(&addresses), &suts);
+    let live = Scanner::new(run.clock.unix_ns()).with_addresses(&addresses);
+    let tape = Tape::new(recording, live, &suts, waiting);
     let environment = RecordedEnvironment::new(tape.clone(), suts);
     let result = runner::run_cell(run, plan, index, environment).await;
     let mut outcome = outcome(recording, result, run.clock.unix_ns(), policy);
-    outcome.repeats = tape.repeats();
+    (outcome.repeats, outcome.waits) = (tape.repeats(), tape.waits());
     let divergences = &mut outcome.divergences;
     if divergences.is_empty() {
         // The same content in another causal order, or a request in another phase.
@@ -96,6 +101,7 @@ pub async fn redrive(
             Divergence::Unexpected { phase, .. } => *phase == faultbox_bundle_format::Phase::Scenario,
             _ => true,
         }));
+        divergences.extend(tape.missing());
     } else {
         let unexpected = tape.divergences();
         divergences.splice(0..0, unexpected);
@@ -130,6 +136,7 @@ pub fn outcome(recording: &Recording, result: CellResult, unix_ns: u64, policy: 
         reproduced: same_verdict(&recording.verdict, &verdict),
         verdict,
         repeats: 0,
+        waits: Waits::default(),
         setup_failed,
         entries,
     }
@@ -150,6 +157,7 @@ pub fn judge(plan: &Plan, index: usize, recording: &Recording, run_key: Key) -> 
         verdict,
         divergences: driver.divergences(),
         repeats: 0,
+        waits: Waits::default(),
         setup_failed: false,
         entries: Vec::new(),
     }

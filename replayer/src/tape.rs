@@ -5,10 +5,14 @@
 //! in the phase that the replay is in come first. An answer is held until the mutating
 //! requests that completed before it in the recording have arrived again. A request without
 //! a recorded counterpart is a divergence and gets its connection closed, never an answer.
+//! What a rule made the service wait for takes its time again, or as much of it as decides ([`waits`]).
 //! Not modelled: recorded latencies that no rule caused; a replay does not wait for them.
+//!
+//! [`waits`]: crate::waits
 
 use crate::divergence::{Divergence, Nearest};
 use crate::session::Recording;
+use crate::waits::{Ledger, Waiting, Waits};
 use faultbox_bundle_format::canonical::scanner_of;
 use faultbox_bundle_format::generated::{self, Scanner};
 use faultbox_bundle_format::redact::Redactor;
@@ -26,6 +30,8 @@ use tokio::sync::Notify;
 /// reported as a divergence. Shorter than the timeouts of ordinary clients: a service that
 /// gives up on the held answer and goes on must not look as if it had kept the order.
 const HELD_AT_MOST: Duration = Duration::from_millis(700);
+/// What is shorter is nothing that could be skipped: what a rule without a pause took.
+const LEAST_WAIT: Duration = Duration::from_millis(1);
 /// How many nearest recorded requests a divergence shows.
 const NEAREST: usize = 3;
 
@@ -39,9 +45,13 @@ struct Recorded {
     template: Value,
     /// The request as recorded.
     request: Value,
+    /// The live request that took it, as it is sent again ([`Scanner::sent_again`]).
+    sent: Option<Value>,
     used: bool,
     /// Its answer has been given.
     answered: bool,
+    /// It is over: answered, or, where there is no answer, given up.
+    over: bool,
 }
 
 #[derive(Default)]
@@ -51,8 +61,27 @@ struct State {
     bindings: Vec<(String, String)>,
     divergences: Vec<Divergence>,
     repeats: u64,
+    waits: Ledger,
     /// Open connections: to which interface, and whether they end by what they say themselves.
     open: Vec<(String, Arc<AtomicBool>)>,
+}
+
+impl State {
+    /// Whether something that happened before this exchange had its answer is still to happen: what the
+    /// same service asked meanwhile, what it was told meanwhile, a step that ended meanwhile.
+    fn is_behind(&self, index: usize) -> bool {
+        let this = &self.recorded[index];
+        let meanwhile = this.exchange.began_seq..this.ended_seq;
+        let missing = self.recorded.iter().enumerate().any(|(at, other)| {
+            at != index
+                && other.phase == Phase::Scenario
+                && other.exchange.class == Class::Work
+                && other.exchange.source == this.exchange.source
+                && (meanwhile.contains(&other.exchange.began_seq) && !other.used
+                    || meanwhile.contains(&other.ended_seq) && !other.over)
+        });
+        missing || self.waits.step_is_open(this.ended_seq)
+    }
 }
 
 /// The recorded exchanges of one cell.
@@ -65,6 +94,9 @@ pub struct Tape {
     answered: Notify,
     /// A connection was closed.
     closed: Notify,
+    /// Something arrived, was answered, given up, or a step ended.
+    moved: Notify,
+    waiting: Waiting,
     /// Knows the values that the recording made up.
     recorded: Scanner,
     /// Knows the values that the replay makes up.
@@ -75,9 +107,15 @@ pub struct Tape {
 impl Tape {
     /// A tape of a recorded cell for a replay whose values `live` knows. What was asked of the services
     /// that run again is not on it: it does not come here, so nothing may wait for it.
-    pub fn new(recording: &Recording, live: Scanner, running: &BTreeSet<String>) -> Arc<Self> {
+    pub fn new(
+        recording: &Recording,
+        live: Scanner,
+        running: &BTreeSet<String>,
+        waiting: Waiting,
+    ) -> Arc<Self> {
         let recorded = scanner_of(&recording.entries, recording.unix_ns);
-        let mut state = State { bindings: recorded.address_pairs(&live), ..State::default() };
+        let waits = Ledger::of(&recording.entries);
+        let mut state = State { bindings: recorded.address_pairs(&live), waits, ..State::default() };
         let begun = Begun::of(&recording.entries);
         for entry in &recording.entries {
             let Body::Exchange(exchange) = &entry.body else { continue };
@@ -95,9 +133,11 @@ impl Tape {
                 ended_seq: entry.seq,
                 template: recorded.template(&request.stable()),
                 request,
+                sent: None,
                 exchange: exchange.clone(),
                 used: false,
                 answered: false,
+                over: false,
             });
         }
         // Entries lie in the order of their ends; requests are served in the order of their beginnings.
@@ -111,8 +151,8 @@ impl Tape {
         });
         let doomed = ended.filter(|service| !running.contains(service)).collect();
         let (state, redactor) = (Mutex::new(state), recording.redactor.clone());
-        let (arrived, answered, closed) = (Notify::new(), Notify::new(), Notify::new());
-        Arc::new(Tape { state, arrived, doomed, answered, closed, recorded, live, redactor })
+        let [arrived, answered, closed, moved] = std::array::from_fn(|_| Notify::new());
+        Arc::new(Tape { state, arrived, doomed, answered, closed, moved, waiting, recorded, live, redactor })
     }
 
     /// Where what was asked and what was recorded parted ways, in order.
@@ -123,6 +163,18 @@ impl Tape {
     /// How many requests beyond the recorded number got a repeated answer.
     pub fn repeats(&self) -> u64 {
         self.lock().repeats
+    }
+
+    /// What became of the recorded waits.
+    pub fn waits(&self) -> Waits {
+        self.lock().waits.sum()
+    }
+
+    /// A step has ended. How much longer it would have taken with all of its waits.
+    pub fn step_ends(&self) -> Duration {
+        let unwaited = self.lock().waits.step_ends();
+        self.moved.notify_waiters();
+        unwaited
     }
 
     /// Whether a new connection finds the server down, as it was at this point of the recording:
@@ -237,13 +289,17 @@ impl Tape {
         // What a poll or a push brought in the scenario must not come during the start.
         let elsewhere = if request.class == Class::Ambient { None } else { candidates.next() };
         let taken = here.or(elsewhere).copied();
+        let sent = self.live.sent_again(&body.stable());
+        // What changes something is sent again only with the ids that it had: else it is another one.
+        let same = |i: &usize| !request.mutating || state.recorded[*i].sent.as_ref() == Some(&sent);
         let repeated = || {
-            let last = queue.iter().rev().find(|i| fits(&state, i)).copied();
+            let last = queue.iter().rev().find(|i| fits(&state, i) && same(i)).copied();
             last.filter(|i| request.repeatable || state.recorded[*i].exchange.repeatable)
         };
         match (taken, repeated()) {
             (Some(index), _) => {
                 state.recorded[index].used = true;
+                state.recorded[index].sent = Some(sent);
                 let pairs =
                     self.recorded.bind(&state.recorded[index].request.stable(), &self.live, &body.stable());
                 for pair in pairs.unwrap_or_default() {
@@ -253,6 +309,7 @@ impl Tape {
                 }
                 drop(state);
                 self.arrived.notify_waiters();
+                self.moved.notify_waiters();
                 Found::Exchange(index)
             }
             (None, Some(index)) => {
@@ -274,6 +331,40 @@ impl Tape {
                 Found::Nothing
             }
         }
+    }
+
+    /// Recorded requests that changed something and never came, though others like them did: not sent again,
+    /// but other ones. (Of equal ones, the comparison knows only that there are some.)
+    pub fn missing(&self) -> Vec<Divergence> {
+        let state = self.lock();
+        let counts = |recorded: &&Recorded| {
+            let Recorded { exchange, phase, .. } = recorded;
+            *phase == Phase::Scenario
+                && exchange.class == Class::Work
+                && exchange.mutating
+                && exchange.repeatable
+        };
+        let sent = |recorded: &Recorded| self.recorded.sent_again(&recorded.request.stable());
+        let mut missing = Vec::new();
+        for ((source, interface, key), queue) in &state.queues {
+            let queue: Vec<&Recorded> = queue.iter().map(|index| &state.recorded[*index]).collect();
+            let came: Vec<Value> = queue.iter().filter(|r| r.used).map(|r| sent(r)).collect();
+            for (at, recorded) in queue.iter().enumerate().filter(|(_, r)| !r.used && counts(r)) {
+                if !came.contains(&sent(recorded)) {
+                    let operation = &recorded.exchange.operation;
+                    missing.push(Divergence::Stream {
+                        stream: format!("{source}>{interface}:{key}"),
+                        at,
+                        recorded: Some(format!("{source} -> {interface} {operation}")),
+                        replayed: None,
+                        differences: Vec::new(),
+                        recorded_seq: Some(recorded.ended_seq),
+                        replayed_seq: None,
+                    });
+                }
+            }
+        }
+        missing
     }
 
     /// Waits until the mutating requests that had completed before this one began came again.
@@ -298,6 +389,19 @@ impl Tape {
         }
     }
 
+    /// Whether an answer may have to wait for other requests. Set-up and what only asks how things stand
+    /// (a metadata refresh, a ping) does not: whoever waits behind it would be held with it.
+    fn is_held(&self, index: usize, request: &Request) -> bool {
+        match request.class {
+            Class::Control => false,
+            Class::Work => true,
+            // A poll, or what brought something after all.
+            Class::Ambient => {
+                !request.repeatable || self.lock().recorded[index].exchange.class == Class::Work
+            }
+        }
+    }
+
     fn missing_before(&self, index: usize, polled: bool) -> Option<String> {
         let state = self.lock();
         let this = &state.recorded[index];
@@ -318,7 +422,33 @@ impl Tape {
     fn answers(&self, index: usize) -> bool {
         let recorded = &mut self.lock().recorded[index];
         recorded.answered = true;
+        recorded.over = recorded.exchange.outcome != Outcome::Abandoned;
         recorded.exchange.outcome == Outcome::Failed
+    }
+
+    /// Lets the pause of an answer pass, or what of it decides.
+    async fn pause(&self, index: usize, pause: Duration) {
+        if self.waiting == Waiting::AsRecorded || pause < LEAST_WAIT {
+            return tokio::time::sleep(pause).await;
+        }
+        let began = tokio::time::Instant::now();
+        let caught_up = async {
+            loop {
+                let moved = self.moved.notified();
+                if !self.lock().is_behind(index) {
+                    return;
+                }
+                moved.await;
+            }
+        };
+        // Where it does not come to that, the answer comes when it came then.
+        let _ = tokio::time::timeout(pause, caught_up).await;
+        let mut state = self.lock();
+        let (from, to) = {
+            let exchange = &state.recorded[index].exchange;
+            (exchange.began_ns, exchange.ended_ns)
+        };
+        state.waits.waited(from, to, began.elapsed());
     }
 
     fn answer_of(&self, index: usize) -> (Answer, Option<RuleHit>, Duration) {
@@ -458,6 +588,7 @@ impl Responder for TapeResponder {
             interface: self.interface.clone(),
             failing: self.failing.clone(),
             journal: self.journal.clone(),
+            unanswered: Mutex::default(),
         })
     }
 }
@@ -468,6 +599,20 @@ struct TapeConversation {
     interface: String,
     failing: Arc<AtomicBool>,
     journal: Arc<Journal>,
+    /// What gets no answer, until the asker goes away.
+    unanswered: Mutex<Vec<usize>>,
+}
+
+impl Drop for TapeConversation {
+    fn drop(&mut self) {
+        let unanswered = self.unanswered.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if !unanswered.is_empty() {
+            let mut state = self.tape.lock();
+            unanswered.iter().for_each(|index| state.recorded[*index].over = true);
+            drop(state);
+            self.tape.moved.notify_waiters();
+        }
+    }
 }
 
 impl Conversation for TapeConversation {
@@ -481,14 +626,21 @@ impl Conversation for TapeConversation {
             let Found::Exchange(index) = self.tape.take(&self.source, &self.interface, request, phase) else {
                 return (Answer::Unknown, None);
             };
-            if request.class != Class::Control && phase == Phase::Scenario {
+            if phase == Phase::Scenario && self.tape.is_held(index, request) {
                 self.tape.hold(index, &self.interface, request.class == Class::Ambient).await;
             }
             let (answer, rule, pause) = self.tape.answer_of(index);
-            tokio::time::sleep(pause).await;
+            self.tape.pause(index, pause).await;
+            if answer == Answer::Silence {
+                self.unanswered.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(index);
+                if rule.is_some() {
+                    self.tape.lock().waits.given_up();
+                }
+            }
             let failed = self.tape.answers(index);
             self.failing.store(failed, Ordering::SeqCst);
             self.tape.answered.notify_waiters();
+            self.tape.moved.notify_waiters();
             if failed && self.tape.has_fallen(&self.tape.lock(), &self.interface) {
                 self.tape.idle_closed(&self.interface).await;
             }
@@ -548,7 +700,8 @@ mod tests {
         entries.push(entry(99, Body::Verdict(verdict())));
         let redactor = Redactor::new(&[0; 16], Vec::new());
         let live = scanner_of(&entries, 0);
-        Tape::new(&Recording::new(entries, 0, 1, redactor).unwrap(), live, &BTreeSet::new())
+        let recording = Recording::new(entries, 0, 1, redactor).unwrap();
+        Tape::new(&recording, live, &BTreeSet::new(), Waiting::AsRecorded)
     }
 
     fn ask(tape: &Tape, key: &str) {

@@ -1,9 +1,14 @@
-//! `replay --hold STEP`: the scenario waits before a step until somebody says go on.
+//! `replay --hold STEP`, and what `up` says of processes as well: the scenario waits before a step until somebody says go on.
 
 use crate::terminal::{notice, one_line};
 use faultbox_engine::runner::hold::{HeldService, Hold};
 use faultbox_engine::step::StepCall;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A process, and how a debugger gets hold of it.
+pub fn attachable(pid: u32) -> String {
+    format!("process {pid}; gdb -p {pid}, or for Go: dlv attach {pid}")
+}
 
 /// Waits before one step for a line, or the end, of standard input.
 pub struct AtStep {
@@ -38,10 +43,7 @@ impl Hold for AtStep {
             one_line(&call.location)
         ));
         for HeldService { name, pid } in services {
-            notice(&format!(
-                "  {}: process {pid}; gdb -p {pid}, or for Go: dlv attach {pid}",
-                one_line(name)
-            ));
+            notice(&format!("  {}: {}", one_line(name), attachable(*pid)));
         }
         notice("Everything it asks for is answered meanwhile. Enter goes on, Ctrl-C ends the replay.");
         // Whatever comes, an error too, goes on.

@@ -1,4 +1,4 @@
-//! One file a command. Each returns the exit code.
+//! One file a command, and what commands share. Each returns the exit code.
 
 pub mod clean;
 pub mod doctor;
@@ -9,7 +9,10 @@ pub mod manifest;
 pub mod recover;
 pub mod replay;
 pub mod report;
+pub mod replay_report;
 pub mod run;
+pub mod stack;
 pub mod standin;
 pub mod test;
+pub mod up;
 pub mod verify;

@@ -2,14 +2,16 @@
 
 use super::hold::AtStep;
 use super::images;
+use super::replay_report::{Replay, print, report};
 use super::run::{self, Host};
-use super::test::{is_executable, select, verdict_json};
+use super::stack::is_executable;
+use super::test::select;
 use crate::cli::{Depth, Format, ReplayArgs};
-use crate::terminal::{self, notice, one_line, say, say_json, set_in};
+use crate::terminal::notice;
 use crate::{exit_code, host};
 use faultbox_bundle_format::canonical::Policy;
 use faultbox_bundle_format::redact::{self, Redactor};
-use faultbox_bundle_format::{Body, Bundle, Ending, Entry, Named, RunStarted, StoredFile, own_start_ns};
+use faultbox_bundle_format::{Body, Bundle, Entry, Named, RunStarted, StoredFile};
 use faultbox_engine::addresses::AddressBook;
 use faultbox_engine::event_sink::NullSink;
 use faultbox_engine::plan::Plan;
@@ -18,16 +20,13 @@ use faultbox_engine::runner::live::Live;
 use faultbox_engine::runner::{self, RunContext};
 use faultbox_engine::spec::{self, LoadOptions, MemoryFiles};
 use faultbox_engine::topology::{Service, ServiceKind};
-use faultbox_replayer::diagnosis::{self, Cause, Circumstances};
-use faultbox_replayer::divergence::Divergence;
+use faultbox_replayer::diagnosis::{self, Circumstances};
 use faultbox_replayer::oracle::RecordedOracle;
 use faultbox_replayer::session::{self, Outcome, Recording};
+use faultbox_replayer::waits::Waiting;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// How many differences of one cell are printed.
-const SHOWN: usize = 5;
 
 /// Runs the command.
 pub fn run(args: ReplayArgs) -> u8 {
@@ -39,6 +38,10 @@ pub fn run(args: ReplayArgs) -> u8 {
 fn try_run(args: &ReplayArgs) -> Result<u8, u8> {
     if args.depth == Depth::Judge && !(args.with.is_empty() && args.env.is_empty()) {
         notice("faultbox: --depth judge runs no service, so --with and --env change nothing");
+        return Err(exit_code::USAGE);
+    }
+    if args.depth != Depth::Redrive && args.no_wait {
+        notice("faultbox: --no-wait is for a redrive: --depth judge waits for nothing, rerun for everything");
         return Err(exit_code::USAGE);
     }
     let source = Source::open(&args.bundle)?;
@@ -86,6 +89,7 @@ fn try_run(args: &ReplayArgs) -> Result<u8, u8> {
         addresses: &addresses,
         embedded,
         policy,
+        waiting: if args.no_wait { Waiting::WhereItDecides } else { Waiting::AsRecorded },
     });
     let given = given(args);
     // What stands in the bundle is what was recorded.
@@ -93,8 +97,13 @@ fn try_run(args: &ReplayArgs) -> Result<u8, u8> {
     let mut replays = Vec::new();
     for index in cells {
         let Some(recording) = source.recording(&plan, index)? else { continue };
+        let mut decided = false;
         let outcome = match (&driving, args.depth) {
-            (Some(driving), Depth::Redrive) => runtime.block_on(driving.redrive(index, &recording)),
+            (Some(driving), Depth::Redrive) => {
+                let outcome;
+                (outcome, decided) = runtime.block_on(driving.redrive(index, &recording));
+                outcome
+            }
             (Some(driving), Depth::Rerun) => runtime.block_on(driving.rerun(index, &recording)),
             _ => session::judge(&plan, index, &recording, Key::of_run(recording.seed)),
         };
@@ -104,11 +113,12 @@ fn try_run(args: &ReplayArgs) -> Result<u8, u8> {
             hold.is_none() && cause.is_none() && !outcome.divergences.is_empty() && !outcome.setup_failed;
         if let (Some(driving), Depth::Redrive, true) = (&driving, args.depth, unclear) {
             // Only driving it again tells a race from what happens each time.
-            known.again = Some(runtime.block_on(driving.redrive(index, &recording)).divergences);
+            known.again =
+                Some(runtime.block_on(driving.drive(index, &recording, Waiting::AsRecorded)).divergences);
             cause = diagnosis::cause(&outcome.divergences, &known);
         }
         let name = plan.cells[index].name.clone();
-        let replay = Replay { name, recording, outcome, cause };
+        let replay = Replay { name, recording, outcome, cause, decided };
         if args.format == Format::Human {
             print(args, &replay);
         }
@@ -117,13 +127,6 @@ fn try_run(args: &ReplayArgs) -> Result<u8, u8> {
     runtime.shutdown_background();
     hold.iter().for_each(|hold| hold.end());
     Ok(report(args, &replays, policy))
-}
-
-struct Replay {
-    name: String,
-    recording: Recording,
-    outcome: Outcome,
-    cause: Option<Cause>,
 }
 
 /// What stands in for the recorded service, as it was given.
@@ -142,6 +145,7 @@ struct Driving<'a> {
     addresses: &'a Arc<AddressBook>,
     embedded: bool,
     policy: Policy,
+    waiting: Waiting,
 }
 
 impl Driving<'_> {
@@ -161,9 +165,19 @@ impl Driving<'_> {
         (context, oracle)
     }
 
-    async fn redrive(&self, index: usize, recording: &Recording) -> Outcome {
+    /// Drives a cell; one that is not exact without its waits, again with them. Whether that was so.
+    async fn redrive(&self, index: usize, recording: &Recording) -> (Outcome, bool) {
+        let outcome = self.drive(index, recording, self.waiting).await;
+        let clear = outcome.exact() || outcome.setup_failed || self.host.hold.is_some();
+        if clear || outcome.waits.skipped == 0 {
+            return (outcome, false);
+        }
+        (self.drive(index, recording, Waiting::AsRecorded).await, true)
+    }
+
+    async fn drive(&self, index: usize, recording: &Recording, waiting: Waiting) -> Outcome {
         let (run, oracle) = self.context(recording, &recording.entries);
-        let mut outcome = session::redrive(&run, self.plan, index, recording, self.policy).await;
+        let mut outcome = session::redrive(&run, self.plan, index, recording, self.policy, waiting).await;
         outcome.divergences.extend(oracle.divergences());
         outcome
     }
@@ -463,113 +477,4 @@ fn recorded_flags(command: &[String], flag: &str) -> Vec<String> {
         }
     }
     values
-}
-
-fn print(args: &ReplayArgs, replay: &Replay) {
-    let Replay { name, recording, outcome, cause } = replay;
-    say(&terminal::result(name, &outcome.verdict, recording.seed));
-    let (was, now) = (terminal::word(recording.verdict.ending), terminal::word(outcome.verdict.ending));
-    if outcome.setup_failed {
-        say("  the service could not be driven");
-        return;
-    }
-    let changed = !args.with.is_empty() || !args.env.is_empty();
-    if outcome.exact() {
-        let how = match (args.depth, args.strict) {
-            (Depth::Judge, _) => "recorded steps judged again",
-            (_, true) => "strict policy",
-            (_, false) => "default policy",
-        };
-        let repeats = match outcome.repeats {
-            0 => String::new(),
-            1 => ", 1 repeated request".to_owned(),
-            more => format!(", {more} repeated requests"),
-        };
-        say(&format!("  exact ({how}{repeats})"));
-        return;
-    }
-    if !outcome.reproduced {
-        say(&format!(
-            "  {}: was {was}, now {now}",
-            if changed { "verdict flipped" } else { "not reproduced" }
-        ));
-        if recording.verdict.ending != Ending::Passed {
-            say(&format!("  recorded reason: {}", set_in(&recording.verdict.reason, 4)));
-        }
-    }
-    for (place, divergence) in outcome.divergences.iter().take(SHOWN).enumerate() {
-        let word = if place == 0 { "diverged at" } else { "then" };
-        say(&format!("  {word} {}", one_line(&divergence.to_string())));
-        if place == 0 {
-            let around = diagnosis::around(divergence, &recording.entries, &outcome.entries);
-            if let Some(step) = &around.step {
-                say(&format!("    in {}", one_line(step)));
-            }
-            for (service, line) in &around.lines {
-                say(&format!("    {service} says: {}", one_line(line)));
-            }
-        }
-    }
-    let more = outcome.divergences.len().saturating_sub(SHOWN);
-    if more > 0 {
-        say(&format!("  and {more} more (--format json shows all)"));
-    }
-    if let Some(cause) = cause {
-        say(&format!("  cause: {}", one_line(&cause.to_string())));
-    }
-    let beyond = outcome.divergences.iter().any(|found| matches!(found, Divergence::Unexpected { .. }));
-    if changed && beyond && outcome.reproduced {
-        say("  the change asks for what was never recorded; --depth rerun asks the environment itself");
-    }
-}
-
-fn report(args: &ReplayArgs, replays: &[Replay], policy: Policy) -> u8 {
-    let exact = |replay: &&Replay| replay.outcome.exact() && !replay.outcome.setup_failed;
-    let exact = replays.iter().filter(exact).count();
-    let lost = replays.iter().filter(|replay| !replay.outcome.reproduced).count();
-    if args.format == Format::Json {
-        let cells = replays.iter().map(|replay| {
-            let mut cell = verdict_json(&replay.name, &replay.outcome.verdict);
-            if let Some(map) = cell.as_object_mut() {
-                map.insert(
-                    "recorded_verdict".to_owned(),
-                    format!("{:?}", replay.recording.verdict.ending).to_lowercase().into(),
-                );
-                map.insert("exact".to_owned(), replay.outcome.exact().into());
-                map.insert("reproduced".to_owned(), replay.outcome.reproduced.into());
-                let divergences: Vec<String> =
-                    replay.outcome.divergences.iter().map(ToString::to_string).collect();
-                map.insert("divergences".to_owned(), divergences.into());
-                map.insert("cause".to_owned(), replay.cause.as_ref().map(Cause::word).into());
-                let of_recording = &replay.recording.entries;
-                for (name, ns) in [
-                    ("start_ms", own_start_ns(&replay.outcome.entries)),
-                    ("recorded_start_ms", own_start_ns(of_recording)),
-                    ("recorded_cell_ms", replay.recording.verdict.cell_ns),
-                ] {
-                    map.insert(name.to_owned(), (ns / 1_000_000).into());
-                }
-            }
-            cell
-        });
-        let document = serde_json::json!({
-            "policy": format!("{policy:?}").to_lowercase(),
-            "exact": exact,
-            "cells": cells.collect::<Vec<_>>(),
-        });
-        say_json(&document);
-    } else if replays.len() > 1 {
-        let undriven = replays.iter().filter(|replay| replay.outcome.setup_failed).count();
-        let more = if undriven > 0 { format!(", {undriven} not driven") } else { String::new() };
-        say(&format!("\n{exact} exact, {} diverged{more}", replays.len() - exact - undriven));
-    }
-    if replays.iter().any(|replay| replay.outcome.setup_failed) {
-        exit_code::HOST
-    } else if lost > 0 {
-        exit_code::FAILED
-    } else if exact < replays.len() {
-        exit_code::INCONCLUSIVE
-    } else {
-        exit_code::OK
-    }
 }

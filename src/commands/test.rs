@@ -1,7 +1,7 @@
 //! `faultbox test`: run every cell of a spec, write the bundle, report.
 
-use super::images;
 use super::run::{self, Host};
+use super::{images, stack};
 use crate::cli::{Format, TestArgs};
 use crate::terminal::{self, Progress, notice, say, say_json};
 use crate::{exit_code, host};
@@ -15,10 +15,9 @@ use faultbox_engine::event_sink::{EventSink, NullSink};
 use faultbox_engine::journal::Journal;
 use faultbox_engine::oracle::SeededOracle;
 use faultbox_engine::plan::Plan;
-use faultbox_engine::prng;
-use faultbox_engine::runner::live::{Live, stand_in_for};
+use faultbox_engine::runner::live::Live;
 use faultbox_engine::runner::{self, CellResult, RunContext};
-use faultbox_engine::spec::{self, LoadOptions};
+use faultbox_engine::spec;
 use faultbox_engine::supervisor::Feature;
 use faultbox_engine::topology::ServiceKind;
 use faultbox_recorder::Recorder;
@@ -39,21 +38,20 @@ fn try_run(args: &TestArgs) -> Result<u8, u8> {
     let offline = args.list || args.dry_run;
     let mut host = if offline { None } else { Some(Host::probe()?) };
     let addresses = Arc::new(host.as_ref().map_or_else(AddressBook::isolated, Host::addresses));
-    let (seed, source) = match args.seed {
-        Some(seed) => (seed, "cli"),
+    let (seed, source) = match args.stack.seed {
         None if offline => (0, "none"),
-        None => (fresh_seed()?, "generated"),
+        _ => stack::seed(&args.stack)?,
     };
-    let plan = load(args, &addresses, seed)?;
+    let plan = stack::load(&args.stack, &addresses, seed)?;
     if plan.cells.is_empty() {
         notice(&format!(
             "faultbox: {} has no cells: a test is a function whose name begins with test_, or comes from fault_scenario() \
              or fault_matrix()",
-            args.spec.display()
+            args.stack.spec.display()
         ));
         return Err(exit_code::USAGE);
     }
-    let cells = select(&plan, &args.tests, &format!("faultbox test {} --list", args.spec.display()))?;
+    let cells = select(&plan, &args.tests, &format!("faultbox test {} --list", args.stack.spec.display()))?;
     if args.list {
         cells.iter().for_each(|index| say(&plan.cells[*index].name));
         return Ok(exit_code::OK);
@@ -63,19 +61,13 @@ fn try_run(args: &TestArgs) -> Result<u8, u8> {
         return Ok(exit_code::OK);
     }
     let mut host = host.take().ok_or(exit_code::HOST)?;
-    check_host(&plan, args, &host)?;
+    stack::check_host(&plan, &args.stack, &host)?;
     let runtime = run::runtime()?;
     host.keeping = Some(keeping(args));
-    let services = images::contained(&plan, args.embedded);
-    runtime.block_on(images::ready(&mut host, &services))?;
-    runtime.block_on(images::tell_of_closed(&host, &plan, &services));
-    if !args.embedded {
-        images::compare(&args.spec, &host.images.values().collect::<Vec<_>>(), args.locked)?;
-    }
+    stack::make_ready(&mut host, &plan, &args.stack, &runtime)?;
     if args.format == Format::Human {
         say(&format!("Seed: {seed} ({source})\n"));
     }
-    plan.warnings.iter().for_each(|warning| notice(&format!("warning: {warning}")));
     let session = Session { args, host: &host, plan: Arc::new(plan), cells, seed, source, addresses };
     let code = session.run(&runtime);
     // Tasks that still hold connections end with the runtime.
@@ -85,28 +77,9 @@ fn try_run(args: &TestArgs) -> Result<u8, u8> {
 
 /// How containers are kept after this run.
 fn keeping(args: &TestArgs) -> Keeping {
-    let spec = std::path::absolute(&args.spec).unwrap_or_else(|_| args.spec.clone());
+    let spec = std::path::absolute(&args.stack.spec).unwrap_or_else(|_| args.stack.spec.clone());
     let root = Keeping::folder(&std::env::temp_dir());
     Keeping { keep: args.keep, root, spec: spec.display().to_string() }
-}
-
-fn load(args: &TestArgs, addresses: &AddressBook, seed: u64) -> Result<Plan, u8> {
-    let usage = |why: String| {
-        notice(&format!("faultbox: {why}"));
-        exit_code::USAGE
-    };
-    let options = LoadOptions {
-        addresses,
-        env: run::env_overrides(&args.env).map_err(usage)?,
-        binaries: run::path_overrides("binary", &args.binary).map_err(usage)?,
-        seed,
-        root: args.root.as_deref(),
-        files: None,
-    };
-    spec::load(&args.spec, &options).map_err(|errors| {
-        notice(errors.to_string().trim_end());
-        exit_code::USAGE
-    })
 }
 
 /// Indices of the cells that the patterns choose; `lists` is the command that shows their names.
@@ -117,61 +90,6 @@ pub fn select(plan: &Plan, patterns: &[String], lists: &str) -> Result<Vec<usize
         notice(&format!("faultbox: {error}{hint}"));
         exit_code::USAGE
     })
-}
-
-fn fresh_seed() -> Result<u64, u8> {
-    prng::fresh_seed().map_err(|error| {
-        notice(&format!("faultbox: no seed could be drawn: {error}; give one with --seed"));
-        exit_code::HOST
-    })
-}
-
-/// Names what the host lacks before the first cell.
-fn check_host(plan: &Plan, args: &TestArgs, host: &Host) -> Result<(), u8> {
-    let mut lacking = Vec::new();
-    for service in &plan.topology.services {
-        match &service.kind {
-            // What containers need is looked at next.
-            ServiceKind::Image(_) | ServiceKind::Build { .. } if plan.topology.is_sut(&service.name) => {}
-            ServiceKind::Build { written, .. } if args.embedded => {
-                lacking.push(format!("{}: there is no stand-in for build {written}", service.name));
-            }
-            ServiceKind::Image(image) if args.embedded => match stand_in_for(image) {
-                Some(kind) => notice(&format!(
-                    "notice: {}: the embedded {kind} stand-in runs instead of {image}",
-                    service.name
-                )),
-                None => lacking.push(format!(
-                    "{}: there is no stand-in for {image} (there are mysql, redis and kafka)",
-                    service.name
-                )),
-            },
-            ServiceKind::Image(_) | ServiceKind::Build { .. } | ServiceKind::Remote(_) => {}
-            ServiceKind::Binary { path, written } if !is_executable(path) => {
-                let (name, place) = (&service.name, path.display());
-                let given =
-                    args.binary.iter().any(|flag| flag.split_once('=').is_some_and(|(to, _)| to == name));
-                lacking.push(match given {
-                    true => format!("{name}: {place}, given by --binary, is not an executable file"),
-                    false => format!(
-                        "{name}: {written} is not an executable file ({place}); build it, or give --binary {name}=PATH"
-                    ),
-                });
-            }
-            ServiceKind::Binary { .. } | ServiceKind::Mock(_) => {}
-        }
-    }
-    lacking.iter().for_each(|line| notice(&format!("faultbox: {line}")));
-    let kernel = host.check_kernel(plan, args.embedded, |service| {
-        matches!(service.kind, ServiceKind::Binary { .. }) || service.is_contained()
-    });
-    if lacking.is_empty() { kernel } else { Err(exit_code::HOST) }
-}
-
-/// Whether this is a file that may be executed.
-pub fn is_executable(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
 struct Session<'a> {
@@ -202,7 +120,7 @@ impl Session<'_> {
         };
         let (results, interrupted) = runtime.block_on(async {
             let oracle = Arc::new(SeededOracle::new(self.seed));
-            let (embedded, addresses) = (self.args.embedded, self.addresses.clone());
+            let (embedded, addresses) = (self.args.stack.embedded, self.addresses.clone());
             let context =
                 self.host.context(self.seed, redactor, sink.clone(), oracle, &dir, embedded, addresses);
             self.run_cells(&context).await

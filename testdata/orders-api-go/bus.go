@@ -169,14 +169,16 @@ func (b *bus) publish(ctx context.Context, event event) bool {
 func (b *bus) send(event event) <-chan error {
 	outcome := make(chan error, 1)
 	record := &kgo.Record{
-		Topic: topic,
-		Key:   []byte(event.key),
-		Value: event.payload,
+		Topic: pick("event-topic", topic, "orders.created"),
+		Key:   []byte(pick("event-key", event.key, "order")),
+		Value: pick("event-empty", event.payload, []byte{}),
 		Headers: []kgo.RecordHeader{
-			{Key: "content-type", Value: []byte("application/json")},
+			{Key: "content-type", Value: []byte(pick("event-content-type", "application/json", "text/plain"))},
 			{Key: traceparent, Value: []byte(event.traceparent)},
 		},
 	}
+	record.Key = pick("event-key-missing", record.Key, nil)
+	record.Headers = pick("event-header-missing", record.Headers, record.Headers[:1])
 	// The record outlives the request that it came from, so it has a context of its own.
 	b.client.TryProduce(context.Background(), record, func(_ *kgo.Record, err error) { outcome <- err })
 	return outcome

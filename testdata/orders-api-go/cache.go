@@ -46,7 +46,8 @@ func newCache(options *redis.Options, started time.Time) *cache {
 	options.MinIdleConns = 2
 	return &cache{
 		client: redis.NewClient(options),
-		key:    fmt.Sprintf("orders:%d:list", started.UnixMilli()),
+		key: fmt.Sprintf("%s:%d:%s", pick("cache-prefix", "orders", "order"), started.UnixMilli(),
+			pick("cache-key", "list", "all")),
 	}
 }
 
@@ -57,6 +58,9 @@ func (c *cache) warm(ctx context.Context) {
 
 // get returns the kept list.
 func (c *cache) get(ctx context.Context) (list string, found lookup) {
+	if mutated("cache-get-missing") {
+		return "", miss
+	}
 	err := c.ask(ctx, func(ctx context.Context) (err error) {
 		list, err = c.client.Get(ctx, c.key).Result()
 		return err
@@ -73,12 +77,35 @@ func (c *cache) get(ctx context.Context) (list string, found lookup) {
 
 // put keeps the list.
 func (c *cache) put(ctx context.Context, list string) {
-	c.ask(ctx, func(ctx context.Context) error { return c.client.Set(ctx, c.key, list, listTTL).Err() })
+	if mutated("cache-set-missing") {
+		return
+	}
+	list = pick("cache-value", list, "{}")
+	ttl := pick("cache-ttl", listTTL, listTTL+time.Second)
+	ttl = pick("cache-ttl-unit", ttl, listTTL+time.Millisecond)
+	ttl = pick("cache-ttl-missing", ttl, 0)
+	c.ask(ctx, func(ctx context.Context) error {
+		if mutated("cache-only-new") {
+			return c.client.SetNX(ctx, c.key, list, ttl).Err()
+		}
+		return c.client.Set(ctx, c.key, list, ttl).Err()
+	})
+	if mutated("cache-expire") {
+		c.ask(ctx, func(ctx context.Context) error { return c.client.Expire(ctx, c.key, listTTL).Err() })
+	}
 }
 
 // forget forgets the list.
 func (c *cache) forget(ctx context.Context) {
-	c.ask(ctx, func(ctx context.Context) error { return c.client.Del(ctx, c.key).Err() })
+	if mutated("cache-not-invalidated") {
+		return
+	}
+	c.ask(ctx, func(ctx context.Context) error {
+		if mutated("cache-unlink") {
+			return c.client.Unlink(ctx, c.key).Err()
+		}
+		return c.client.Del(ctx, c.key).Err()
+	})
 }
 
 func (c *cache) ask(ctx context.Context, command func(context.Context) error) error {

@@ -27,11 +27,11 @@ var errTooLate = &apiError{http.StatusGatewayTimeout, "not done in " + requestLi
 // databaseError is the answer to a failure of the database: what it said is in the log, not in the
 // answer. A refusal is our fault, unreachability is not.
 func databaseError(err error) error {
-	code := http.StatusServiceUnavailable
+	code := pick("http-error-status", http.StatusServiceUnavailable, http.StatusBadGateway)
 	if isRefused(err) {
 		code = http.StatusInternalServerError
 	}
-	return &apiError{code, "the database is not available"}
+	return &apiError{code, pick("http-error-body", "the database is not available", "no database")}
 }
 
 // handler is a route that may fail.
@@ -66,7 +66,7 @@ func writeJSON(w http.ResponseWriter, status int, body any) {
 }
 
 func writeBody(w http.ResponseWriter, status int, body []byte) {
-	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Type", pick("http-content-type", "application/json", "text/plain"))
 	w.WriteHeader(status)
 	// A caller that is gone cannot be told anything.
 	w.Write(body)

@@ -80,7 +80,10 @@ func (a *app) health(w http.ResponseWriter, r *http.Request) error {
 			return nil
 		}
 	}
-	writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
+	if mutated("health-asks-database") {
+		a.store.ping(r.Context())
+	}
+	writeJSON(w, http.StatusOK, map[string]string{"status": pick("health-body", "ok", "up")})
 	return nil
 }
 
@@ -108,7 +111,7 @@ func (a *app) listOrders(w http.ResponseWriter, r *http.Request) error {
 	if found == miss {
 		a.cache.put(ctx, list)
 	}
-	w.Header().Set("X-Cache", string(found))
+	w.Header().Set("X-Cache", pick("http-cache-header", string(found), "fill"))
 	writeBody(w, http.StatusOK, []byte(list))
 	return nil
 }
@@ -163,24 +166,40 @@ func (a *app) createOrder(w http.ResponseWriter, r *http.Request) error {
 		covered:   covered,
 		createdAt: time.Now().UTC().Truncate(time.Microsecond),
 	}
+	if mutated("grpc-call-extra") {
+		a.upstreams.user(ctx, said.Subject)
+	}
+	if mutated("event-before-write") {
+		a.publish(ctx, order)
+	}
 	number, err := a.store.insert(ctx, order)
 	if err != nil {
 		return databaseError(err)
 	}
 	a.cache.forget(ctx)
-	published, err := a.publish(ctx, order)
-	if err != nil {
-		return err
+	published := true
+	if !mutated("event-missing") && !mutated("event-before-write") {
+		if published, err = a.publish(ctx, order); err != nil {
+			return err
+		}
+	}
+	if mutated("event-twice") {
+		a.publish(ctx, order)
 	}
 	if ctx.Err() != nil {
 		return errTooLate
 	}
-	w.Header().Set("Location", "/orders/"+order.uuid)
-	writeJSON(w, http.StatusCreated, orderAnswer{
-		ID:        order.uuid,
-		Number:    number,
-		Status:    "open",
-		Price:     fmt.Sprintf("%d.00", order.price),
+	if !mutated("http-header-missing") {
+		w.Header().Set("Location", pick("http-location", "/orders/", "/order/")+order.uuid)
+	}
+	if mutated("http-header-extra") {
+		w.Header().Set("X-Orders", "1")
+	}
+	writeJSON(w, pick("http-status", http.StatusCreated, http.StatusOK), orderAnswer{
+		ID:        pick("http-id", order.uuid, uuid.NewString()),
+		Number:    pick("http-field-missing", number, nil),
+		Status:    pick("http-body", "open", "new"),
+		Price:     fmt.Sprintf(pick("http-price", "%d.00", "%d"), order.price),
 		City:      cityAnswer{city.GetId(), city.GetName(), city.GetCountry()},
 		Covered:   covered,
 		Published: published,
@@ -225,6 +244,9 @@ func (a *app) cityAndCover(ctx context.Context, cityID int64, subject string, pr
 }
 
 func (a *app) isCovered(ctx context.Context, subject string, price int64) *bool {
+	if mutated("grpc-call-missing") {
+		return nil
+	}
 	balance, err := a.upstreams.balance(ctx, subject)
 	if err != nil {
 		return nil
@@ -244,15 +266,23 @@ func covers(amount string, price int64) *bool {
 }
 
 func (a *app) publish(ctx context.Context, order newOrder) (bool, error) {
-	payload, err := json.Marshal(map[string]any{
-		"type":       "order.created",
+	fields := map[string]any{
+		"type":       pick("event-field", "order.created", "order.made"),
 		"event_id":   uuid.NewString(),
-		"order_id":   order.uuid,
-		"customer":   order.customer,
+		"order_id":   pick("event-order-id", order.uuid, uuid.NewString()),
+		"customer":   pick("event-customer", order.customer, "somebody"),
 		"city_id":    order.cityID,
-		"price":      order.price,
+		"price":      order.price + pick[int64]("event-price", 0, 1),
 		"created_at": timestamp(order.createdAt),
-	})
+	}
+	if mutated("event-field-missing") {
+		delete(fields, "event_id")
+	}
+	if mutated("event-field-extra") {
+		fields["version"] = 1
+	}
+	ctx = pick("event-trace", ctx, withTrace(ctx, ""))
+	payload, err := json.Marshal(fields)
 	if err != nil {
 		return false, err
 	}
@@ -263,6 +293,9 @@ func (a *app) refresh(w http.ResponseWriter, r *http.Request) error {
 	said, err := a.authorize(r, "")
 	if err != nil {
 		return err
+	}
+	if mutated("grpc-call-of-another") {
+		a.upstreams.balance(r.Context(), said.Subject)
 	}
 	user, err := a.upstreams.user(r.Context(), said.Subject)
 	switch {
@@ -275,7 +308,7 @@ func (a *app) refresh(w http.ResponseWriter, r *http.Request) error {
 	}
 	writeJSON(w, http.StatusOK, map[string]any{
 		"session":      uuid.NewString(),
-		"user":         map[string]any{"id": user.GetId(), "name": user.GetName()},
+		"user":         map[string]any{"id": user.GetId(), "name": pick("http-user", user.GetName(), "")},
 		"refreshed_at": timestamp(time.Now()),
 	})
 	return nil

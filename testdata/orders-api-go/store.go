@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/go-sql-driver/mysql"
+	"github.com/google/uuid"
 )
 
 const (
@@ -195,8 +196,15 @@ func insertOrder(ctx context.Context, conn *sql.Conn, order newOrder) (*int64, e
 	// After a commit it does nothing.
 	defer tx.Rollback()
 
-	result, err := tx.ExecContext(ctx, insertOrderSQL,
-		order.uuid, order.customer, order.cityID, order.cityName, order.price, order.createdAt)
+	if mutated("query-extra") {
+		tx.ExecContext(ctx, "SELECT COUNT(*) FROM orders")
+	}
+	query := reword("query-literal", insertOrderSQL, "'open'", "'done'")
+	query = reword("query-ignore", query, "INSERT INTO", "INSERT IGNORE INTO")
+	query = reword("query-columns", query, "(uuid, customer,", "(customer, uuid,")
+	result, err := tx.ExecContext(ctx, query,
+		order.uuid, pick("query-customer", order.customer, "somebody"), order.cityID+pick[int64]("query-parameter", 0, 1),
+		pick("query-city-name", order.cityName, ""), order.price+pick[int64]("query-price", 0, 1), order.createdAt)
 	if isOurDuplicate(err, order.uuid) {
 		// The id is ours alone: an attempt whose connection broke had been committed.
 		return nil, nil
@@ -208,10 +216,20 @@ func insertOrder(ctx context.Context, conn *sql.Conn, order newOrder) (*int64, e
 	if err != nil {
 		return nil, err
 	}
-	_, err = tx.ExecContext(ctx, insertOfferSQL,
-		order.uuid, order.price, offerState(order.covered), order.createdAt)
-	if err != nil {
-		return nil, err
+	if mutated("write-missing") {
+		return &number, tx.Commit()
+	}
+	query = reword("offer-update", insertOfferSQL, ", state = VALUES(state)", "")
+	for range pick("offer-twice", 1, 2) {
+		_, err = tx.ExecContext(ctx, query,
+			pick("offer-of-another", order.uuid, uuid.NewString()), order.price*pick[int64]("offer-amount", 1, 2),
+			pick("offer-state", offerState(order.covered), "unsure"), order.createdAt)
+		if err != nil {
+			return nil, err
+		}
+	}
+	if mutated("rollback") {
+		return &number, tx.Rollback()
 	}
 	return &number, tx.Commit()
 }
@@ -233,7 +251,10 @@ func offerState(covered *bool) string {
 }
 
 func listOrders(ctx context.Context, conn *sql.Conn) ([]listedOrder, error) {
-	rows, err := conn.QueryContext(ctx, listSQL, 50)
+	query := reword("list-order", listSQL, "o.id DESC", "o.id")
+	query = reword("list-join", query, "LEFT JOIN", "JOIN")
+	query = reword("list-filter", query, "ORDER BY", "WHERE o.status = 'open' ORDER BY")
+	rows, err := conn.QueryContext(ctx, query, pick("list-limit", 50, 51))
 	if err != nil {
 		return nil, err
 	}

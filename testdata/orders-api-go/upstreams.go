@@ -65,17 +65,17 @@ func (u *upstreams) warm(ctx context.Context) {
 
 // city returns a city by id.
 func (u *upstreams) city(ctx context.Context, id int64) (*pb.City, error) {
-	return u.geo.GetCity(ctx, &pb.GetCityRequest{Id: id})
+	return u.geo.GetCity(ctx, &pb.GetCityRequest{Id: id + pick[int64]("grpc-field", 0, 1)})
 }
 
 // user returns the user behind a token's subject.
 func (u *upstreams) user(ctx context.Context, subject string) (*pb.User, error) {
-	return u.users.Get(ctx, &pb.GetUserRequest{Subject: subject})
+	return u.users.Get(ctx, &pb.GetUserRequest{Subject: pick("grpc-subject", subject, "user-0")})
 }
 
 // balance returns what a token's subject has.
 func (u *upstreams) balance(ctx context.Context, subject string) (*pb.Balance, error) {
-	return u.balances.Get(ctx, &pb.GetBalanceRequest{Subject: subject})
+	return u.balances.Get(ctx, &pb.GetBalanceRequest{Subject: pick("grpc-balance-subject", subject, "user-0")})
 }
 
 // outgoing is around every call: its deadline, its trace, its line in the log where it failed.
@@ -85,7 +85,13 @@ func outgoing(
 ) error {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
-	ctx = metadata.AppendToOutgoingContext(ctx, traceparent, span(ctx))
+	traced := pick("grpc-trace", ctx, withTrace(ctx, ""))
+	if !mutated("grpc-metadata-missing") {
+		ctx = metadata.AppendToOutgoingContext(ctx, traceparent, span(traced))
+	}
+	if mutated("grpc-metadata-extra") {
+		ctx = metadata.AppendToOutgoingContext(ctx, "x-caller", "orders")
+	}
 	err := invoke(ctx, method, request, reply, connection, options...)
 	if err != nil {
 		why := status.Convert(err)

@@ -23,6 +23,9 @@ mod secrets;
 mod shared;
 mod specs;
 mod transcripts;
+mod up;
+mod waits;
+mod week;
 
 use serde_json::Value;
 use std::path::{Path, PathBuf};

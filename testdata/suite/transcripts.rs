@@ -99,6 +99,8 @@ fn normal(text: &str, folder: &Path) -> String {
         ),
         (r"(: (?:GET|POST) \S+) \{.*, answered", "$1 {...}, answered"),
         (r", \d+ repeated requests?", ""),
+        (r"127\.0\.0\.1:\d+  past the proxy 127\.0\.0\.1:\d+", "<address>  past the proxy <address>"),
+        (r"\b(process|gdb -p|dlv attach) \d+", "$1 <pid>"),
     ];
     for (pattern, with) in plain {
         text = rule(pattern).replace_all(&text, *with).into_owned();

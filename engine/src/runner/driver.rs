@@ -63,7 +63,7 @@ impl CellDriver {
                 ..StepResponse::no_answer(format!("no answer within {}ms", timeout.as_millis()))
             },
         };
-        response.duration = began.elapsed();
+        response.duration = began.elapsed() + self.cell.switchboard.environment().step_ends();
         response
     }
 

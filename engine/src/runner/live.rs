@@ -172,6 +172,19 @@ impl Live {
         }
     }
 
+    /// How an interface of a service that this environment runs is reached, past all proxies.
+    pub fn way(&self, interface: &str) -> Option<Arc<dyn Dial>> {
+        lock(&self.ways).get(interface).cloned()
+    }
+
+    /// The container that a service runs in.
+    pub fn container_of(&self, service: &str) -> Option<String> {
+        match lock(&self.hosted).get(service).map(|hosted| &hosted.process) {
+            Some(Process::Container(container, _)) => Some(container.name().to_owned()),
+            _ => None,
+        }
+    }
+
     /// What happened that people should know, since this was asked last.
     pub fn take_notices(&self) -> Vec<String> {
         std::mem::take(&mut *lock(&self.notices))
@@ -629,7 +642,7 @@ impl Environment for Live {
         client: Stream,
         link: Arc<Link>,
     ) -> BoxFuture<'static, Result<(), ProtocolError>> {
-        match lock(&self.ways).get(&*link.interface).cloned() {
+        match self.way(&link.interface) {
             Some(way) => {
                 let way = Told { way, link: link.clone() };
                 protocol.proxy(client, Arc::new(way), link)

@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`run_cell`] is the story; [`switchboard`] carries its connections;
 //! [`driver`] performs its steps; [`policy`] answers the syscall supervisor; [`health`]
-//! waits for services; [`live`] is everything that is not a local executable.
+//! waits for services; [`live`] is everything that is not a local executable; [`up`] is a stack without a cell.
 //!
 //! Contract: the same code runs a cell live and in a replay; only the [`Environment`] and
 //! the [`Oracle`] differ. Whatever a cell started has ended when `run_cell` returns.
@@ -16,6 +16,7 @@ pub mod policy;
 mod refusal;
 mod seed_words;
 pub mod switchboard;
+pub mod up;
 
 use crate::clock::RunClock;
 use crate::containers::Container;
@@ -480,13 +481,7 @@ pub async fn run_cell(
     note_start(&cell);
     let creeping = cell.is_virtual().then(|| tokio::spawn(creep(Arc::downgrade(&cell.wall))));
     let mut locals = Vec::new();
-    let prepared = tokio::select! {
-        // What fails because the engine went away is not told as its own failure.
-        biased;
-        why = environment.lost() => Err(SetupError::Lost(why)),
-        prepared = prepare(&cell, &environment, &mut locals) => prepared,
-        () = run.interrupted.cancelled() => Err(SetupError::Interrupted),
-    };
+    let prepared = set_up(&cell, &environment, &mut locals).await;
     let mut setup_failed = prepared.is_err();
     let (judgement, scenario_ns) = match prepared {
         Ok(()) => {
@@ -632,6 +627,21 @@ fn taken_port(tail: &[u8], asked: &[(String, std::net::SocketAddr)], isolated: b
             list.join(", ")
         )
     })
+}
+
+/// Brings up everything, unless the environment is lost or the user ends it before.
+async fn set_up(
+    cell: &Arc<CellContext>,
+    environment: &Arc<dyn Environment>,
+    locals: &mut Vec<Local>,
+) -> Result<(), SetupError> {
+    tokio::select! {
+        // What fails because the engine went away is not told as its own failure.
+        biased;
+        why = environment.lost() => Err(SetupError::Lost(why)),
+        prepared = prepare(cell, environment, locals) => prepared,
+        () = cell.run.interrupted.cancelled() => Err(SetupError::Interrupted),
+    }
 }
 
 async fn prepare(

@@ -49,6 +49,11 @@ impl Switchboard {
         }
     }
 
+    /// Where the connections lead that do not lead to what the runner started.
+    pub fn environment(&self) -> &dyn Environment {
+        &*self.environment
+    }
+
     /// Says how an interface of a service that the runner started is reached.
     pub fn register_local(&self, interface: &str, dial: Arc<dyn Dial>) {
         lock(&self.local).insert(interface.to_owned(), dial);
@@ -65,24 +70,7 @@ impl Switchboard {
         if let Some(link) = lock(&self.links).get(&key) {
             return Some(link.clone());
         }
-        let (service, name) = interface.split_once('.')?;
-        let service = cell.plan.topology.service(service)?;
-        let declared = service.interfaces.iter().find(|i| i.name == name)?;
-        let descriptors = match &service.kind {
-            ServiceKind::Mock(mock) => mock.descriptors(),
-            _ => None,
-        };
-        let options = InterfaceOptions { descriptors, env: service.env.iter().cloned().collect() };
-        let link = Link::new(
-            interface,
-            declared.protocol.name(),
-            source,
-            &declared.addr,
-            Arc::new(options),
-            cell.journal.clone(),
-            Some(cell.faults.clone()),
-            cell.open.clone(),
-        );
+        let link = new_link(cell, source, interface, None)?;
         Some(lock(&self.links).entry(key).or_insert(link).clone())
     }
 
@@ -97,11 +85,72 @@ impl Switchboard {
         interface: &str,
         listener: std::net::TcpListener,
     ) -> io::Result<()> {
+        let link = self.link(cell, source, interface).ok_or(io::ErrorKind::NotFound)?;
+        self.carry_all(cell, link, listener)
+    }
+
+    /// Accepts connections of this host to `interface`, as the test driver's are, until the cell ends.
+    /// What the interface says of its own address is the listener's.
+    ///
+    /// # Errors
+    /// When the listener cannot be used.
+    pub fn listen_outside(
+        &self,
+        cell: &Arc<CellContext>,
+        interface: &str,
+        listener: std::net::TcpListener,
+    ) -> io::Result<()> {
+        let advertised = listener.local_addr()?.to_string();
+        let link = new_link(cell, crate::runner::TEST, interface, Some(&advertised));
+        self.carry_all(cell, link.ok_or(io::ErrorKind::NotFound)?, listener)
+    }
+
+    fn carry_all(
+        &self,
+        cell: &Arc<CellContext>,
+        link: Arc<Link>,
+        listener: std::net::TcpListener,
+    ) -> io::Result<()> {
+        let protocol = cell.protocol(&link.interface).ok_or(io::ErrorKind::NotFound)?;
+        let cell = Arc::downgrade(cell);
+        self.accept(listener, move |stream| {
+            let Some(cell) = Weak::upgrade(&cell) else { return false };
+            tokio::spawn(carry_tcp(cell, protocol, stream, link.clone()));
+            true
+        })
+    }
+
+    /// Passes connections on, past all proxies, until the cell ends.
+    ///
+    /// # Errors
+    /// When the listener cannot be used.
+    pub fn forward(&self, listener: std::net::TcpListener, to: Arc<dyn Dial>) -> io::Result<()> {
+        let closing = self.closing.clone();
+        self.accept(listener, move |mut stream| {
+            let (to, closing) = (to.clone(), closing.clone());
+            tokio::spawn(async move {
+                let passed = async {
+                    let mut server = to.dial().await?;
+                    tokio::io::copy_bidirectional(&mut stream, &mut server).await
+                };
+                // How a connection ends is between its two ends.
+                tokio::select! {
+                    _ = passed => {}
+                    () = closing.cancelled() => {}
+                }
+            });
+            true
+        })
+    }
+
+    /// Hands connections on until the cell ends, or nobody wants any more.
+    fn accept(
+        &self,
+        listener: std::net::TcpListener,
+        carry: impl Fn(TcpStream) -> bool + Send + 'static,
+    ) -> io::Result<()> {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
-        let protocol = cell.protocol(interface).ok_or(io::ErrorKind::NotFound)?;
-        let link = self.link(cell, source, interface).ok_or(io::ErrorKind::NotFound)?;
-        let cell = Arc::downgrade(cell);
         let closing = self.closing.clone();
         tokio::spawn(async move {
             loop {
@@ -109,9 +158,8 @@ impl Switchboard {
                     accepted = listener.accept() => accepted,
                     () = closing.cancelled() => return,
                 };
-                let Some(cell) = Weak::upgrade(&cell) else { return };
-                if let Ok((stream, _)) = accepted {
-                    tokio::spawn(carry_tcp(cell, protocol, stream, link.clone()));
+                if accepted.is_ok_and(|(stream, _)| !carry(stream)) {
+                    return;
                 }
             }
         });
@@ -169,6 +217,34 @@ impl Switchboard {
             None => self.environment.carry(cell, protocol, client, link),
         }
     }
+}
+
+/// A link of an asker to an interface, which says of itself that it is at `advertised`, or where the
+/// services of the cell find it.
+fn new_link(
+    cell: &CellContext,
+    source: &str,
+    interface: &str,
+    advertised: Option<&str>,
+) -> Option<Arc<Link>> {
+    let (service, name) = interface.split_once('.')?;
+    let service = cell.plan.topology.service(service)?;
+    let declared = service.interfaces.iter().find(|i| i.name == name)?;
+    let descriptors = match &service.kind {
+        ServiceKind::Mock(mock) => mock.descriptors(),
+        _ => None,
+    };
+    let options = InterfaceOptions { descriptors, env: service.env.iter().cloned().collect() };
+    Some(Link::new(
+        interface,
+        declared.protocol.name(),
+        source,
+        advertised.unwrap_or(&declared.addr),
+        Arc::new(options),
+        cell.journal.clone(),
+        Some(cell.faults.clone()),
+        cell.open.clone(),
+    ))
 }
 
 /// Carries one TCP connection; ends it with a reset where a rule says so.

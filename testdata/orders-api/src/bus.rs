@@ -85,7 +85,7 @@ impl Bus {
         let producer = config(brokers)
             // Not idempotent: the outbox sends again what it does not know to have arrived, so consumers
             // must know an event by its id anyway.
-            .set("acks", "all")
+            .set("acks", mutation::pick("event-acks", "all", "1"))
             .set("linger.ms", "0")
             .create_with_context(context("producer", down.clone()))?;
         let consumer: StreamConsumer<Context> = config(brokers)
@@ -255,15 +255,20 @@ impl Bus {
     }
 
     fn enqueue(&self, event: &Event) -> Result<DeliveryFuture, KafkaError> {
-        let mut headers =
-            OwnedHeaders::new().insert(Header { key: "content-type", value: Some("application/json") });
+        let mut headers = OwnedHeaders::new().insert(Header {
+            key: "content-type",
+            value: Some(mutation::pick("event-content-type", "application/json", "text/plain")),
+        });
         if !mutation::is_on("event-header-missing") {
             headers = headers.insert(Header { key: HEADER, value: Some(event.traceparent.as_str()) });
         }
-        let record = FutureRecord::to(mutation::pick("event-topic", TOPIC, "orders.created"))
+        let mut record = FutureRecord::to(mutation::pick("event-topic", TOPIC, "orders.created"))
             .key(mutation::pick("event-key", event.key.as_str(), "order"))
-            .payload(&event.payload)
+            .payload(mutation::pick("event-empty", event.payload.as_str(), ""))
             .headers(headers);
+        if mutation::is_on("event-key-missing") {
+            record.key = None;
+        }
         self.producer.send_result(record).map_err(|(error, _)| error)
     }
 

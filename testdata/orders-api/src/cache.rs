@@ -46,7 +46,12 @@ impl Cache {
             .set_response_timeout(Some(LIMIT / 2));
         let manager = ConnectionManager::new_lazy_with_config(redis::Client::open(url)?, config)?;
         let name = mutation::pick("cache-key", "list", "all");
-        Ok(Cache { manager, key: format!("orders:{started_ms}:{name}") })
+        let prefix = mutation::pick("cache-prefix", "orders", "order");
+        let key = match mutation::is_on("cache-key-fixed") {
+            true => format!("{prefix}:{name}"),
+            false => format!("{prefix}:{started_ms}:{name}"),
+        };
+        Ok(Cache { manager, key })
     }
 
     /// Connects ahead of the first request.
@@ -56,6 +61,9 @@ impl Cache {
 
     /// The kept list.
     pub async fn get(&self) -> Lookup {
+        if mutation::is_on("cache-get-missing") {
+            return Lookup::Miss;
+        }
         match self.ask::<Option<String>>(cmd("GET").arg(&self.key)).await {
             Some(Some(list)) => Lookup::Hit(list),
             Some(None) => Lookup::Miss,
@@ -69,7 +77,19 @@ impl Cache {
             return;
         }
         let seconds = mutation::pick("cache-ttl", SECONDS_TO_LIVE, SECONDS_TO_LIVE + 1);
-        self.ask::<()>(cmd("SET").arg(&self.key).arg(list).arg("EX").arg(seconds)).await;
+        let list = mutation::pick("cache-value", list, "{}");
+        let mut set = cmd("SET");
+        set.arg(&self.key).arg(list);
+        if !mutation::is_on("cache-ttl-missing") {
+            set.arg(mutation::pick("cache-ttl-unit", "EX", "PX")).arg(seconds);
+        }
+        if mutation::is_on("cache-only-new") {
+            set.arg("NX");
+        }
+        self.ask::<()>(&set).await;
+        if mutation::is_on("cache-expire") {
+            self.ask::<i64>(cmd("EXPIRE").arg(&self.key).arg(seconds)).await;
+        }
     }
 
     /// Forgets the list.
@@ -77,7 +97,7 @@ impl Cache {
         if mutation::is_on("cache-not-invalidated") {
             return;
         }
-        self.ask::<i64>(cmd("DEL").arg(&self.key)).await;
+        self.ask::<i64>(cmd(mutation::pick("cache-unlink", "DEL", "UNLINK")).arg(&self.key)).await;
     }
 
     async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Option<T> {

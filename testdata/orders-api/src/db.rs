@@ -12,6 +12,7 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts, OptsBuilder, Pool, PoolConstraints, PoolOpts, Row, TxOpts, Value};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use std::borrow::Cow;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -204,8 +205,6 @@ impl Database {
 
 const INSERT_ORDER: &str = "INSERT INTO orders (uuid, customer, city_id, city_name, price, status, created_at) \
      VALUES (?, ?, ?, ?, ?, 'open', ?)";
-const INSERT_ORDER_MUTATED: &str = "INSERT INTO orders (uuid, customer, city_id, city_name, price, status, created_at) \
-     VALUES (?, ?, ?, ?, ?, 'done', ?)";
 const INSERT_OFFER: &str = "INSERT INTO offers (order_uuid, amount, state, created_at) VALUES (?, ?, ?, ?) \
      ON DUPLICATE KEY UPDATE amount = VALUES(amount), state = VALUES(state)";
 const LIST: &str = "SELECT o.uuid, o.customer, o.city_id, o.city_name, o.price, o.status, f.state, o.created_at \
@@ -223,8 +222,14 @@ async fn insert(conn: &mut Conn, order: &NewOrder) -> mysql_async::Result<Option
             insert_offer(&mut transaction, order).await?;
             return insert_order(&mut transaction, order).await;
         }
+        if mutation::is_on("ping-first") {
+            transaction.query_drop("SELECT 1").await?;
+        }
         let number = insert_order(&mut transaction, order).await?;
         if !mutation::is_on("write-missing") {
+            insert_offer(&mut transaction, order).await?;
+        }
+        if mutation::is_on("offer-twice") {
             insert_offer(&mut transaction, order).await?;
         }
         if mutation::is_on("query-extra") {
@@ -242,6 +247,7 @@ async fn insert(conn: &mut Conn, order: &NewOrder) -> mysql_async::Result<Option
         Ok(number)
     };
     match written.await {
+        Ok(number) if mutation::is_on("rollback") => transaction.rollback().await.map(|()| number),
         Ok(number) => transaction.commit().await.map(|()| number),
         Err(mysql_async::Error::Server(error))
             if error.code == DUPLICATE && error.message.contains(&order.uuid) =>
@@ -268,44 +274,56 @@ async fn insert_order(on: &mut impl Inserts, order: &NewOrder) -> mysql_async::R
     let city = order.city_id + mutation::pick("query-parameter", 0, 1);
     let values: Vec<Value> = vec![
         order.uuid.as_str().into(),
-        order.customer.as_str().into(),
+        mutation::pick("query-customer", order.customer.as_str(), "somebody").into(),
         city.into(),
-        order.city_name.as_str().into(),
-        order.price.into(),
+        mutation::pick("query-city-name", order.city_name.as_str(), "").into(),
+        (order.price + mutation::pick("query-price", 0, 1)).into(),
         order.created_at.to_sql(),
     ];
-    on.insert(mutation::pick("query-literal", INSERT_ORDER, INSERT_ORDER_MUTATED), values).await
+    on.insert(insert_order_sql(), values).await
+}
+
+fn insert_order_sql() -> Cow<'static, str> {
+    let usual = Cow::Borrowed(INSERT_ORDER);
+    let usual = mutation::text("query-literal", usual, "'open'", "'done'");
+    let usual = mutation::text("query-ignore", usual, "INSERT INTO", "INSERT IGNORE INTO");
+    mutation::text("query-columns", usual, "(uuid, customer,", "(customer, uuid,")
 }
 
 async fn insert_offer(on: &mut impl Inserts, order: &NewOrder) -> mysql_async::Result<()> {
     let state = match order.covered {
+        _ if mutation::is_on("offer-state") => "unsure",
         Some(true) => "covered",
         Some(false) => "uncovered",
         None => "unknown",
     };
-    let uuid = order.uuid.as_str();
-    let values = vec![uuid.into(), order.price.into(), state.into(), order.created_at.to_sql()];
-    on.insert(INSERT_OFFER, values).await.map(|_| ())
+    let other = uuid::Uuid::new_v4().to_string();
+    let uuid = mutation::pick("offer-of-another", order.uuid.as_str(), other.as_str());
+    let price = order.price * mutation::pick("offer-amount", 1, 2);
+    let values = vec![uuid.into(), price.into(), state.into(), order.created_at.to_sql()];
+    let update = ", state = VALUES(state)";
+    let sql = mutation::text("offer-update", Cow::Borrowed(INSERT_OFFER), update, "");
+    on.insert(sql, values).await.map(|_| ())
 }
 
 /// What an INSERT can be sent on: a connection, with a transaction or without.
 trait Inserts: Send {
-    fn insert<'a>(&'a mut self, sql: &'static str, values: Vec<Value>) -> Job<'a, Option<u64>>;
+    fn insert<'a>(&'a mut self, sql: Cow<'static, str>, values: Vec<Value>) -> Job<'a, Option<u64>>;
 }
 
 impl Inserts for Conn {
-    fn insert<'a>(&'a mut self, sql: &'static str, values: Vec<Value>) -> Job<'a, Option<u64>> {
+    fn insert<'a>(&'a mut self, sql: Cow<'static, str>, values: Vec<Value>) -> Job<'a, Option<u64>> {
         Box::pin(async move {
-            self.exec_drop(sql, values).await?;
+            self.exec_drop(&*sql, values).await?;
             Ok(self.last_insert_id())
         })
     }
 }
 
 impl Inserts for mysql_async::Transaction<'_> {
-    fn insert<'a>(&'a mut self, sql: &'static str, values: Vec<Value>) -> Job<'a, Option<u64>> {
+    fn insert<'a>(&'a mut self, sql: Cow<'static, str>, values: Vec<Value>) -> Job<'a, Option<u64>> {
         Box::pin(async move {
-            self.exec_drop(sql, values).await?;
+            self.exec_drop(&*sql, values).await?;
             Ok(self.last_insert_id())
         })
     }
@@ -313,7 +331,10 @@ impl Inserts for mysql_async::Transaction<'_> {
 
 async fn list(conn: &mut Conn) -> mysql_async::Result<Vec<ListedOrder>> {
     let limit = mutation::pick("list-limit", 50, 51);
-    let rows: Vec<Row> = conn.exec(LIST, (limit,)).await?;
+    let list = mutation::text("list-order", Cow::Borrowed(LIST), "o.id DESC", "o.id");
+    let list = mutation::text("list-join", list, "LEFT JOIN", "JOIN");
+    let list = mutation::text("list-filter", list, "ORDER BY", "WHERE o.status = 'open' ORDER BY");
+    let rows: Vec<Row> = conn.exec(&*list, (limit,)).await?;
     Ok(rows.into_iter().map(listed).collect())
 }
 

@@ -74,7 +74,9 @@ impl ApiError {
             ApiError::Forbidden(_) => StatusCode::FORBIDDEN,
             ApiError::UnknownCity => StatusCode::UNPROCESSABLE_ENTITY,
             ApiError::Database(DbError::Refused(_)) => StatusCode::INTERNAL_SERVER_ERROR,
-            ApiError::Unavailable(_) | ApiError::Database(_) => StatusCode::SERVICE_UNAVAILABLE,
+            ApiError::Unavailable(_) | ApiError::Database(_) => {
+                mutation::pick("http-error-status", StatusCode::SERVICE_UNAVAILABLE, StatusCode::BAD_GATEWAY)
+            }
             ApiError::TooLate => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -84,7 +86,9 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         // What the database said is in the log, not in the answer.
         let message = match &self {
-            ApiError::Database(_) => "the database is not available".to_owned(),
+            ApiError::Database(_) => {
+                mutation::pick("http-error-body", "the database is not available", "no database").to_owned()
+            }
             other => other.to_string(),
         };
         let mut response = (self.status(), Json(json!({ "error": message }))).into_response();
@@ -131,7 +135,11 @@ async fn health(State(app): State<Arc<App>>) -> Response {
     {
         return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "database" }))).into_response();
     }
-    Json(json!({ "status": "ok" })).into_response()
+    if mutation::is_on("health-asks-database") {
+        // Only a wrong version asks.
+        let _ = app.db.ping().await;
+    }
+    Json(json!({ "status": mutation::pick("health-body", "ok", "up") })).into_response()
 }
 
 async fn list_orders(
@@ -147,6 +155,10 @@ async fn list_orders(
     }
     let orders = app.db.list().await?;
     let list = json!({ "orders": orders }).to_string();
+    if cached == Lookup::Miss && mutation::is_on("http-cache-header") {
+        app.cache.put(&list).await;
+        return Ok(listing(list, "fill"));
+    }
     if cached == Lookup::Miss {
         app.cache.put(&list).await;
         return Ok(listing(list, "miss"));
@@ -196,6 +208,10 @@ async fn create_order(
         covered,
         created_at: Moment::now(),
     };
+    if mutation::is_on("grpc-call-extra") {
+        // Only a wrong version asks.
+        let _ = app.upstreams.user(&order.customer, &trace).await;
+    }
     if mutation::is_on("event-before-write") {
         publish(&app, &order, &trace).await;
     }
@@ -203,20 +219,33 @@ async fn create_order(
     app.cache.forget().await;
     let already = mutation::is_on("event-before-write") || mutation::is_on("event-missing");
     let published = already || publish(&app, &order, &trace).await;
-    let answer = json!({
-        "id": order.uuid,
+    if mutation::is_on("event-twice") {
+        publish(&app, &order, &trace).await;
+    }
+    let mut answer = json!({
+        "id": mutation::pick("http-id", order.uuid.clone(), Uuid::new_v4().to_string()),
         "number": number,
-        "status": "open",
-        "price": format!("{}.00", order.price),
+        "status": mutation::pick("http-body", "open", "new"),
+        "price": mutation::pick("http-price", format!("{}.00", order.price), order.price.to_string()),
         "city": { "id": city.id, "name": city.name, "country": city.country },
         "covered": order.covered,
         "published": published,
         "created_at": order.created_at.to_string(),
     });
+    if mutation::is_on("http-field-missing") {
+        answer["number"].take();
+    }
     let status = mutation::pick("http-status", StatusCode::CREATED, StatusCode::OK);
     let mut response = (status, Json(answer)).into_response();
+    if mutation::is_on("http-header-extra") {
+        response.headers_mut().insert("x-orders", HeaderValue::from_static("1"));
+    }
+    if mutation::is_on("http-content-type") {
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    }
+    let path = mutation::pick("http-location", "/orders", "/order");
     if !mutation::is_on("http-header-missing")
-        && let Ok(location) = HeaderValue::try_from(format!("/orders/{}", order.uuid))
+        && let Ok(location) = HeaderValue::try_from(format!("{path}/{}", order.uuid))
     {
         response.headers_mut().insert(header::LOCATION, location);
     }
@@ -238,15 +267,23 @@ fn covers(balance: &Balance, price: u32) -> Option<bool> {
 }
 
 async fn publish(app: &App, order: &NewOrder, trace: &Trace) -> bool {
-    let payload = json!({
+    let mut payload = json!({
         "type": mutation::pick("event-field", "order.created", "order.made"),
         "event_id": Uuid::new_v4().to_string(),
-        "order_id": order.uuid,
-        "customer": order.customer,
+        "order_id": mutation::pick("event-order-id", order.uuid.clone(), Uuid::new_v4().to_string()),
+        "customer": mutation::pick("event-customer", order.customer.as_str(), "somebody"),
         "city_id": order.city_id,
-        "price": order.price,
+        "price": order.price + mutation::pick("event-price", 0, 1),
         "created_at": order.created_at.to_string(),
     });
+    if mutation::is_on("event-field-missing") {
+        payload["event_id"].take();
+    }
+    if mutation::is_on("event-field-extra") {
+        payload["version"] = 1.into();
+    }
+    let other = Trace::begin();
+    let trace = mutation::pick("event-trace", trace, &other);
     let event = Event { key: order.uuid.clone(), payload: payload.to_string(), traceparent: trace.span() };
     app.bus.publish(event).await
 }
@@ -257,6 +294,10 @@ async fn refresh(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let claims = authorize(&app, &headers, &trace, None).await?;
+    if mutation::is_on("grpc-call-of-another") {
+        // Only a wrong version asks.
+        let _ = app.upstreams.balance(&claims.sub, &trace).await;
+    }
     let user = app.upstreams.user(&claims.sub, &trace).await.map_err(|status| match status.code() {
         Code::NotFound => ApiError::Unauthorized("no such user".into()),
         _ => ApiError::Unavailable("user-service"),
@@ -266,7 +307,7 @@ async fn refresh(
     }
     let answer = json!({
         "session": Uuid::new_v4().to_string(),
-        "user": { "id": user.id, "name": user.name },
+        "user": { "id": user.id, "name": mutation::pick("http-user", user.name, String::new()) },
         "refreshed_at": Moment::now().to_string(),
     });
     Ok(Json(answer).into_response())

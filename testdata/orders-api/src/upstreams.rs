@@ -133,7 +133,8 @@ impl Upstreams {
     /// The upstream's status, or that there was none in time.
     pub async fn balance(&self, subject: &str, trace: &Trace) -> Result<Balance, Status> {
         let mut client = BalanceServiceClient::new(self.balance.channel());
-        let message = GetBalanceRequest { subject: subject.to_owned() };
+        let subject = mutation::pick("grpc-balance-subject", subject, "user-0").to_owned();
+        let message = GetBalanceRequest { subject };
         self.balance.within(client.get(request(message, trace))).await
     }
 }
@@ -141,10 +142,15 @@ impl Upstreams {
 fn request<T>(message: T, trace: &Trace) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(LIMIT);
+    if mutation::is_on("grpc-metadata-extra") {
+        request.metadata_mut().insert("x-caller", tonic::metadata::MetadataValue::from_static("orders"));
+    }
     if mutation::is_on("grpc-metadata-missing") {
         return request;
     }
     // A span is hexadecimal digits and dashes: it always parses.
+    let other = Trace::begin();
+    let trace = mutation::pick("grpc-trace", trace, &other);
     if let Ok(span) = trace.span().parse() {
         request.metadata_mut().insert(HEADER, span);
     }

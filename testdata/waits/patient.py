@@ -1,0 +1,36 @@
+#!/usr/bin/env python3
+"""A service that asks its cache once a request. On /watching it takes the time, and complains."""
+
+import os
+import socket
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+HOST, PORT = os.environ["CACHE"].rsplit(":", 1)
+
+
+def ask():
+    with socket.create_connection((HOST, int(PORT))) as cache:
+        cache.sendall(b"*2\r\n$3\r\nGET\r\n$3\r\nkey\r\n")
+        return cache.recv(100)
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        began = time.monotonic()
+        if self.path != "/":
+            ask()
+        late = self.path == "/watching" and time.monotonic() - began > 1
+        body = b"late" if late else b"ok"
+        self.send_response(503 if late else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+HTTPServer(("127.0.0.1", 8080), Handler).serve_forever()
