@@ -27,7 +27,13 @@ fn reported(bundle: &Path, cell: &str, mutant: &Path, mutation: &str) -> String 
         return "exact".to_owned();
     }
     assert_eq!(cell["cause"], "service", "{mutation}: {cell}");
-    short(cell["divergences"][0].as_str().unwrap_or("only the verdict differs"))
+    let divergences = cell["divergences"].as_array().into_iter().flatten().filter_map(|d| d.as_str());
+    let divergences: Vec<&str> = divergences.collect();
+    let Some(first) = divergences.first() else { return "only the verdict differs".to_owned() };
+    // Calls that are made side by side come in either order: the one that is first in the alphabet.
+    let unrecorded = |said: &&&str| said.contains("which was not recorded");
+    let told = if unrecorded(&first) { divergences.iter().filter(unrecorded).min() } else { None };
+    short(told.unwrap_or(first))
 }
 
 /// A divergence without what each run makes up, so long that it can be told from others.
@@ -38,6 +44,9 @@ fn short(divergence: &str) -> String {
         (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d\.\d+Z?", "TIME"),
         (r"\b[0-9a-f]{16,32}\b", "HEX"),
         (r"\b\d{13}\b", "MS"),
+        // Of `made-up-word` and `race`.
+        (r"'n[0-9a-f]{16}7'", "'WORD'"),
+        (r"'[a-h]{8}'", "'LETTERS'"),
     ] {
         text = Regex::new(pattern).unwrap().replace_all(&text, with).into_owned();
     }
@@ -89,7 +98,8 @@ fn in_the_docs(heading: &str, table: &str) {
     let text = std::fs::read_to_string(&path).unwrap();
     let heading = format!("## {heading}\n\n");
     let began = text.find(&heading).unwrap_or_else(|| panic!("no section {heading}")) + heading.len();
-    let ended = text[began..].find("\n## ").map_or(text.len(), |at| began + at);
+    // The end of the blank line is part of what follows it, where the section is still empty.
+    let ended = text[began - 1..].find("\n## ").map_or(text.len(), |at| (began - 1 + at).max(began));
     if std::env::var_os("FAULTBOX_MUTATIONS").is_some_and(|mode| mode == "write") {
         let written = format!("{}{table}{}", &text[..began], &text[ended..]);
         std::fs::write(&path, written).unwrap();
