@@ -129,13 +129,22 @@ fn weight(entry: &Entry, seen: &BTreeSet<(&str, u32)>) -> Weight {
 
 /// What services print, put together to whole lines: a line can come in pieces.
 #[derive(Default)]
-struct Printed<'a>(BTreeMap<(String, bool), (u64, Vec<u8>, Option<&'a Entry>)>);
+struct Printed<'a>(BTreeMap<(String, bool), Begun<'a>>);
+
+/// A line that has no end yet.
+#[derive(Default)]
+struct Begun<'a> {
+    at_ns: u64,
+    text: Vec<u8>,
+    /// What brought its last piece.
+    last: Option<&'a Entry>,
+}
 
 impl<'a> Printed<'a> {
     fn add(&mut self, entry: &'a Entry, output: &Output, lines: &mut Vec<Told<'a>>) {
         let key = (output.service.clone(), output.stderr);
-        let (began, mut text, _) = self.0.remove(&key).unwrap_or_default();
-        let mut began = if text.is_empty() { entry.at_ns } else { began };
+        let Begun { at_ns, mut text, .. } = self.0.remove(&key).unwrap_or_default();
+        let mut began = if text.is_empty() { entry.at_ns } else { at_ns };
         for piece in output.bytes.split_inclusive(|byte| *byte == b'\n') {
             text.extend_from_slice(piece);
             if piece.ends_with(b"\n") {
@@ -145,13 +154,13 @@ impl<'a> Printed<'a> {
             }
         }
         if !text.is_empty() {
-            self.0.insert(key, (began, text, Some(entry)));
+            self.0.insert(key, Begun { at_ns: began, text, last: Some(entry) });
         }
     }
 
     fn end(self, lines: &mut Vec<Told<'a>>) {
-        for (began, text, entry) in self.0.into_values() {
-            lines.extend(entry.and_then(|entry| says(began, entry, &text)));
+        for Begun { at_ns, text, last } in self.0.into_values() {
+            lines.extend(last.and_then(|entry| says(at_ns, entry, &text)));
         }
     }
 }

@@ -229,7 +229,8 @@ impl Columnar for i32 {
     }
 
     fn take(of: &[Of], from: &mut Source<'_>) -> Result<Vec<Self>, String> {
-        let narrow = |number| i32::try_from(unzigzag(number)).map_err(|_| format!("the number {number} is too large"));
+        let narrow =
+            |number| i32::try_from(unzigzag(number)).map_err(|_| format!("the number {number} is too large"));
         from.numbers(of.len())?.into_iter().map(narrow).collect()
     }
 }
@@ -360,7 +361,11 @@ macro_rules! before {
 
             fn take(of: &[Of], from: &mut Source<'_>) -> Result<Vec<u64>, String> {
                 let numbers = from.numbers(of.len())?;
-                Ok(numbers.iter().zip(of).map(|(n, of)| of.$field.wrapping_sub(unzigzag(*n) as u64)).collect())
+                Ok(numbers
+                    .iter()
+                    .zip(of)
+                    .map(|(n, of)| of.$field.wrapping_sub(unzigzag(*n) as u64))
+                    .collect())
             }
         }
     };

@@ -10,8 +10,8 @@ use crate::dictionary;
 use crate::error::WriteError;
 use crate::event::Entry;
 use crate::frame::{self, Kind};
-use crate::limits;
 use crate::index::{BlobRef, CellSummary, ChunkRef, Footer, FrameRef, Index};
+use crate::limits;
 use crate::version::Header;
 use crate::writer::Tuning;
 use rkyv::util::AlignedVec;
@@ -185,13 +185,7 @@ impl Container {
         self.encoder.set_dictionary(offset, &dictionary.bytes, self.tuning.level_unhurried)
     }
 
-    fn frame(
-        &mut self,
-        kind: Kind,
-        cell: u32,
-        content: &[u8],
-        small: bool,
-    ) -> Result<FrameRef, WriteError> {
+    fn frame(&mut self, kind: Kind, cell: u32, content: &[u8], small: bool) -> Result<FrameRef, WriteError> {
         let bytes = self.encoder.encode(kind, cell, content, small.then_some(self.len))?;
         let (offset, total) = (self.len, bytes.len() as u64);
         let written = self.file.write_all(bytes);

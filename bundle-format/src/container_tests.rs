@@ -200,8 +200,7 @@ fn what_is_whole_is_recovered_and_what_is_not_is_said() {
         flipped[chunk.frame.offset as usize + 20] ^= 1;
         let (recovered, bundle) = recover(&flipped, &format!("chunk{number}.fb"));
         let based = |chunk: &&ChunkRef| bytes[chunk.frame.offset as usize + 6] == frame::CODEC_BASED;
-        let lost: Vec<&ChunkRef> =
-            index.chunks[number + 1..].iter().filter(based).chain([chunk]).collect();
+        let lost: Vec<&ChunkRef> = index.chunks[number + 1..].iter().filter(based).chain([chunk]).collect();
         let gone: u64 = lost.iter().map(|chunk| u64::from(chunk.entries)).sum();
         assert_eq!(recovered.entries, entries.len() as u64 - gone, "{recovered:?}");
         assert_eq!(recovered.damages.len(), lost.len());
@@ -224,7 +223,8 @@ fn cells_that_repeat_each_other_are_compressed_with_the_first() {
     let mut entries = Vec::new();
     for cell in 1..=600u32 {
         let name = format!("matrix_probe_{cell}");
-        let bodies = [cell_started(&name), output(format!("{cell} times\n").as_bytes()), verdict(Ending::Passed)];
+        let bodies =
+            [cell_started(&name), output(format!("{cell} times\n").as_bytes()), verdict(Ending::Passed)];
         for (seq, body) in bodies.into_iter().enumerate() {
             entries.push(entry(u64::from(cell) * 10 + seq as u64, cell, "cell", body));
         }
@@ -235,8 +235,14 @@ fn cells_that_repeat_each_other_are_compressed_with_the_first() {
     let bundle = Bundle::open(&path).unwrap();
     bundle.verify().unwrap();
     let alone = |chunk: &ChunkRef| bytes[chunk.frame.offset as usize + 6] != frame::CODEC_BASED;
-    let alone: Vec<usize> =
-        bundle.index().chunks.iter().enumerate().filter(|(_, chunk)| alone(chunk)).map(|(at, _)| at).collect();
+    let alone: Vec<usize> = bundle
+        .index()
+        .chunks
+        .iter()
+        .enumerate()
+        .filter(|(_, chunk)| alone(chunk))
+        .map(|(at, _)| at)
+        .collect();
     assert_eq!(alone, [0, 256, 512], "a dictionary begins where one has had its users");
     for cell in [1, 2, 33, 34, 256, 257, 600] {
         let written: Vec<Entry> = entries.iter().filter(|entry| entry.cell == cell).cloned().collect();
@@ -256,7 +262,8 @@ fn a_frame_that_leads_nowhere_for_its_dictionary_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (_, bytes) = small(folder.path());
     let index = Bundle::from_bytes(bytes.clone()).unwrap().index().clone();
-    let based = index.chunks.iter().find(|c| bytes[c.frame.offset as usize + 6] == frame::CODEC_BASED).unwrap();
+    let based =
+        index.chunks.iter().find(|c| bytes[c.frame.offset as usize + 6] == frame::CODEC_BASED).unwrap();
     let at = based.frame.offset as usize;
     let right = usize::from(bytes[at + frame::HEAD] & 0x7f) | usize::from(bytes[at + frame::HEAD + 1]) << 7;
     assert!((128..16_000).contains(&right) && right < at, "two bytes of distance");

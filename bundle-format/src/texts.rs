@@ -98,9 +98,7 @@ impl Hole {
             Hole::Hex(digits) => hex(words[0], digits, out),
             Hole::Integer => out.extend_from_slice(&words[0].to_le_bytes()),
             Hole::Uuid => {
-                for (digits, word, shift) in
-                    [(8, 0, 32), (4, 0, 16), (4, 0, 0), (4, 1, 48), (12, 1, 0)]
-                {
+                for (digits, word, shift) in [(8, 0, 32), (4, 0, 16), (4, 0, 0), (4, 1, 48), (12, 1, 0)] {
                     hex(words[word] >> shift, digits, out);
                     if (digits, shift) != (12, 0) {
                         out.push(b'-');
@@ -311,7 +309,10 @@ impl Shape<'_> {
     /// A run of letters and digits; where to go on.
     fn word(&mut self, bytes: &[u8], at: usize, stop: usize, digits: usize, hexes: usize) -> usize {
         let len = stop - at;
-        if len == 8 && hexes == 8 && let Some(words) = uuid(bytes.get(at..).unwrap_or_default()) {
+        if len == 8
+            && hexes == 8
+            && let Some(words) = uuid(bytes.get(at..).unwrap_or_default())
+        {
             self.hole(at, at + 36, Hole::Uuid, &words);
             return at + 36;
         }
@@ -755,7 +756,8 @@ mod tests {
 
     /// Puts texts into one column; the templates' number, and what reads back.
     fn through(texts: &[Vec<u8>], sort: Sort) -> (usize, Vec<Vec<u8>>) {
-        let (mut made, mut column, mut uses, mut words) = (Texts::default(), Vec::new(), Vec::new(), Vec::new());
+        let (mut made, mut column, mut uses, mut words) =
+            (Texts::default(), Vec::new(), Vec::new(), Vec::new());
         for text in texts {
             let put = made.put(text, sort);
             varint::put(&mut column, u64::from(put.template));
@@ -781,10 +783,21 @@ mod tests {
             &|n| format!("GET /orders/{}", 100 + n),
             &|n| format!("took {}.{:03}s of user{}", 10 + n, n, 1000 + n),
             &|n| format!("2026-11-{:02}T02:{:02}:59Z", 10 + n, n),
-            &|n| format!("00-{:032x}-{:016x}-01", 0xa1b2_c3d4_e5f6_a7b8 + u128::from(n), 0xdead_beef_0000_000a + n),
+            &|n| {
+                format!(
+                    "00-{:032x}-{:016x}-01",
+                    0xa1b2_c3d4_e5f6_a7b8 + u128::from(n),
+                    0xdead_beef_0000_000a + n
+                )
+            },
             &|n| format!("id=7ad72518-1111-4222-8333-{:012x}", n + 0xabc),
             &|n| format!("127.0.0.1:{}", 32_768 + n),
-            &|n| format!("etag \"{:0>8}\"", hash(n).get(..8).unwrap_or("0a1b2c3d").replace(|c: char| c.is_alphabetic(), "1a")),
+            &|n| {
+                format!(
+                    "etag \"{:0>8}\"",
+                    hash(n).get(..8).unwrap_or("0a1b2c3d").replace(|c: char| c.is_alphabetic(), "1a")
+                )
+            },
         ];
         for shape in &shapes[..6] {
             let texts: Vec<Vec<u8>> = (0..50).map(|n| shape(n).into_bytes()).collect();
@@ -799,7 +812,8 @@ mod tests {
     #[test]
     fn values_of_one_shape_share_a_template() {
         let value = |n: i64| {
-            let row = vec![Value::Int(n * 1000 - 77), Value::text(format!("user-{}", 10 + n)), Value::Float(0.5)];
+            let row =
+                vec![Value::Int(n * 1000 - 77), Value::text(format!("user-{}", 10 + n)), Value::Float(0.5)];
             Value::map([
                 ("sql", Value::text(format!("SELECT {} FROM t", 1000 + n))),
                 ("rows", Value::List(vec![Value::List(row)])),

@@ -538,7 +538,10 @@ fn the_document_declares_every_stored_type_as_it_is() {
     let block = document.split_once("```types\n").unwrap().1.split_once("```").unwrap().0;
     let block = block.split_whitespace().collect::<Vec<_>>().join(" ");
     let declared: Vec<String> =
-        [include_str!("event.rs"), include_str!("index.rs"), include_str!("chunk.rs")].into_iter().flat_map(declarations).collect();
+        [include_str!("event.rs"), include_str!("index.rs"), include_str!("chunk.rs")]
+            .into_iter()
+            .flat_map(declarations)
+            .collect();
     assert!(declared.len() >= 30, "{declared:?}");
     for declaration in &declared {
         assert!(block.contains(declaration), "not in FORMAT.md: {declaration}");

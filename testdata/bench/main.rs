@@ -162,7 +162,10 @@ fn main() {
         Some((first, paths)) if first == "cells" => return cells::around(paths),
         Some((first, paths)) if first == "redrive" => return cells::redrive(paths),
         // Before there is any other thread.
-        Some((first, _)) if first == "__launch" => return drop(faultbox_engine::supervisor::launcher_main()),
+        Some((first, _)) if first == "__launch" => {
+            let _ = faultbox_engine::supervisor::launcher_main();
+            return;
+        }
         Some((first, _)) if first == "__clock" => return clock::guest(),
         _ => {}
     }

@@ -70,7 +70,8 @@ mod tests {
     #[test]
     fn the_list_names_exactly_what_the_sources_know() {
         let list = include_str!("../../mutations/rust.txt").lines().filter(|line| !line.starts_with('#'));
-        let listed: BTreeSet<&str> = list.filter_map(|line| line.split_ascii_whitespace().next()).collect();
+        let listed: BTreeSet<String> =
+            list.filter_map(|line| line.split_ascii_whitespace().next().map(str::to_owned)).collect();
         let sources = [
             include_str!("bus.rs"),
             include_str!("cache.rs"),
@@ -83,7 +84,8 @@ mod tests {
             // However the formatter has broken the lines.
             let source: String = source.split_ascii_whitespace().collect();
             for point in ["mutation::is_on(\"", "mutation::pick(\"", "mutation::text(\""] {
-                known.extend(source.split(point).skip(1).filter_map(|rest| rest.split('"').next()));
+                let names = source.split(point).skip(1).filter_map(|rest| rest.split('"').next());
+                known.extend(names.map(str::to_owned));
             }
         }
         assert_eq!(listed, known);
