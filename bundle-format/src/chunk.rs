@@ -32,7 +32,11 @@ pub(crate) struct Maker {
 
 impl Maker {
     /// The content of a chunk of these entries.
-    pub fn make<E: AsRef<Entry>>(&mut self, entries: &[E], room: AlignedVec) -> Result<AlignedVec, WriteError> {
+    pub fn make<E: AsRef<Entry>>(
+        &mut self,
+        entries: &[E],
+        room: AlignedVec,
+    ) -> Result<AlignedVec, WriteError> {
         self.sheet.clear();
         entries.iter().for_each(|entry| self.sheet.put(entry.as_ref()));
         self.chunk.entries = entries.len() as u32;
@@ -65,4 +69,3 @@ pub(crate) fn read(content: &[u8], cell: u32, major: u16) -> Result<Vec<Entry>, 
     check::entries(&entries, cell)?;
     Ok(entries)
 }
-

@@ -23,8 +23,12 @@ struct Column {
     bytes: Vec<u8>,
     /// The number before, where differences are kept.
     last: u64,
-    /// The text before.
+    /// The template of the text before.
     text: u32,
+    /// The templates of its texts in order of their first appearance.
+    templates: Vec<u32>,
+    /// By template: its place among them plus one, 0 where it has none.
+    places: Vec<u32>,
     /// Texts with holes: the template, and where the words begin in `words`.
     uses: Vec<(u32, u32)>,
     words: Vec<u64>,
@@ -47,6 +51,11 @@ impl Sheet {
             column.bytes.clear();
             column.uses.clear();
             column.words.clear();
+            for template in column.templates.drain(..) {
+                if let Some(place) = column.places.get_mut(template as usize) {
+                    *place = 0;
+                }
+            }
             (column.last, column.text) = (0, u32::MAX);
         }
         self.texts.clear();
@@ -67,6 +76,11 @@ impl Sheet {
     pub fn write_columns(&mut self, out: &mut Vec<u8>) {
         for column in &mut self.columns {
             out.extend_from_slice(&column.bytes);
+            let mut expected = 0u32;
+            for template in &column.templates {
+                varint::put(out, zigzag(i64::from(*template) - i64::from(expected)));
+                expected = template + 1;
+            }
             if !column.uses.is_empty() {
                 self.texts.write_holes(&mut column.uses, &column.words, out);
             }
@@ -109,7 +123,17 @@ impl Sheet {
                 column.words.extend_from_slice(&self.texts.words);
             }
         }
-        varint::put(&mut column.bytes, u64::from(column.text));
+        let template = column.text as usize;
+        if column.places.len() <= template {
+            column.places.resize(template + 1, 0);
+        }
+        if let Some(place) = column.places.get_mut(template) {
+            if *place == 0 {
+                column.templates.push(column.text);
+                *place = column.templates.len() as u32;
+            }
+            varint::put(&mut column.bytes, u64::from(*place - 1));
+        }
         column.text
     }
 
@@ -229,7 +253,8 @@ impl Columnar for i32 {
     }
 
     fn take(of: &[Of], from: &mut Source<'_>) -> Result<Vec<Self>, String> {
-        let narrow = |number| i32::try_from(unzigzag(number)).map_err(|_| format!("the number {number} is too large"));
+        let narrow =
+            |number| i32::try_from(unzigzag(number)).map_err(|_| format!("the number {number} is too large"));
         from.numbers(of.len())?.into_iter().map(narrow).collect()
     }
 }
@@ -360,7 +385,11 @@ macro_rules! before {
 
             fn take(of: &[Of], from: &mut Source<'_>) -> Result<Vec<u64>, String> {
                 let numbers = from.numbers(of.len())?;
-                Ok(numbers.iter().zip(of).map(|(n, of)| of.$field.wrapping_sub(unzigzag(*n) as u64)).collect())
+                Ok(numbers
+                    .iter()
+                    .zip(of)
+                    .map(|(n, of)| of.$field.wrapping_sub(unzigzag(*n) as u64))
+                    .collect())
             }
         }
     };

@@ -31,7 +31,13 @@ impl Dictionaries {
         self.at(source, user, distance, limits::DICTIONARY_FRAMES_MAX).map_err(|_| FrameProblem::Dictionary)
     }
 
-    fn at(&self, source: &Source, user: u64, distance: u64, left: usize) -> Result<Arc<Vec<u8>>, FrameProblem> {
+    fn at(
+        &self,
+        source: &Source,
+        user: u64,
+        distance: u64,
+        left: usize,
+    ) -> Result<Arc<Vec<u8>>, FrameProblem> {
         let left = left.checked_sub(1).ok_or(FrameProblem::Dictionary)?;
         let offset = user.checked_sub(distance).filter(|offset| *offset >= HEADER_LEN as u64 && distance > 0);
         let offset = offset.ok_or(FrameProblem::Dictionary)?;

@@ -7,8 +7,8 @@ use crate::error::ReadError;
 use crate::event::{Body, Ending, Entry, Verdict};
 use crate::frame::{self, Kind};
 use crate::limits;
-use std::collections::BTreeMap;
 use rkyv::{Archive, Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Length of the footer's content.
 pub const FOOTER_RAW: usize = 64;

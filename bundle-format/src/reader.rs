@@ -436,7 +436,8 @@ pub(crate) fn whole_frame(
 ) -> Result<(Vec<u8>, Frame), ReadError> {
     let wrong = |what| ReadError::Frame { at, what };
     let bytes = dictionary::whole(source, at).map_err(wrong)?;
-    let frame = frame::decode_with(&bytes, |distance| dictionaries.of(source, at, distance)).map_err(wrong)?;
+    let frame =
+        frame::decode_with(&bytes, |distance| dictionaries.of(source, at, distance)).map_err(wrong)?;
     Ok((bytes, frame))
 }
 

@@ -6,10 +6,10 @@
 //! Not modelled: an island of whole frames between two damages.
 
 use crate::check;
+use crate::dictionary::Dictionaries;
 use crate::error::{ReadError, WriteError};
 use crate::event::Payload;
 use crate::frame::{Frame, Kind};
-use crate::dictionary::Dictionaries;
 use crate::reader::{Bundle, Damage, Source, decode_chunk, frame_before, intact, whole_frame};
 use crate::version::{HEADER_LEN, Header};
 use crate::writer::BundleWriter;

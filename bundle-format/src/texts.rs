@@ -98,9 +98,7 @@ impl Hole {
             Hole::Hex(digits) => hex(words[0], digits, out),
             Hole::Integer => out.extend_from_slice(&words[0].to_le_bytes()),
             Hole::Uuid => {
-                for (digits, word, shift) in
-                    [(8, 0, 32), (4, 0, 16), (4, 0, 0), (4, 1, 48), (12, 1, 0)]
-                {
+                for (digits, word, shift) in [(8, 0, 32), (4, 0, 16), (4, 0, 0), (4, 1, 48), (12, 1, 0)] {
                     hex(words[word] >> shift, digits, out);
                     if (digits, shift) != (12, 0) {
                         out.push(b'-');
@@ -311,7 +309,10 @@ impl Shape<'_> {
     /// A run of letters and digits; where to go on.
     fn word(&mut self, bytes: &[u8], at: usize, stop: usize, digits: usize, hexes: usize) -> usize {
         let len = stop - at;
-        if len == 8 && hexes == 8 && let Some(words) = uuid(bytes.get(at..).unwrap_or_default()) {
+        if len == 8
+            && hexes == 8
+            && let Some(words) = uuid(bytes.get(at..).unwrap_or_default())
+        {
             self.hole(at, at + 36, Hole::Uuid, &words);
             return at + 36;
         }
@@ -465,6 +466,9 @@ pub(crate) struct Texts {
     exact: Table,
     /// Shapes with holes: those that came once bear no number.
     shapes: Table,
+    /// Hashes of texts without holes and of shapes in earlier chunks. What came there as it is comes so again, most
+    /// likely; what came in the same shape comes in it again.
+    earlier: Table,
     shape: Vec<u8>,
     found: Vec<Hole>,
     /// What is in the holes of the text that was put last.
@@ -476,6 +480,14 @@ impl Texts {
         self.bytes.clear();
         self.templates.clear();
         self.holes.clear();
+        if self.earlier.len > EARLIER_MAX {
+            self.earlier.clear();
+        }
+        for (hash, _) in self.exact.slots.iter().chain(&self.shapes.slots).filter(|slot| slot.1 != 0) {
+            if self.earlier.find(*hash, |_| true).is_none() {
+                self.earlier.insert(*hash, ONCE);
+            }
+        }
         self.exact.clear();
         self.shapes.clear();
     }
@@ -498,7 +510,10 @@ impl Texts {
         }
         self.words.clear();
         let escapes = needs_escapes(bytes);
-        if bytes.len() > 1 && self.find_holes(bytes, sort, escapes) {
+        if bytes.len() > 1
+            && self.find_holes(bytes, sort, escapes)
+            && self.earlier.find(hash, |_| true).is_none()
+        {
             let hash = self::hash(&self.shape);
             // Two shapes of one hash that both came once are taken for one, which does no harm.
             let known = |number: u32| {
@@ -507,6 +522,11 @@ impl Texts {
                 })
             };
             match self.shapes.find(hash, known) {
+                None if self.earlier.find(hash, |_| true).is_some() => {
+                    let template = self.add_shape(escapes);
+                    self.shapes.insert(hash, template);
+                    return Put { template, holed: true };
+                }
                 None => self.shapes.insert(hash, ONCE),
                 Some(ONCE) => {
                     let template = self.add_shape(escapes);
@@ -584,6 +604,9 @@ impl Texts {
         }
     }
 }
+
+/// Hashes of earlier chunks that are remembered, at most.
+const EARLIER_MAX: usize = 64 * 1024;
 
 /// Stands for a shape that came once.
 const ONCE: u32 = u32::MAX;
@@ -690,14 +713,26 @@ impl<'a> Templates<'a> {
         count: usize,
         from: &mut varint::Reader<'_>,
     ) -> Result<Vec<(u32, Vec<u8>)>, String> {
-        let mut numbers = Vec::new();
+        let (mut places, mut known) = (Vec::new(), 0);
         for _ in 0..count {
-            let number = from.number()?;
-            if number >= self.templates.len() as u64 {
-                return Err("a text whose template is not there".to_owned());
+            let place = from.number()?;
+            if place > known {
+                return Err("templates of a column that are out of order".to_owned());
             }
-            numbers.push(number as u32);
+            known = known.max(place + 1);
+            places.push(place as usize);
         }
+        let (mut mine, mut expected) = (Vec::new(), 0i64);
+        for _ in 0..known {
+            let number = expected.checked_add(varint::unzigzag(from.number()?));
+            let number = number.and_then(|number| u32::try_from(number).ok());
+            let number = number.filter(|number| (*number as usize) < self.templates.len());
+            let number = number.ok_or("a text whose template is not there")?;
+            expected = i64::from(number) + 1;
+            mine.push(number);
+        }
+        let numbers: Vec<u32> =
+            places.iter().map(|place| mine.get(*place).copied().unwrap_or_default()).collect();
         let mut order: Vec<usize> = (0..count).collect();
         order.sort_by_key(|place| numbers.get(*place).copied());
         let mut texts: Vec<(u32, Vec<u8>)> = numbers.iter().map(|number| (*number, Vec::new())).collect();
@@ -755,15 +790,25 @@ mod tests {
 
     /// Puts texts into one column; the templates' number, and what reads back.
     fn through(texts: &[Vec<u8>], sort: Sort) -> (usize, Vec<Vec<u8>>) {
-        let (mut made, mut column, mut uses, mut words) = (Texts::default(), Vec::new(), Vec::new(), Vec::new());
+        let (mut made, mut column, mut uses, mut words) =
+            (Texts::default(), Vec::new(), Vec::new(), Vec::new());
+        let mut order = Vec::new();
         for text in texts {
             let put = made.put(text, sort);
-            varint::put(&mut column, u64::from(put.template));
+            let place = order.iter().position(|number| *number == put.template).unwrap_or(order.len());
+            if place == order.len() {
+                order.push(put.template);
+            }
+            varint::put(&mut column, place as u64);
             if put.holed {
                 uses.push((put.template, words.len() as u32));
                 words.extend_from_slice(&made.words);
             }
         }
+        order.iter().fold(0, |expected, number| {
+            varint::put(&mut column, varint::zigzag(i64::from(*number) - expected));
+            i64::from(*number) + 1
+        });
         made.write_holes(&mut uses, &words, &mut column);
         let mut templates = Vec::new();
         made.write(&mut templates);
@@ -781,10 +826,21 @@ mod tests {
             &|n| format!("GET /orders/{}", 100 + n),
             &|n| format!("took {}.{:03}s of user{}", 10 + n, n, 1000 + n),
             &|n| format!("2026-11-{:02}T02:{:02}:59Z", 10 + n, n),
-            &|n| format!("00-{:032x}-{:016x}-01", 0xa1b2_c3d4_e5f6_a7b8 + u128::from(n), 0xdead_beef_0000_000a + n),
+            &|n| {
+                format!(
+                    "00-{:032x}-{:016x}-01",
+                    0xa1b2_c3d4_e5f6_a7b8 + u128::from(n),
+                    0xdead_beef_0000_000a + n
+                )
+            },
             &|n| format!("id=7ad72518-1111-4222-8333-{:012x}", n + 0xabc),
             &|n| format!("127.0.0.1:{}", 32_768 + n),
-            &|n| format!("etag \"{:0>8}\"", hash(n).get(..8).unwrap_or("0a1b2c3d").replace(|c: char| c.is_alphabetic(), "1a")),
+            &|n| {
+                format!(
+                    "etag \"{:0>8}\"",
+                    hash(n).get(..8).unwrap_or("0a1b2c3d").replace(|c: char| c.is_alphabetic(), "1a")
+                )
+            },
         ];
         for shape in &shapes[..6] {
             let texts: Vec<Vec<u8>> = (0..50).map(|n| shape(n).into_bytes()).collect();
@@ -799,7 +855,8 @@ mod tests {
     #[test]
     fn values_of_one_shape_share_a_template() {
         let value = |n: i64| {
-            let row = vec![Value::Int(n * 1000 - 77), Value::text(format!("user-{}", 10 + n)), Value::Float(0.5)];
+            let row =
+                vec![Value::Int(n * 1000 - 77), Value::text(format!("user-{}", 10 + n)), Value::Float(0.5)];
             Value::map([
                 ("sql", Value::text(format!("SELECT {} FROM t", 1000 + n))),
                 ("rows", Value::List(vec![Value::List(row)])),
@@ -836,7 +893,9 @@ mod tests {
         }
         assert!(Templates::read(&[5, b'a']).is_err(), "longer than what is there");
         // A value that does not fit its hole.
-        for (template, value) in [(&[2, op::FIXED, 2], &[0, 100][..]), (&[2, op::HEX, 3], &[0, 0x10, 0])] {
+        for (template, value) in
+            [(&[2, op::FIXED, 2], &[0, 0, 100][..]), (&[2, op::HEX, 3], &[0, 0, 0x10, 0])]
+        {
             let mut templates = Templates::read(template).unwrap();
             assert!(templates.take(1, &mut varint::Reader::of(value)).is_err());
         }
@@ -848,7 +907,7 @@ mod tests {
         varint::put(&mut list, 1 << 20);
         list.resize(list.len() + (1 << 20), b'a');
         let mut templates = Templates::read(&list).unwrap();
-        let refused = templates.take(65, &mut varint::Reader::of(&[0; 65])).unwrap_err();
+        let refused = templates.take(65, &mut varint::Reader::of(&[0; 66])).unwrap_err();
         assert!(refused.contains("more bytes"), "{refused}");
     }
 

@@ -71,7 +71,7 @@ fn exchange() -> Exchange {
         repeatable: true,
         request: payload(3),
         outcome: Outcome::Answered,
-        response: Some(payload(1500)),
+        response: Some(payload(2500)),
         rule: Some(hit()),
         began_ns: 1,
         ended_ns: 2,
@@ -91,7 +91,7 @@ fn of_the_run() -> Vec<(&'static str, Body)> {
     vec![
         ("run_started", Body::RunStarted(started)),
         ("file", Body::File(stored("specs/a.star", "spec", "", b"service()"))),
-        ("binary", Body::File(stored("bin/api", "binary", "api", &[0x7f; 1200]))),
+        ("binary", Body::File(stored("bin/api", "binary", "api", &[0x7f; 2200]))),
         ("host_fact", Body::HostFact(named("kernel", "Linux 6.18"))),
         ("run_ended", Body::RunEnded(RunEnded { passed: 0, failed: 1, interrupted: false })),
     ]
@@ -538,7 +538,10 @@ fn the_document_declares_every_stored_type_as_it_is() {
     let block = document.split_once("```types\n").unwrap().1.split_once("```").unwrap().0;
     let block = block.split_whitespace().collect::<Vec<_>>().join(" ");
     let declared: Vec<String> =
-        [include_str!("event.rs"), include_str!("index.rs"), include_str!("chunk.rs")].into_iter().flat_map(declarations).collect();
+        [include_str!("event.rs"), include_str!("index.rs"), include_str!("chunk.rs")]
+            .into_iter()
+            .flat_map(declarations)
+            .collect();
     assert!(declared.len() >= 30, "{declared:?}");
     for declaration in &declared {
         assert!(block.contains(declaration), "not in FORMAT.md: {declaration}");

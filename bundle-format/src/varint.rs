@@ -59,7 +59,11 @@ impl<'a> Reader<'a> {
                 let shortest = place == 0 || *byte != 0;
                 let fits = place < 9 || *byte <= 1;
                 self.0 = self.0.get(place + 1..).unwrap_or_default();
-                return if shortest && fits { Ok(number) } else { Err("a number that is not written as it should be".to_owned()) };
+                return if shortest && fits {
+                    Ok(number)
+                } else {
+                    Err("a number that is not written as it should be".to_owned())
+                };
             }
         }
         Err("a number without an end".to_owned())
@@ -73,7 +77,13 @@ mod tests {
 
     #[test]
     fn a_number_has_one_encoding() {
-        for bad in [&[0x80, 0][..], &[0x80], &[], &[0xff; 10], &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2]] {
+        for bad in [
+            &[0x80, 0][..],
+            &[0x80],
+            &[],
+            &[0xff; 10],
+            &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2],
+        ] {
             assert!(Reader::of(bad).number().is_err(), "{bad:?}");
         }
     }
