@@ -7,7 +7,8 @@
 
 use crate::event::*;
 use crate::limits;
-use crate::texts::{Sort, Templates, Texts};
+use crate::template::Templates;
+use crate::texts::{Sort, Texts};
 use crate::varint::{self, Reader, unzigzag, zigzag};
 
 /// The place of the entry that a value belongs to.
@@ -44,7 +45,7 @@ pub(crate) struct Sheet {
 }
 
 impl Sheet {
-    /// Takes entries out of an emptied sheet's point of view: all that was put before is forgotten.
+    /// All that was put before is forgotten.
     pub fn clear(&mut self) {
         self.columns.resize_with(Entry::WIDTH, Column::default);
         for column in &mut self.columns {
