@@ -7,7 +7,8 @@
 
 use crate::event::*;
 use crate::limits;
-use crate::texts::{Sort, Templates, Texts};
+use crate::template::Templates;
+use crate::texts::{Sort, Texts};
 use crate::varint::{self, Reader, unzigzag, zigzag};
 
 /// The place of the entry that a value belongs to.
@@ -23,8 +24,12 @@ struct Column {
     bytes: Vec<u8>,
     /// The number before, where differences are kept.
     last: u64,
-    /// The text before.
+    /// The template of the text before.
     text: u32,
+    /// The templates of its texts in order of their first appearance.
+    templates: Vec<u32>,
+    /// By template: its place among them plus one, 0 where it has none.
+    places: Vec<u32>,
     /// Texts with holes: the template, and where the words begin in `words`.
     uses: Vec<(u32, u32)>,
     words: Vec<u64>,
@@ -40,13 +45,18 @@ pub(crate) struct Sheet {
 }
 
 impl Sheet {
-    /// Takes entries out of an emptied sheet's point of view: all that was put before is forgotten.
+    /// All that was put before is forgotten.
     pub fn clear(&mut self) {
         self.columns.resize_with(Entry::WIDTH, Column::default);
         for column in &mut self.columns {
             column.bytes.clear();
             column.uses.clear();
             column.words.clear();
+            for template in column.templates.drain(..) {
+                if let Some(place) = column.places.get_mut(template as usize) {
+                    *place = 0;
+                }
+            }
             (column.last, column.text) = (0, u32::MAX);
         }
         self.texts.clear();
@@ -67,6 +77,11 @@ impl Sheet {
     pub fn write_columns(&mut self, out: &mut Vec<u8>) {
         for column in &mut self.columns {
             out.extend_from_slice(&column.bytes);
+            let mut expected = 0u32;
+            for template in &column.templates {
+                varint::put(out, zigzag(i64::from(*template) - i64::from(expected)));
+                expected = template + 1;
+            }
             if !column.uses.is_empty() {
                 self.texts.write_holes(&mut column.uses, &column.words, out);
             }
@@ -109,7 +124,17 @@ impl Sheet {
                 column.words.extend_from_slice(&self.texts.words);
             }
         }
-        varint::put(&mut column.bytes, u64::from(column.text));
+        let template = column.text as usize;
+        if column.places.len() <= template {
+            column.places.resize(template + 1, 0);
+        }
+        if let Some(place) = column.places.get_mut(template) {
+            if *place == 0 {
+                column.templates.push(column.text);
+                *place = column.templates.len() as u32;
+            }
+            varint::put(&mut column.bytes, u64::from(*place - 1));
+        }
         column.text
     }
 

@@ -145,8 +145,9 @@ impl Container {
         let level = if piece.hurried { self.tuning.level } else { self.tuning.level_unhurried };
         self.encoder.set_level(level)?;
         let small = piece.kind == Kind::Chunk && content.len() <= SMALL && !piece.hurried;
-        let frame = self.frame(piece.kind, piece.cell, content, small)?;
-        if small {
+        let (frame, codec) = self.frame(piece.kind, piece.cell, content, small)?;
+        // What did not get shorter with the dictionary has none, and so cannot make it longer.
+        if small && (codec == frame::CODEC_BASED || self.dictionary.members == 0) {
             self.learn(frame.offset, content)?;
         }
         match &piece.listed {
@@ -185,14 +186,21 @@ impl Container {
         self.encoder.set_dictionary(offset, &dictionary.bytes, self.tuning.level_unhurried)
     }
 
-    fn frame(&mut self, kind: Kind, cell: u32, content: &[u8], small: bool) -> Result<FrameRef, WriteError> {
+    fn frame(
+        &mut self,
+        kind: Kind,
+        cell: u32,
+        content: &[u8],
+        small: bool,
+    ) -> Result<(FrameRef, u8), WriteError> {
         let bytes = self.encoder.encode(kind, cell, content, small.then_some(self.len))?;
         let (offset, total) = (self.len, bytes.len() as u64);
+        let codec = bytes.get(frame::CODEC_AT).copied().unwrap_or_default();
         let written = self.file.write_all(bytes);
         self.hasher.update(bytes);
         self.len += total;
         written.map_err(|e| self.failed(&e))?;
-        Ok(FrameRef { offset, total, kind: kind.number(), cell })
+        Ok((FrameRef { offset, total, kind: kind.number(), cell }, codec))
     }
 
     /// Writes index and footer, makes the file durable and gives it its name.
@@ -204,7 +212,7 @@ impl Container {
         let content = rkyv::to_bytes::<rkyv::rancor::Error>(&self.index);
         let content = content.map_err(|e| WriteError::Encode(e.to_string()))?;
         self.encoder.set_level(self.tuning.level_unhurried)?;
-        let index = self.frame(Kind::Index, 0, &content, false)?;
+        let (index, _) = self.frame(Kind::Index, 0, &content, false)?;
         let footer = Footer {
             index_offset: index.offset,
             index_total: index.total,

@@ -66,7 +66,7 @@ fn signed(bytes: Vec<u8>) -> Body {
 fn small(folder: &Path) -> (Vec<Entry>, Vec<u8>) {
     let path = folder.join("small.fb");
     let mut writer = BundleWriter::create(&path, Header::new([1; 16], [2; 16])).unwrap();
-    let large: Vec<u8> = (0..1500u32).map(|n| (n % 7) as u8).collect();
+    let large: Vec<u8> = (0..2500u32).map(|n| (n % 7) as u8).collect();
     let entries = vec![
         entry(0, 0, "run", file("specs/a.star", b"service()")),
         entry(1, 1, "cell", cell_started("test_one")),
@@ -199,7 +199,8 @@ fn what_is_whole_is_recovered_and_what_is_not_is_said() {
         let mut flipped = bytes.clone();
         flipped[chunk.frame.offset as usize + 20] ^= 1;
         let (recovered, bundle) = recover(&flipped, &format!("chunk{number}.fb"));
-        let based = |chunk: &&ChunkRef| bytes[chunk.frame.offset as usize + 6] == frame::CODEC_BASED;
+        let based =
+            |chunk: &&ChunkRef| bytes[chunk.frame.offset as usize + frame::CODEC_AT] == frame::CODEC_BASED;
         let lost: Vec<&ChunkRef> = index.chunks[number + 1..].iter().filter(based).chain([chunk]).collect();
         let gone: u64 = lost.iter().map(|chunk| u64::from(chunk.entries)).sum();
         assert_eq!(recovered.entries, entries.len() as u64 - gone, "{recovered:?}");
@@ -234,7 +235,7 @@ fn cells_that_repeat_each_other_are_compressed_with_the_first() {
     let bytes = std::fs::read(&path).unwrap();
     let bundle = Bundle::open(&path).unwrap();
     bundle.verify().unwrap();
-    let alone = |chunk: &ChunkRef| bytes[chunk.frame.offset as usize + 6] != frame::CODEC_BASED;
+    let alone = |chunk: &ChunkRef| bytes[chunk.frame.offset as usize + frame::CODEC_AT] != frame::CODEC_BASED;
     let alone: Vec<usize> = bundle
         .index()
         .chunks
@@ -258,12 +259,42 @@ fn cells_that_repeat_each_other_are_compressed_with_the_first() {
 }
 
 #[test]
+fn what_does_not_get_shorter_is_no_part_of_a_dictionary() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("noise.fb");
+    let mut writer = BundleWriter::create(&path, Header::new([1; 16], [2; 16])).unwrap();
+    let mut noise = blake3::Hasher::new().finalize_xof();
+    let mut entries = Vec::new();
+    for cell in 1..=40u32 {
+        let mut bytes = vec![b'a'; 1900];
+        if cell % 3 == 0 {
+            noise.fill(&mut bytes);
+        }
+        for (seq, body) in
+            [cell_started("a"), output(&bytes), verdict(Ending::Passed)].into_iter().enumerate()
+        {
+            entries.push(entry(u64::from(cell) * 10 + seq as u64, cell, "cell", body));
+        }
+    }
+    entries.iter().for_each(|entry| writer.append(entry).unwrap());
+    let bundle = Bundle::open(&writer.finish().unwrap()).unwrap();
+    bundle.verify().unwrap();
+    for cell in 1..=40 {
+        let written: Vec<Entry> = entries.iter().filter(|entry| entry.cell == cell).cloned().collect();
+        assert_eq!(bundle.entries(cell).unwrap(), written);
+    }
+}
+
+#[test]
 fn a_frame_that_leads_nowhere_for_its_dictionary_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (_, bytes) = small(folder.path());
     let index = Bundle::from_bytes(bytes.clone()).unwrap().index().clone();
-    let based =
-        index.chunks.iter().find(|c| bytes[c.frame.offset as usize + 6] == frame::CODEC_BASED).unwrap();
+    let based = index
+        .chunks
+        .iter()
+        .find(|c| bytes[c.frame.offset as usize + frame::CODEC_AT] == frame::CODEC_BASED)
+        .unwrap();
     let at = based.frame.offset as usize;
     let right = usize::from(bytes[at + frame::HEAD] & 0x7f) | usize::from(bytes[at + frame::HEAD + 1]) << 7;
     assert!((128..16_000).contains(&right) && right < at, "two bytes of distance");

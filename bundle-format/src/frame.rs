@@ -16,6 +16,8 @@ use std::sync::Arc;
 pub const HEAD: usize = 16;
 /// Bytes after it.
 pub const TAIL: usize = 8;
+/// Where a frame says how its content is stored.
+pub(crate) const CODEC_AT: usize = 6;
 /// The content as it is.
 pub const CODEC_PLAIN: u8 = 0;
 /// One zstd frame.

@@ -216,7 +216,7 @@ pub fn uncompressed(bundle: &Bundle) -> Result<Vec<u8>, crate::ReadError> {
 
 /// A small file without index and footer, and the index that it ought to have.
 static BODY: LazyLock<(Vec<u8>, Index)> = LazyLock::new(|| {
-    let payload = [0x5a; 1500];
+    let payload = [0x5a; 2500];
     let hash = *blake3::hash(&payload).as_bytes();
     let summary = summary();
     let started = CellStarted {
@@ -225,7 +225,7 @@ static BODY: LazyLock<(Vec<u8>, Index)> = LazyLock::new(|| {
         assumption: summary.assumption.clone(),
         expectation: summary.expectation.clone(),
     };
-    let signed = crate::Signed { service: "auth".to_owned(), claims: Payload::Blob { hash, len: 1500 } };
+    let signed = crate::Signed { service: "auth".to_owned(), claims: Payload::Blob { hash, len: 2500 } };
     let entries = vec![entry(0, Body::CellStarted(started)), entry(1, Body::Signed(signed))];
     let blob = [&hash[..], &payload].concat();
     let content = chunk::content(&entries);

@@ -7,6 +7,7 @@
 //! - [`canonical`]: the canonical form of a cell and its digest;
 //! - [`version`]: the file header, and the one function that decides readability;
 //! - [`frame`], [`index`]: the pieces of the container;
+//! - `chunk`, `columns`, `texts`, `template`: entries by columns; `dictionary`: what small chunks share;
 //! - [`writer`], [`reader`]: the container as a whole;
 //! - [`redact`]: secrets become tokens;
 //! - [`extract`]: a bundle laid out in a folder;
@@ -32,6 +33,7 @@ pub mod reader;
 pub mod recover;
 pub mod redact;
 mod spelling;
+mod template;
 mod texts;
 pub mod value;
 mod varint;

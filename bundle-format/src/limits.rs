@@ -23,7 +23,7 @@ pub const CHUNK_TEXT_MAX: usize = 64 * 1024 * 1024;
 
 /// Longest dictionary of a frame: what zstd looks back at with profit in a small chunk, and what a reader of one
 /// chunk decodes besides.
-pub const DICTIONARY_MAX: usize = 128 * 1024;
+pub const DICTIONARY_MAX: usize = 256 * 1024;
 
 /// Most frames that a dictionary is made of: bounds how far a reader goes back for one.
 pub const DICTIONARY_FRAMES_MAX: usize = 32;
@@ -38,7 +38,7 @@ pub const ENTRY_MAX: usize = 8 * 1024 * 1024;
 pub const BLOB_MAX: usize = 512 * 1024 * 1024;
 
 /// Payloads longer than this lie in the payload store, where equal ones are kept once.
-pub const INLINE_MAX: usize = 1024;
+pub const INLINE_MAX: usize = 2048;
 
 /// Most frames that a reader lists: bounds the index of a hostile file.
 pub const FRAMES_MAX: usize = 4 * 1024 * 1024;

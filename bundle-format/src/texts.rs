@@ -1,197 +1,14 @@
-//! The texts of a chunk: each once, and what differs from one to the next apart from what does not.
+//! The texts of a chunk as it is written: each once, and what differs from one to the next apart from what does not.
 //!
-//! Contract: a text is a number in the chunk's list of templates, and the values of that template's
-//! holes. Rendering gives back the bytes that were put in, exactly; which holes a writer makes is its
-//! own business (this one makes them where a text of the same shape came before in the chunk).
-//! A reader bounds what is rendered before it makes room for it, and panics on nothing.
-//! Not modelled: holes that hold anything but numbers.
+//! Contract: a text is a number in the chunk's list of templates, and the values of that template's holes. Which
+//! holes are made is decided here and nowhere else: where a text of the same shape came before in the chunk, or
+//! in an earlier one.
+//! Not modelled: shapes that are found by comparing texts.
 
 use crate::limits;
+use crate::template::{DIGITS_MAX, HEX_MAX, Hole, op};
 use crate::value;
 use crate::varint;
-
-/// What stands in a template for something else. None of them begins a character of UTF-8.
-mod op {
-    /// Decimal digits of a number.
-    pub const DECIMAL: u8 = 0xf8;
-    /// As many decimal digits as the next byte says.
-    pub const FIXED: u8 = 0xf9;
-    /// As many hexadecimal digits as the next byte says.
-    pub const HEX: u8 = 0xfa;
-    /// A UUID with its hyphens.
-    pub const UUID: u8 = 0xfb;
-    /// Eight bytes of a signed integer.
-    pub const INTEGER: u8 = 0xfc;
-    /// The length of what stands up to the end.
-    pub const BEGIN: u8 = 0xfd;
-    /// The end of what has its length before it.
-    pub const END: u8 = 0xfe;
-    /// The next byte as it is.
-    pub const ESCAPE: u8 = 0xff;
-}
-
-/// Digits that a number of 64 bits certainly holds.
-const DIGITS_MAX: u8 = 19;
-/// Digits of a hexadecimal hole.
-const HEX_MAX: u8 = 16;
-
-/// What a hole holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Hole {
-    Decimal,
-    Fixed(u8),
-    Hex(u8),
-    Uuid,
-    Integer,
-}
-
-impl Hole {
-    /// Numbers that it takes.
-    fn words(self) -> usize {
-        if self == Hole::Uuid { 2 } else { 1 }
-    }
-
-    fn put(self, words: &[u64], out: &mut Vec<u8>) {
-        let word = words.first().copied().unwrap_or_default();
-        match self {
-            Hole::Decimal | Hole::Fixed(_) => varint::put(out, word),
-            Hole::Integer => varint::put(out, varint::zigzag(word as i64)),
-            Hole::Hex(digits) => {
-                let from = 8 - usize::from(digits).div_ceil(2);
-                out.extend_from_slice(word.to_be_bytes().get(from..).unwrap_or_default());
-            }
-            Hole::Uuid => words.iter().take(2).for_each(|word| out.extend_from_slice(&word.to_be_bytes())),
-        }
-    }
-
-    fn take(self, from: &mut varint::Reader<'_>) -> Result<[u64; 2], String> {
-        let one = match self {
-            Hole::Decimal => from.number()?,
-            Hole::Integer => varint::unzigzag(from.number()?) as u64,
-            Hole::Fixed(digits) => {
-                let number = from.number()?;
-                match number < 10u64.pow(u32::from(digits)) {
-                    true => number,
-                    false => return Err("a number of more digits than its place".to_owned()),
-                }
-            }
-            Hole::Hex(digits) => {
-                let bytes = from.bytes(usize::from(digits).div_ceil(2))?;
-                let number = bytes.iter().fold(0u64, |number, byte| number << 8 | u64::from(*byte));
-                match digits == HEX_MAX || number >> (4 * u32::from(digits)) == 0 {
-                    true => number,
-                    false => return Err("a number of more digits than its place".to_owned()),
-                }
-            }
-            Hole::Uuid => {
-                let half = |bytes: &[u8]| bytes.iter().fold(0u64, |half, byte| half << 8 | u64::from(*byte));
-                return Ok([half(from.bytes(8)?), half(from.bytes(8)?)]);
-            }
-        };
-        Ok([one, 0])
-    }
-
-    fn render(self, words: [u64; 2], out: &mut Vec<u8>) {
-        match self {
-            Hole::Decimal => decimal(words[0], 1, out),
-            Hole::Fixed(digits) => decimal(words[0], usize::from(digits), out),
-            Hole::Hex(digits) => hex(words[0], digits, out),
-            Hole::Integer => out.extend_from_slice(&words[0].to_le_bytes()),
-            Hole::Uuid => {
-                for (digits, word, shift) in [(8, 0, 32), (4, 0, 16), (4, 0, 0), (4, 1, 48), (12, 1, 0)] {
-                    hex(words[word] >> shift, digits, out);
-                    if (digits, shift) != (12, 0) {
-                        out.push(b'-');
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn decimal(mut number: u64, least: usize, out: &mut Vec<u8>) {
-    let mut digits = [b'0'; 20];
-    let mut at = digits.len();
-    while number > 0 || digits.len() - at < least {
-        at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-    }
-    out.extend_from_slice(&digits[at..]);
-}
-
-fn hex(number: u64, digits: u8, out: &mut Vec<u8>) {
-    let digit = |n: u8| b"0123456789abcdef"[usize::from(n & 15)];
-    out.extend((0..digits).rev().map(|place| digit((number >> (4 * u32::from(place))) as u8)));
-}
-
-/// One piece of a template.
-enum Piece<'a> {
-    Literal(&'a [u8]),
-    Hole(Hole),
-    Begin,
-    End,
-}
-
-/// The pieces of a template, checked as they are read.
-struct Pieces<'a> {
-    rest: &'a [u8],
-    sized: bool,
-}
-
-impl<'a> Pieces<'a> {
-    fn of(rest: &'a [u8]) -> Self {
-        Pieces { rest, sized: false }
-    }
-
-    fn next(&mut self) -> Result<Option<Piece<'a>>, String> {
-        let Some((first, rest)) = self.rest.split_first() else {
-            return match self.sized {
-                true => Err("a template ends before its end".to_owned()),
-                false => Ok(None),
-            };
-        };
-        if *first < op::DECIMAL {
-            let len = self.rest.iter().position(|byte| *byte >= op::DECIMAL).unwrap_or(self.rest.len());
-            let (literal, rest) = self.rest.split_at(len);
-            self.rest = rest;
-            return Ok(Some(Piece::Literal(literal)));
-        }
-        self.rest = rest;
-        let mut operand = |most: u8| match self.rest.split_first() {
-            Some((operand, rest)) if (1..=most).contains(operand) => {
-                self.rest = rest;
-                Ok(*operand)
-            }
-            _ => Err("a template with a wrong hole".to_owned()),
-        };
-        let piece = match *first {
-            op::DECIMAL => Piece::Hole(Hole::Decimal),
-            op::FIXED => Piece::Hole(Hole::Fixed(operand(DIGITS_MAX)?)),
-            op::HEX => Piece::Hole(Hole::Hex(operand(HEX_MAX)?)),
-            op::UUID => Piece::Hole(Hole::Uuid),
-            op::INTEGER => Piece::Hole(Hole::Integer),
-            op::BEGIN if !self.sized => {
-                self.sized = true;
-                Piece::Begin
-            }
-            op::END if self.sized => {
-                self.sized = false;
-                Piece::End
-            }
-            op::ESCAPE => {
-                let (byte, rest) = self.rest.split_at_checked(1).ok_or("a template ends in an escape")?;
-                if byte.first().is_none_or(|byte| *byte < op::DECIMAL) {
-                    return Err("a template escapes what needs none".to_owned());
-                }
-                self.rest = rest;
-                Piece::Literal(byte)
-            }
-            _ => return Err("a template whose lengths are nested".to_owned()),
-        };
-        Ok(Some(piece))
-    }
-}
 
 /// Whether a byte in here could be taken for something else in a template.
 fn needs_escapes(bytes: &[u8]) -> bool {
@@ -466,6 +283,9 @@ pub(crate) struct Texts {
     exact: Table,
     /// Shapes with holes: those that came once bear no number.
     shapes: Table,
+    /// Hashes of texts without holes and of shapes in earlier chunks. What came there as it is comes so again, most
+    /// likely; what came in the same shape comes in it again.
+    earlier: Table,
     shape: Vec<u8>,
     found: Vec<Hole>,
     /// What is in the holes of the text that was put last.
@@ -477,6 +297,14 @@ impl Texts {
         self.bytes.clear();
         self.templates.clear();
         self.holes.clear();
+        if self.earlier.len > EARLIER_MAX {
+            self.earlier.clear();
+        }
+        for (hash, _) in self.exact.slots.iter().chain(&self.shapes.slots).filter(|slot| slot.1 != 0) {
+            if self.earlier.find(*hash, |_| true).is_none() {
+                self.earlier.insert(*hash, ONCE);
+            }
+        }
         self.exact.clear();
         self.shapes.clear();
     }
@@ -499,7 +327,10 @@ impl Texts {
         }
         self.words.clear();
         let escapes = needs_escapes(bytes);
-        if bytes.len() > 1 && self.find_holes(bytes, sort, escapes) {
+        if bytes.len() > 1
+            && self.find_holes(bytes, sort, escapes)
+            && self.earlier.find(hash, |_| true).is_none()
+        {
             let hash = self::hash(&self.shape);
             // Two shapes of one hash that both came once are taken for one, which does no harm.
             let known = |number: u32| {
@@ -508,6 +339,11 @@ impl Texts {
                 })
             };
             match self.shapes.find(hash, known) {
+                None if self.earlier.find(hash, |_| true).is_some() => {
+                    let template = self.add_shape(escapes);
+                    self.shapes.insert(hash, template);
+                    return Put { template, holed: true };
+                }
                 None => self.shapes.insert(hash, ONCE),
                 Some(ONCE) => {
                     let template = self.add_shape(escapes);
@@ -586,6 +422,9 @@ impl Texts {
     }
 }
 
+/// Hashes of earlier chunks that are remembered, at most.
+const EARLIER_MAX: usize = 64 * 1024;
+
 /// Stands for a shape that came once.
 const ONCE: u32 = u32::MAX;
 
@@ -660,245 +499,6 @@ impl Table {
     }
 }
 
-/// The templates of a chunk as it is read.
-pub(crate) struct Templates<'a> {
-    templates: Vec<(&'a [u8], Vec<Hole>)>,
-    /// Bytes that may yet be rendered.
-    left: usize,
-}
-
-impl<'a> Templates<'a> {
-    pub fn read(bytes: &'a [u8]) -> Result<Self, String> {
-        let mut from = varint::Reader::of(bytes);
-        let mut templates = Vec::new();
-        while !from.is_empty() {
-            let len = from.number()?;
-            let template = from.bytes(usize::try_from(len).unwrap_or(usize::MAX))?;
-            let (mut pieces, mut holes) = (Pieces::of(template), Vec::new());
-            while let Some(piece) = pieces.next()? {
-                if let Piece::Hole(hole) = piece {
-                    holes.push(hole);
-                }
-            }
-            templates.push((template, holes));
-        }
-        Ok(Templates { templates, left: limits::CHUNK_TEXT_MAX })
-    }
-
-    /// The texts of a column, and the numbers of their templates.
-    pub fn take(
-        &mut self,
-        count: usize,
-        from: &mut varint::Reader<'_>,
-    ) -> Result<Vec<(u32, Vec<u8>)>, String> {
-        let mut numbers = Vec::new();
-        for _ in 0..count {
-            let number = from.number()?;
-            if number >= self.templates.len() as u64 {
-                return Err("a text whose template is not there".to_owned());
-            }
-            numbers.push(number as u32);
-        }
-        let mut order: Vec<usize> = (0..count).collect();
-        order.sort_by_key(|place| numbers.get(*place).copied());
-        let mut texts: Vec<(u32, Vec<u8>)> = numbers.iter().map(|number| (*number, Vec::new())).collect();
-        for same in order.chunk_by(|a, b| numbers.get(*a) == numbers.get(*b)) {
-            let number = same.first().and_then(|place| numbers.get(*place)).copied().unwrap_or_default();
-            let Some((template, holes)) = self.templates.get(number as usize) else { continue };
-            let mut words = Vec::new();
-            for hole in holes {
-                for _ in same {
-                    words.push(hole.take(from)?);
-                }
-            }
-            for (turn, place) in same.iter().enumerate() {
-                let mut mine = words.iter().skip(turn).step_by(same.len());
-                let Some((_, text)) = texts.get_mut(*place) else { continue };
-                render(template, &mut mine, text)?;
-                let left = self.left.checked_sub(text.len());
-                self.left = left.ok_or("texts of more bytes than a chunk may have")?;
-            }
-        }
-        Ok(texts)
-    }
-}
-
-fn render<'w>(
-    template: &[u8],
-    words: &mut impl Iterator<Item = &'w [u64; 2]>,
-    out: &mut Vec<u8>,
-) -> Result<(), String> {
-    let mut pieces = Pieces::of(template);
-    let mut begun = 0;
-    while let Some(piece) = pieces.next()? {
-        match piece {
-            Piece::Literal(bytes) => out.extend_from_slice(bytes),
-            Piece::Hole(hole) => hole.render(words.next().copied().unwrap_or_default(), out),
-            Piece::Begin => begun = out.len(),
-            Piece::End => {
-                let mut len = Vec::new();
-                varint::put(&mut len, (out.len() - begun) as u64);
-                out.splice(begun..begun, len);
-            }
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
-mod tests {
-    //! Goal: every text reads back as it was, and texts of one shape share a template. Method: texts by columns
-    //! of one, some made of what the finder of holes looks for.
-
-    use super::*;
-    use crate::Value;
-    use proptest::prelude::*;
-
-    /// Puts texts into one column; the templates' number, and what reads back.
-    fn through(texts: &[Vec<u8>], sort: Sort) -> (usize, Vec<Vec<u8>>) {
-        let (mut made, mut column, mut uses, mut words) =
-            (Texts::default(), Vec::new(), Vec::new(), Vec::new());
-        for text in texts {
-            let put = made.put(text, sort);
-            varint::put(&mut column, u64::from(put.template));
-            if put.holed {
-                uses.push((put.template, words.len() as u32));
-                words.extend_from_slice(&made.words);
-            }
-        }
-        made.write_holes(&mut uses, &words, &mut column);
-        let mut templates = Vec::new();
-        made.write(&mut templates);
-        let mut read = Templates::read(&templates).unwrap();
-        let mut reader = varint::Reader::of(&column);
-        let back = read.take(texts.len(), &mut reader).unwrap();
-        assert!(reader.is_empty(), "something is left over");
-        (read.templates.len(), back.into_iter().map(|(_, text)| text).collect())
-    }
-
-    #[test]
-    fn texts_of_one_shape_share_a_template() {
-        let hash = |n: u64| format!("{:x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let shapes: [&dyn Fn(u64) -> String; 7] = [
-            &|n| format!("GET /orders/{}", 100 + n),
-            &|n| format!("took {}.{:03}s of user{}", 10 + n, n, 1000 + n),
-            &|n| format!("2026-11-{:02}T02:{:02}:59Z", 10 + n, n),
-            &|n| {
-                format!(
-                    "00-{:032x}-{:016x}-01",
-                    0xa1b2_c3d4_e5f6_a7b8 + u128::from(n),
-                    0xdead_beef_0000_000a + n
-                )
-            },
-            &|n| format!("id=7ad72518-1111-4222-8333-{:012x}", n + 0xabc),
-            &|n| format!("127.0.0.1:{}", 32_768 + n),
-            &|n| {
-                format!(
-                    "etag \"{:0>8}\"",
-                    hash(n).get(..8).unwrap_or("0a1b2c3d").replace(|c: char| c.is_alphabetic(), "1a")
-                )
-            },
-        ];
-        for shape in &shapes[..6] {
-            let texts: Vec<Vec<u8>> = (0..50).map(|n| shape(n).into_bytes()).collect();
-            let (templates, back) = through(&texts, Sort::Text);
-            assert_eq!(back, texts);
-            assert!(templates <= 3, "{templates} templates for {}", shape(0));
-        }
-        let texts: Vec<Vec<u8>> = (0..50).map(|n| shapes[6](n).into_bytes()).collect();
-        assert_eq!(through(&texts, Sort::Text).1, texts);
-    }
-
-    #[test]
-    fn values_of_one_shape_share_a_template() {
-        let value = |n: i64| {
-            let row =
-                vec![Value::Int(n * 1000 - 77), Value::text(format!("user-{}", 10 + n)), Value::Float(0.5)];
-            Value::map([
-                ("sql", Value::text(format!("SELECT {} FROM t", 1000 + n))),
-                ("rows", Value::List(vec![Value::List(row)])),
-                ("raw", Value::Bytes(vec![0xff, 0xf8, b'1', b'2', 0xfd])),
-                ("id", Value::UInt(u64::MAX).volatile()),
-            ])
-        };
-        let texts: Vec<Vec<u8>> = (0..50).map(|n| value(n).encode()).collect();
-        let (templates, back) = through(&texts, Sort::Value);
-        assert_eq!(back, texts);
-        assert!(templates <= 3, "{templates} templates");
-    }
-
-    #[test]
-    fn what_is_no_template_is_refused() {
-        let bad: [&[u8]; 12] = [
-            &[op::FIXED, 0],
-            &[op::FIXED, 20],
-            &[op::FIXED],
-            &[op::HEX, 17],
-            &[op::HEX],
-            &[op::END],
-            &[op::BEGIN],
-            &[op::BEGIN, op::BEGIN, op::END, op::END],
-            &[op::ESCAPE],
-            &[op::ESCAPE, b'a'],
-            &[b'a', op::BEGIN, b'b'],
-            &[op::BEGIN, op::END, op::END],
-        ];
-        for template in bad {
-            let mut list = vec![template.len() as u8];
-            list.extend_from_slice(template);
-            assert!(Templates::read(&list).is_err(), "{template:x?}");
-        }
-        assert!(Templates::read(&[5, b'a']).is_err(), "longer than what is there");
-        // A value that does not fit its hole.
-        for (template, value) in [(&[2, op::FIXED, 2], &[0, 100][..]), (&[2, op::HEX, 3], &[0, 0x10, 0])] {
-            let mut templates = Templates::read(template).unwrap();
-            assert!(templates.take(1, &mut varint::Reader::of(value)).is_err());
-        }
-    }
-
-    #[test]
-    fn small_columns_cannot_be_put_together_to_much() {
-        let mut list = Vec::new();
-        varint::put(&mut list, 1 << 20);
-        list.resize(list.len() + (1 << 20), b'a');
-        let mut templates = Templates::read(&list).unwrap();
-        let refused = templates.take(65, &mut varint::Reader::of(&[0; 65])).unwrap_err();
-        assert!(refused.contains("more bytes"), "{refused}");
-    }
-
-    fn words() -> impl Strategy<Value = Vec<u8>> {
-        let piece = prop_oneof![
-            "[0-9]{1,22}".prop_map(String::into_bytes),
-            "[0-9a-f]{1,40}".prop_map(String::into_bytes),
-            "[0-9a-fA-F]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}".prop_map(String::into_bytes),
-            "[a-zA-Z /:.-]{0,6}".prop_map(String::into_bytes),
-            proptest::collection::vec(any::<u8>(), 0..4),
-        ];
-        proptest::collection::vec(piece, 0..6).prop_map(|pieces| pieces.concat())
-    }
-
-    proptest! {
-        #[test]
-        fn any_texts_read_back(texts in proptest::collection::vec(words(), 0..40), values in any::<bool>()) {
-            let sort = if values { Sort::Value } else { Sort::Text };
-            prop_assert_eq!(through(&texts, sort).1, texts);
-        }
-
-        #[test]
-        fn any_values_read_back(parts in proptest::collection::vec((words(), any::<i64>(), 0i64..20), 0..20)) {
-            let value = |(text, large, small): &(Vec<u8>, i64, i64)| {
-                let items = vec![Value::text_or_bytes(text), Value::Int(*large), Value::Int(*small)];
-                Value::map([("a", Value::List(items)), ("b", Value::Bytes(text.clone()).volatile())]).encode()
-            };
-            let texts: Vec<Vec<u8>> = parts.iter().map(value).collect();
-            prop_assert_eq!(through(&texts, Sort::Value).1, texts);
-        }
-
-        #[test]
-        fn any_columns_are_answered(list in proptest::collection::vec(any::<u8>(), 0..60), column in proptest::collection::vec(any::<u8>(), 0..60)) {
-            if let Ok(mut templates) = Templates::read(&list) {
-                let _ = templates.take(5, &mut varint::Reader::of(&column));
-            }
-        }
-    }
-}
+#[path = "texts_tests.rs"]
+mod tests;

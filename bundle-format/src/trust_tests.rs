@@ -71,7 +71,7 @@ fn exchange() -> Exchange {
         repeatable: true,
         request: payload(3),
         outcome: Outcome::Answered,
-        response: Some(payload(1500)),
+        response: Some(payload(2500)),
         rule: Some(hit()),
         began_ns: 1,
         ended_ns: 2,
@@ -91,7 +91,7 @@ fn of_the_run() -> Vec<(&'static str, Body)> {
     vec![
         ("run_started", Body::RunStarted(started)),
         ("file", Body::File(stored("specs/a.star", "spec", "", b"service()"))),
-        ("binary", Body::File(stored("bin/api", "binary", "api", &[0x7f; 1200]))),
+        ("binary", Body::File(stored("bin/api", "binary", "api", &[0x7f; 2200]))),
         ("host_fact", Body::HostFact(named("kernel", "Linux 6.18"))),
         ("run_ended", Body::RunEnded(RunEnded { passed: 0, failed: 1, interrupted: false })),
     ]

@@ -30,7 +30,7 @@ pub struct Tuning {
 
 impl Default for Tuning {
     fn default() -> Self {
-        Tuning { level: 3, level_unhurried: 9, chunk: limits::CHUNK_TARGET }
+        Tuning { level: 3, level_unhurried: 12, chunk: limits::CHUNK_TARGET }
     }
 }
 

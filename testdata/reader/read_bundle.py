@@ -98,7 +98,7 @@ def dictionary(data, at):
         if data[at + 6] == 2:
             before = dictionary(data, at - Bytes(data[at + 16 :]).number())
         known[at] = before + whole[2]
-        assert len(known[at]) <= 128 << 10, "too long a dictionary"
+        assert len(known[at]) <= 256 << 10, "too long a dictionary"
     return known[at]
 
 
@@ -311,8 +311,10 @@ class Columns:
 
     def texts(self, count):
         """(number of the template, bytes) of every text of a column."""
-        numbers = [self.columns.number() for _ in range(count)]
-        values = {}
+        places, mine, values = [self.columns.number() for _ in range(count)], [], {}
+        for _ in range(max(places, default=-1) + 1):
+            mine.append((mine[-1] + 1 if mine else 0) + self.columns.signed())
+        numbers = [mine[place] for place in places]
         for number in sorted(set(numbers)):
             holes = [piece for piece in self.templates[number] if piece[0] in range(0xF8, 0xFD)]
             values[number] = [iter([self.hole(*hole) for _ in range(numbers.count(number))]) for hole in holes]
