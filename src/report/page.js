@@ -45,7 +45,7 @@
 
   function ms(micros) {
     const value = micros / 1000;
-    return Math.abs(value) < 100000 ? `${value.toFixed(2)} ms` : `${(value / 1000).toFixed(1)} s`;
+    return Math.abs(value) < 10000 ? `${value.toFixed(2)} ms` : `${(value / 1000).toFixed(3)} s`;
   }
 
   function facts(list, pairs) {

@@ -7,6 +7,7 @@
 //! folder; documents of `--format json` are compared, never timings.
 
 mod architecture;
+mod browser;
 mod chapter;
 mod containers;
 mod crash;
@@ -19,6 +20,7 @@ mod mistakes;
 mod mutations;
 mod remote;
 mod replays;
+mod report;
 mod secrets;
 mod shared;
 mod specs;
