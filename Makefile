@@ -5,7 +5,7 @@ RELEASE := target/release
 FAULTBOX := $(RELEASE)/faultbox
 API := specs/orders/bin/api
 
-.PHONY: help setup build mutant go demo test lint unit chapter clients fuzz bench soak clean
+.PHONY: help setup setup-tests build mutant go demo test lint unit chapter clients fuzz bench soak clean
 
 help:
 	@echo "make demo   build, run the chapter's matrix with a planted defect, replay and inspect a failing cell"
@@ -17,6 +17,9 @@ help:
 
 setup:
 	@./.ci/setup
+
+setup-tests:
+	@./.ci/setup tests
 
 build: setup
 	$(CARGO) build --release --locked --workspace
@@ -48,7 +51,7 @@ unit: setup
 	$(CARGO) test --release --locked --workspace --lib --bins --test supervisor
 
 # Whole matrices, one after the other, so that they do not wait for each other's processors.
-chapter: mutant build go
+chapter: setup-tests mutant build go
 	$(CARGO) test --release --locked --workspace --test suite -- --test-threads 1
 
 # Ordinary client libraries behind the proxies; needs python3, npm and mvn, fetches what they name.
