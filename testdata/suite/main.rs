@@ -11,6 +11,7 @@ mod browser;
 mod chapter;
 mod containers;
 mod crash;
+mod diff;
 mod divergence;
 mod doctor;
 mod go;
