@@ -7,7 +7,7 @@ use std::path::PathBuf;
 const AFTER: &str = "\
 Exit codes:
   0  test: every cell as expected; replay: exact
-  1  test: a cell failed; replay: another verdict than the recorded one
+  1  test: a cell failed; replay: another verdict than the recorded one; diff: they differ
   2  the command line or the spec is wrong
   3  test: inconclusive; replay: same verdict, but something diverged
   4  the host lacks something, or a service did not start; doctor: not everything works
@@ -40,6 +40,16 @@ pub enum Command {
         /// Where the page goes; without it NAME.html beside the bundle
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
+    },
+    /// Say what differs between two bundles
+    Diff {
+        /// The one bundle
+        a: PathBuf,
+        /// The other
+        b: PathBuf,
+        /// How to print
+        #[arg(long, value_enum, default_value = "human")]
+        format: DiffFormat,
     },
     /// Check every byte of a bundle
     Verify {
@@ -85,6 +95,18 @@ pub enum Format {
     Human,
     /// One JSON document on stdout.
     Json,
+}
+
+/// How differences are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DiffFormat {
+    /// For people.
+    #[value(alias = "text")]
+    Human,
+    /// One JSON document on stdout.
+    Json,
+    /// For a comment in a review.
+    Markdown,
 }
 
 /// What `test` and `up` start, and from what.

@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         cli::Command::Replay(args) => ExitCode::from(commands::replay::run(args)),
         cli::Command::Report { bundle, output } => ExitCode::from(commands::report::run(&bundle, output)),
         cli::Command::Up(args) => ExitCode::from(commands::up::run(args)),
+        cli::Command::Diff { a, b, format } => ExitCode::from(commands::diff::run(&a, &b, format)),
         cli::Command::Verify { bundle } => ExitCode::from(commands::verify::run(&bundle)),
         cli::Command::Recover { bundle, output } => ExitCode::from(commands::recover::run(&bundle, output)),
         cli::Command::Doctor { format } => ExitCode::from(commands::doctor::run(format)),

@@ -1,6 +1,7 @@
 //! One file a command, and what commands share. Each returns the exit code.
 
 pub mod clean;
+pub mod diff;
 pub mod doctor;
 pub mod hold;
 pub mod images;

@@ -12,6 +12,7 @@ mod chapter;
 mod containers;
 mod crash;
 mod determinism;
+mod diff;
 mod divergence;
 mod doctor;
 mod go;
