@@ -163,7 +163,7 @@ fn the_reader_agrees(bundle: &Path) {
     assert!(output.status.success(), "{path}: {trouble}");
     let inspected = document(&run(&["inspect", &path, "--format", "json"]));
     let whole = if inspected["complete"] == true { "complete" } else { "incomplete" };
-    let mut wanted = vec![format!("format 1.1, {whole}, {} cells", cells(&inspected).len())];
+    let mut wanted = vec![format!("format 2.0, {whole}, {} cells", cells(&inspected).len())];
     wanted.extend(cells(&inspected).iter().map(as_the_reader_prints));
     wanted.extend(entries_as_the_reader_prints(bundle));
     let lines: Vec<&str> = read.lines().collect();
