@@ -127,9 +127,13 @@ fn weight(entry: &Entry, seen: &BTreeSet<(&str, u32)>) -> Weight {
     }
 }
 
-/// What services print, put together to whole lines: a line can come in pieces.
+/// A line that has not ended: when it began, its bytes so far, the last entry with some of them.
+type Begun<'a> = (u64, Vec<u8>, Option<&'a Entry>);
+
+/// What services print, put together to whole lines: a line can come in pieces. By service and whether it
+/// was on stderr.
 #[derive(Default)]
-struct Printed<'a>(BTreeMap<(String, bool), (u64, Vec<u8>, Option<&'a Entry>)>);
+struct Printed<'a>(BTreeMap<(String, bool), Begun<'a>>);
 
 impl<'a> Printed<'a> {
     fn add(&mut self, entry: &'a Entry, output: &Output, lines: &mut Vec<Told<'a>>) {

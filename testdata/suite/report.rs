@@ -236,7 +236,7 @@ fn a_hostile_bundle_runs_nothing() {
     browser.open(&address);
     assert_eq!(browser.text("document.querySelectorAll('#grids button').length"), HOSTILE.len().to_string());
     intact(&mut browser, "the grid");
-    for place in 0..HOSTILE.len() {
+    for (place, text) in HOSTILE.iter().enumerate() {
         browser.value(&format!("document.querySelector('#grids button[data-place=\"{place}\"]').click()"));
         browser.drawn();
         assert_eq!(browser.text("document.getElementById('cell').hidden"), "false");
@@ -245,7 +245,7 @@ fn a_hostile_bundle_runs_nothing() {
             browser.drawn();
             browser.value("document.querySelector('#rows .row')?.click()");
             browser.drawn();
-            intact(&mut browser, &format!("{tab} of {:?}", HOSTILE[place]));
+            intact(&mut browser, &format!("{tab} of {text:?}"));
         }
         browser.press("Escape");
         browser.press("Escape");
