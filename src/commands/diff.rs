@@ -161,7 +161,7 @@ impl Compared {
                 first.lines().iter().for_each(|line| say(&format!("    {line}")));
             }
             if cell.more > 0 {
-                say(&format!("  and {} more (--format json counts them)", cell.more));
+                say(&format!("  and {} more", cell.more));
             }
         }
         say(&self.summary());

@@ -3,7 +3,7 @@
 
 use super::{cells, code, document, record, run};
 
-const CELLS: &[&str] = &["--test", "test_create_order", "--test", "matrix_health_probe_db_slow"];
+const CELLS: &[&str] = &["--test", "test_create_order", "--test", "matrix_order_listing_db_down"];
 
 #[test]
 fn what_means_the_same_does_not_differ_and_what_does_is_named() {
@@ -13,7 +13,7 @@ fn what_means_the_same_does_not_differ_and_what_does_is_named() {
     record(&path("a.fb"), CELLS);
     record(&path("again.fb"), CELLS);
     record(&path("one.fb"), &CELLS[..2]);
-    record(&path("bug.fb"), &[CELLS, &["--env", "api:ORDERS_BUG=db-slow-health"]].concat());
+    record(&path("bug.fb"), &[CELLS, &["--env", "api:ORDERS_BUG=db-poison"]].concat());
 
     let same = run(&["diff", &text("a.fb"), &text("again.fb"), "--format", "json"]);
     assert_eq!(code(&same), 0, "{}", String::from_utf8_lossy(&same.stdout));
@@ -21,21 +21,25 @@ fn what_means_the_same_does_not_differ_and_what_does_is_named() {
 
     let fewer = run(&["diff", &text("a.fb"), &text("one.fb"), "--format", "json"]);
     assert_eq!(code(&fewer), 1);
-    assert_eq!(document(&fewer)["only_a"], serde_json::json!(["matrix_health_probe_db_slow"]));
+    assert_eq!(document(&fewer)["only_a"], serde_json::json!(["matrix_order_listing_db_down"]));
 
     let bug = run(&["diff", &text("a.fb"), &text("bug.fb"), "--format", "json"]);
     assert_eq!(code(&bug), 1);
     let document = document(&bug);
     let changed = &document["changed"][0];
     assert_eq!(document["changed"].as_array().map(Vec::len), Some(1), "{document}");
-    assert_eq!(changed["name"], "matrix_health_probe_db_slow");
+    assert_eq!(changed["name"], "matrix_order_listing_db_down");
     assert_eq!((&changed["a"]["verdict"], &changed["b"]["verdict"]), (&"PASS".into(), &"FAIL".into()));
-    // The service with the defect asks its database; the other one does not.
-    assert_eq!(changed["first"]["stream"], "api>db.main:select ?", "{changed}");
-    assert!(changed["first"]["a"].is_null(), "{changed}");
+    assert_eq!(changed["first"]["stream"], "test>api.public:GET /orders", "{changed}");
+    let status = &changed["first"]["fields"][0];
+    assert_eq!(
+        *status,
+        serde_json::json!({ "path": "response.status", "a": "503", "b": "504" }),
+        "{changed}"
+    );
     let words = run(&["diff", &text("a.fb"), &text("bug.fb"), "--format", "markdown"]);
     let words = String::from_utf8_lossy(&words.stdout).into_owned();
-    assert!(words.contains("| `matrix_health_probe_db_slow` | PASS | FAIL: `"), "{words}");
+    assert!(words.contains("| `matrix_order_listing_db_down` | PASS | FAIL: `"), "{words}");
 
     let missing = run(&["diff", &text("a.fb"), &text("none.fb")]);
     assert_eq!(code(&missing), 5);
