@@ -282,15 +282,18 @@ fn changed(
     let exchange = |entries: &[Entry], seq: &Option<u64>| {
         entries.iter().any(|entry| Some(entry.seq) == *seq && matches!(entry.body, Body::Exchange(_)))
     };
-    // What was on the wire says more than what followed from it.
-    let on_the_wire = found.iter().position(|divergence| match divergence {
+    // What was on the wire says more than what followed from it, and what one side lacks more than what
+    // differs. A's come first, in its order: the numbers of the two journals are not comparable.
+    let place = |divergence: &Divergence| match divergence {
         Divergence::Stream { recorded_seq, replayed_seq, .. } => {
-            exchange(&entries_a, recorded_seq) || exchange(&entries_b, replayed_seq)
+            let wire = exchange(&entries_a, recorded_seq) || exchange(&entries_b, replayed_seq);
+            let both = recorded_seq.is_some() && replayed_seq.is_some();
+            (!wire, both, recorded_seq.is_none(), recorded_seq.or(*replayed_seq))
         }
-        _ => false,
-    });
+        _ => (true, true, true, None),
+    };
     let more = found.len().saturating_sub(1);
-    let first = found.into_iter().nth(on_the_wire.unwrap_or(0)).and_then(|divergence| match divergence {
+    let first = found.into_iter().min_by_key(place).and_then(|divergence| match divergence {
         Divergence::Stream { stream, at, recorded, replayed, differences, .. } => {
             Some(First { stream, at, a: recorded, b: replayed, fields: differences })
         }
