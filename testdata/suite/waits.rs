@@ -37,7 +37,9 @@ fn delays_that_decide_nothing_are_skipped_and_told() {
     assert!(skipped["skipped_ms"].as_u64().unwrap() >= 5_900, "{skipped}");
     let said = run(&["replay", &bundle.display().to_string(), "--no-wait"]);
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
-    assert!(said.contains("\n  exact (default policy)\n  skipped 2 recorded waits ("), "{said}");
+    // Whether the service asked something twice meanwhile is not what this is about.
+    assert!(said.contains("\n  exact (default policy"), "{said}");
+    assert!(said.contains("\n  skipped 2 recorded waits ("), "{said}");
     let (with, _) = replay(&bundle, &[]);
     assert_eq!(cells(&with)[0]["waits"], Value::Null, "only where it was asked for");
 }
