@@ -5,7 +5,7 @@
 //! turns its text around: the two doors to stdout and stderr replace them.
 
 use faultbox_bundle_format::{Blame, Body, Ending, Entry, Named, Verdict};
-use faultbox_engine::runner::{ASKED_FACT, CLOCK_FACT, CREPT};
+use faultbox_engine::runner::{CLOCK_FACT, CREPT, asked_host};
 use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
@@ -136,9 +136,9 @@ pub fn determinism(entries: &[Entry]) -> Vec<String> {
         Body::HostFact(fact) => Some(fact),
         _ => None,
     });
-    let words = |fact: &Named| match fact.name.strip_prefix(ASKED_FACT) {
-        Some(service) => {
-            Some(format!("  not determined: {} asked the host: {}", plain(service), plain(&fact.value)))
+    let words = |fact: &Named| match asked_host(fact) {
+        Some((service, what)) => {
+            Some(format!("  not determined: {} asked the host: {}", plain(service), plain(what)))
         }
         None if fact.name == CLOCK_FACT && fact.value.contains(CREPT) => {
             Some(format!("  {}: {}", plain(&fact.name), plain(&fact.value)))

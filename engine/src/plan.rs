@@ -5,13 +5,14 @@
 use crate::fault::Assumption;
 use crate::mock::{SignRequest, grpc::GrpcAnswer};
 use crate::step::{StepCall, StepResponse};
-use crate::topology::Topology;
+use crate::topology::{ServiceKind, Topology};
 use faultbox_bundle_format::{Blame, Ending, Entry, Value};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// A loaded and checked spec.
+#[derive(Clone)]
 pub struct Plan {
     /// The services.
     pub topology: Topology,
@@ -29,6 +30,18 @@ pub struct Plan {
     pub root: PathBuf,
     /// Runs the callables of the spec.
     pub program: Arc<dyn Program>,
+}
+
+impl Plan {
+    /// The same plan, in which what local executables ask the host is told of (`determinism("L1")`).
+    pub fn watched(&self) -> Self {
+        let mut plan = self.clone();
+        let services = plan.topology.services.iter_mut();
+        for service in services.filter(|service| matches!(service.kind, ServiceKind::Binary { .. })) {
+            service.determinism.watched = true;
+        }
+        plan
+    }
 }
 
 /// One test, or one scenario under one assumption.

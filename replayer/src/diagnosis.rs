@@ -7,6 +7,7 @@
 use crate::diff::Difference;
 use crate::divergence::Divergence;
 use faultbox_bundle_format::{Body, Entry, Outcome as Ended, Phase};
+use faultbox_engine::runner::{RANDOMNESS_BY, TIME_BY, asked_host};
 use std::fmt;
 
 /// Lines of a service's output shown before a divergence.
@@ -31,6 +32,9 @@ pub enum Cause {
         field: String,
         /// What it looks like.
         looks: Looks,
+        /// How services came by such values in a replay that was watched: `api: getrandom 2x`. Empty
+        /// where none was.
+        calls: Vec<String>,
     },
     /// Two replays of the recording diverged differently.
     Race,
@@ -68,12 +72,16 @@ impl fmt::Display for Cause {
             Cause::Journal => write!(f, "the journal: its decisions are not those of its seed"),
             Cause::Spec(files) => write!(f, "the spec: not the recorded one ({})", files.join(", ")),
             Cause::Service(given) => write!(f, "the service: not the recorded one ({})", given.join(", ")),
-            Cause::MadeUp { field, looks } => {
+            Cause::MadeUp { field, looks, calls } => {
                 let what = match looks {
                     Looks::Time => "the time of the run",
                     Looks::Random => "something random",
                 };
-                write!(f, "the service makes a part of {field} up anew in each run (it looks like {what})")
+                write!(f, "the service makes a part of {field} up anew in each run (it looks like {what}")?;
+                match calls.as_slice() {
+                    [] => write!(f, ")"),
+                    calls => write!(f, "; asked for by {})", calls.join(", ")),
+                }
             }
             Cause::Race => write!(f, "a race in the service: driven again, it diverged differently"),
             Cause::Unknown => write!(
@@ -129,7 +137,24 @@ fn made_up(divergence: &Divergence) -> Option<Cause> {
     };
     let looks: Option<Vec<Looks>> = differences.iter().map(|d| looks(&d.recorded, &d.now)).collect();
     let (looks, first) = (looks?.first().copied()?, differences.first()?);
-    Some(Cause::MadeUp { field: first.path.clone(), looks })
+    Some(Cause::MadeUp { field: first.path.clone(), looks, calls: Vec::new() })
+}
+
+/// How services came by such values, as a replay tells that was watched (`determinism("L1")`).
+pub fn calls(looks: Looks, watched: &[Entry]) -> Vec<String> {
+    let by = match looks {
+        Looks::Time => TIME_BY,
+        Looks::Random => RANDOMNESS_BY,
+    };
+    let facts = watched.iter().filter_map(|entry| match &entry.body {
+        Body::HostFact(fact) => asked_host(fact),
+        _ => None,
+    });
+    let of = |(service, asked): (&str, &str)| {
+        let calls = asked.split(", ").filter_map(|what| what.strip_prefix(by));
+        calls.map(|call| format!("{service}: {call}")).collect::<Vec<_>>()
+    };
+    facts.flat_map(of).collect()
 }
 
 /// What two values look like that differ only in what each run makes up. What both begin and end with
@@ -274,8 +299,8 @@ mod tests {
     #[test]
     fn values_that_each_run_makes_up_are_known_by_their_looks() {
         let made_up = |recorded, now| cause_of(&[("args[1]", recorded, now)], &[]).unwrap();
-        let random = Cause::MadeUp { field: "args[1]".to_owned(), looks: Looks::Random };
-        let time = Cause::MadeUp { field: "args[1]".to_owned(), looks: Looks::Time };
+        let random = Cause::MadeUp { field: "args[1]".to_owned(), looks: Looks::Random, calls: Vec::new() };
+        let time = Cause::MadeUp { field: "args[1]".to_owned(), looks: Looks::Time, calls: Vec::new() };
         assert_eq!(made_up("\"token:9fk2ab81\"", "\"token:b1c44x0z\""), random);
         assert_eq!(made_up("734512", "9120033"), random);
         assert_eq!(made_up("1795625631171", "1795625699008"), time);

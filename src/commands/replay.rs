@@ -20,7 +20,7 @@ use faultbox_engine::runner::live::Live;
 use faultbox_engine::runner::{self, RunContext};
 use faultbox_engine::spec::{self, LoadOptions, MemoryFiles};
 use faultbox_engine::topology::{Service, ServiceKind};
-use faultbox_replayer::diagnosis::{self, Circumstances};
+use faultbox_replayer::diagnosis::{self, Cause, Circumstances};
 use faultbox_replayer::oracle::RecordedOracle;
 use faultbox_replayer::session::{self, Outcome, Recording};
 use faultbox_replayer::waits::Waiting;
@@ -116,6 +116,16 @@ fn try_run(args: &ReplayArgs) -> Result<u8, u8> {
             known.again =
                 Some(runtime.block_on(driving.drive(index, &recording, Waiting::AsRecorded)).divergences);
             cause = diagnosis::cause(&outcome.divergences, &known);
+        }
+        if let (Some(driving), Some(Cause::MadeUp { looks, calls, .. })) = (&driving, &mut cause)
+            && args.depth == Depth::Redrive
+            && hold.is_none()
+        {
+            // Watching changes nothing but how long a call takes.
+            let plan = Arc::new(plan.watched());
+            let watching = Driving { plan: &plan, ..*driving };
+            let watched = runtime.block_on(watching.drive(index, &recording, Waiting::AsRecorded));
+            *calls = diagnosis::calls(*looks, &watched.entries);
         }
         let name = plan.cells[index].name.clone();
         let replay = Replay { name, recording, outcome, cause, decided };

@@ -146,6 +146,9 @@ pub fn report(args: &ReplayArgs, replays: &[Replay], policy: Policy) -> u8 {
                     map.insert("waits".to_owned(), waits_json(replay));
                 }
                 map.insert("cause".to_owned(), replay.cause.as_ref().map(Cause::word).into());
+                if let Some(Cause::MadeUp { calls, .. }) = &replay.cause {
+                    map.insert("asked_by".to_owned(), calls.clone().into());
+                }
                 let of_recording = &replay.recording.entries;
                 for (name, ns) in [
                     ("start_ms", own_start_ns(&replay.outcome.entries)),

@@ -13,11 +13,16 @@ const CELL: &str = "test_create_order";
 
 /// The cause that a replay of the cell names.
 fn cause(bundle: &Path, more: &[&str]) -> serde_json::Value {
+    diverged(bundle, more)["cause"].clone()
+}
+
+/// What a replay of the cell says of it.
+fn diverged(bundle: &Path, more: &[&str]) -> serde_json::Value {
     let (document, exit) = replay(bundle, &[&["--test", CELL], more].concat());
     let cell = &cells(&document)[0];
     assert_eq!(cell["exact"], false, "{cell}");
     assert_ne!(exit, 0);
-    cell["cause"].clone()
+    cell.clone()
 }
 
 /// Records the cell with one of the wrong versions of the service.
@@ -80,7 +85,10 @@ fn a_word_made_up_in_each_run_is_randomness() {
     let dir = tempfile::tempdir().unwrap();
     let bundle = dir.path().join("word.fb");
     of_mutant("made-up-word", &bundle);
-    assert_eq!(cause(&bundle, &[]), "randomness");
+    let cell = diverged(&bundle, &[]);
+    assert_eq!(cell["cause"], "randomness");
+    let calls = cell["asked_by"].as_array().unwrap();
+    assert!(calls.iter().any(|call| call.as_str().unwrap().starts_with("api: getrandom ")), "{cell}");
 }
 
 #[test]

@@ -566,7 +566,16 @@ fn note_clock(cell: &CellContext) {
 }
 
 /// The beginning of the name of a fact that says what a service asked the host.
-pub const ASKED_FACT: &str = "undetermined: ";
+const ASKED_FACT: &str = "undetermined: ";
+/// How such a fact's words about the time and about randomness begin; the call follows.
+pub const TIME_BY: &str = "wall clock by ";
+/// See [`TIME_BY`].
+pub const RANDOMNESS_BY: &str = "randomness by ";
+
+/// The service that a fact says something of, and what it asked the host, separated by commas.
+pub fn asked_host(fact: &Named) -> Option<(&str, &str)> {
+    fact.name.strip_prefix(ASKED_FACT).map(|service| (service, fact.value.as_str()))
+}
 
 fn note_asked(cell: &CellContext) {
     let asked = std::mem::take(&mut *lock(&cell.asked));

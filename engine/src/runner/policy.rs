@@ -2,8 +2,8 @@
 //!
 //! Contract: pure over (call, active rules). A call that no rule looks at is not journaled.
 
-use super::CellContext;
 use super::switchboard::lock;
+use super::{CellContext, RANDOMNESS_BY, TIME_BY};
 use crate::fault::{Assumption, SyscallAction};
 use crate::supervisor::{Asked, Given, SyscallCall, SyscallDecision, SyscallPolicy, SyscallTarget};
 use crate::topology::{Service, Topology};
@@ -63,8 +63,8 @@ impl SyscallPolicy for CellPolicy {
         const NAMES: u16 = 53;
         let Some(cell) = lock(&self.cell).upgrade() else { return };
         let what = match asked {
-            Asked::Time(call) => format!("wall clock by {call}"),
-            Asked::Randomness(call) => format!("randomness by {call}"),
+            Asked::Time(call) => format!("{TIME_BY}{call}"),
+            Asked::Randomness(call) => format!("{RANDOMNESS_BY}{call}"),
             // What is declared goes through a proxy.
             Asked::Peer(peer) if cell.plan.topology.interface_at(&peer.to_string()).is_some() => return,
             Asked::Peer(peer) if peer.port() == NAMES => format!("names from {peer}"),
