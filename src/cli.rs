@@ -175,6 +175,12 @@ pub struct TestArgs {
     /// Keep the containers of reuse = True services for the next run, which then starts faster
     #[arg(long, conflicts_with = "embedded")]
     pub keep: bool,
+    /// Fail on reds that are not in this file, and on cells of it that pass; not on the reds in it
+    #[arg(long, value_name = "FILE")]
+    pub baseline: Option<PathBuf>,
+    /// Write the reds of this run as a baseline; they do not fail it
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["baseline", "tests"])]
+    pub write_baseline: Option<PathBuf>,
     /// How to print
     #[arg(long, value_enum, default_value = "human")]
     pub format: Format,

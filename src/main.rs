@@ -1,5 +1,6 @@
 //! The `faultbox` command: parse, wire, report, exit code.
 
+mod baseline;
 mod cli;
 mod commands;
 mod exit_code;

@@ -2,6 +2,7 @@
 
 use super::run::{self, Host};
 use super::{images, stack};
+use crate::baseline::{self, Baseline, Compared};
 use crate::cli::{Format, TestArgs};
 use crate::terminal::{self, Progress, notice, say, say_json};
 use crate::{exit_code, host};
@@ -52,6 +53,7 @@ fn try_run(args: &TestArgs) -> Result<u8, u8> {
         return Err(exit_code::USAGE);
     }
     let cells = select(&plan, &args.tests, &format!("faultbox test {} --list", args.stack.spec.display()))?;
+    let baseline = known(args, &plan)?;
     if args.list {
         cells.iter().for_each(|index| say(&plan.cells[*index].name));
         return Ok(exit_code::OK);
@@ -68,11 +70,25 @@ fn try_run(args: &TestArgs) -> Result<u8, u8> {
     if args.format == Format::Human {
         say(&format!("Seed: {seed} ({source})\n"));
     }
-    let session = Session { args, host: &host, plan: Arc::new(plan), cells, seed, source, addresses };
+    let plan = Arc::new(plan);
+    let session = Session { args, host: &host, plan, cells, seed, source, addresses, baseline };
     let code = session.run(&runtime);
     // Tasks that still hold connections end with the runtime.
     runtime.shutdown_background();
     code
+}
+
+/// The baseline that the run is held against, where there is one.
+fn known(args: &TestArgs, plan: &Plan) -> Result<Option<Baseline>, u8> {
+    let Some(path) = &args.baseline else { return Ok(None) };
+    let failed = |error: &dyn std::fmt::Display| {
+        notice(&format!("faultbox: {}: {error}", path.display()));
+        exit_code::USAGE
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| failed(&error))?;
+    let baseline = Baseline::read(&text).map_err(|error| failed(&error))?;
+    baseline.check(plan.cells.iter().map(|cell| cell.name.as_str())).map_err(|error| failed(&error))?;
+    Ok(Some(baseline))
 }
 
 /// How containers are kept after this run.
@@ -100,6 +116,7 @@ struct Session<'a> {
     seed: u64,
     source: &'static str,
     addresses: Arc<AddressBook>,
+    baseline: Option<Baseline>,
 }
 
 impl Session<'_> {
@@ -301,6 +318,8 @@ impl Session<'_> {
             results.iter().filter(|r| r.verdict.ending != Ending::Passed).collect();
         let passed = results.len() - failed.len();
         let replay = |name: &str| bundle.map(|bundle| terminal::replay_line(bundle, name, self.seed));
+        let verdicts = || results.iter().map(|r| (r.name.as_str(), &r.verdict));
+        let compared = self.baseline.as_ref().map(|baseline| baseline.compare(verdicts()));
         match self.args.format {
             Format::Human => {
                 if let Some(bundle) = bundle {
@@ -313,6 +332,7 @@ impl Session<'_> {
                 if unreached > 0 {
                     say(&format!("{unreached} unreached (no fault of theirs fired)"));
                 }
+                compared.iter().flat_map(Compared::lines).for_each(|line| say(&line));
                 for (place, result) in failed.iter().enumerate() {
                     if let Some(line) = replay(&result.name) {
                         say(&format!("{}Replay: {line}", if place == 0 { "\n" } else { "" }));
@@ -321,7 +341,7 @@ impl Session<'_> {
             }
             Format::Json => {
                 let cells: Vec<_> = results.iter().map(|r| cell_json(r, replay(&r.name))).collect();
-                let document = serde_json::json!({
+                let mut document = serde_json::json!({
                     "seed": self.seed,
                     "bundle": bundle.map(|b| b.display().to_string()),
                     "digest": bundle.and_then(digest),
@@ -330,21 +350,50 @@ impl Session<'_> {
                     "interrupted": interrupted,
                     "cells": cells,
                 });
+                if let (Some(compared), Some(map)) = (&compared, document.as_object_mut()) {
+                    map.insert("baseline".to_owned(), compared.json());
+                }
                 say_json(&document);
             }
         }
         if interrupted {
             notice("faultbox: interrupted; everything that was started has ended");
         }
-        exit_for(results, interrupted)
+        match &self.args.write_baseline {
+            Some(path) => self.write_baseline(path, results, interrupted),
+            None => exit_for(results, interrupted, compared.as_ref()),
+        }
+    }
+
+    /// Writes the reds of a whole run; the exit code of the run.
+    fn write_baseline(&self, path: &Path, results: &[CellResult], interrupted: bool) -> u8 {
+        let all = results.len() == self.cells.len();
+        if interrupted || !all {
+            notice(&format!("faultbox: {} is not written: not every cell was run", path.display()));
+            return exit_for(results, interrupted, None);
+        }
+        let verdicts = || results.iter().map(|r| (r.name.as_str(), &r.verdict));
+        let text = baseline::text(&self.plan.spec, verdicts());
+        if let Err(error) = std::fs::write(path, &text) {
+            notice(&format!("faultbox: cannot write {}: {error}", path.display()));
+            return exit_code::USAGE;
+        }
+        let compared = Baseline::read(&text).map(|written| written.compare(verdicts()));
+        exit_for(results, interrupted, compared.ok().as_ref())
     }
 }
 
-fn exit_for(results: &[CellResult], interrupted: bool) -> u8 {
-    let any = |endings: &[Ending]| results.iter().any(|r| endings.contains(&r.verdict.ending));
+/// The exit code of a run, as far as it is not as a baseline has it.
+fn exit_for(results: &[CellResult], interrupted: bool, compared: Option<&Compared>) -> u8 {
+    let known = |name: &String| compared.is_some_and(|compared| compared.known.contains(name));
+    let counts: Vec<&CellResult> = results.iter().filter(|r| !known(&r.name)).collect();
+    let any = |endings: &[Ending]| counts.iter().any(|r| endings.contains(&r.verdict.ending));
     if results.iter().any(|r| r.setup_failed) && !interrupted {
         exit_code::HOST
-    } else if any(&[Ending::Failed, Ending::Violated]) || results.iter().any(is_their_error) {
+    } else if any(&[Ending::Failed, Ending::Violated])
+        || counts.iter().any(|r| is_their_error(r))
+        || compared.is_some_and(Compared::fails)
+    {
         exit_code::FAILED
     } else if any(&[Ending::Error]) {
         // All of them ours or the host's.
