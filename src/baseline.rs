@@ -190,7 +190,7 @@ fn red(verdict: &Verdict) -> Option<(&'static str, String)> {
 }
 
 /// The reason without the `(FILE:LINE)` at its end: lines move.
-fn placeless(reason: &str) -> &str {
+pub fn placeless(reason: &str) -> &str {
     let place = reason.strip_suffix(')').and_then(|rest| rest.rsplit_once(" ("));
     let line = place.and_then(|(_, place)| place.rsplit_once(':')).map(|(_, line)| line);
     match (place, line) {

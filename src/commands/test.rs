@@ -3,7 +3,9 @@
 use super::run::{self, Host};
 use super::{images, stack};
 use crate::baseline::{self, Baseline, Compared};
+use crate::ci::GitHub;
 use crate::cli::{Format, TestArgs};
+use crate::export::{self, Suite, Told, github, junit, summary};
 use crate::terminal::{self, Progress, notice, say, say_json};
 use crate::{exit_code, host};
 use faultbox_bundle_format::redact::Redactor;
@@ -11,6 +13,7 @@ use faultbox_bundle_format::{
     Blame, Body, Bundle, Ending, Header, Named, Payload, RunEnded, RunStarted, StoredFile, Verdict,
 };
 use faultbox_engine::addresses::AddressBook;
+use faultbox_engine::clock::RunClock;
 use faultbox_engine::containers::Keeping;
 use faultbox_engine::event_sink::{EventSink, NullSink};
 use faultbox_engine::journal::Journal;
@@ -71,7 +74,8 @@ fn try_run(args: &TestArgs) -> Result<u8, u8> {
         say(&format!("Seed: {seed} ({source})\n"));
     }
     let plan = Arc::new(plan);
-    let session = Session { args, host: &host, plan, cells, seed, source, addresses, baseline };
+    let unix_ns = RunClock::start().unix_ns();
+    let session = Session { args, host: &host, plan, cells, seed, source, addresses, baseline, unix_ns };
     let code = session.run(&runtime);
     // Tasks that still hold connections end with the runtime.
     runtime.shutdown_background();
@@ -117,6 +121,8 @@ struct Session<'a> {
     source: &'static str,
     addresses: Arc<AddressBook>,
     baseline: Option<Baseline>,
+    /// When the run began, nanoseconds since the Unix epoch.
+    unix_ns: u64,
 }
 
 impl Session<'_> {
@@ -158,7 +164,7 @@ impl Session<'_> {
         }
         let path = self.args.bundle.clone().unwrap_or_else(|| {
             let dir = std::env::var_os("FAULTBOX_BUNDLE_DIR").map(PathBuf::from).unwrap_or_default();
-            let stamp = host::stamp(faultbox_engine::clock::RunClock::start().unix_ns());
+            let stamp = host::stamp(self.unix_ns);
             dir.join(format!("run-{stamp}-{}.fb", self.seed))
         });
         if path.is_dir() {
@@ -356,13 +362,66 @@ impl Session<'_> {
                 say_json(&document);
             }
         }
+        let told = self.tell(results, bundle, compared.as_ref());
         if interrupted {
             notice("faultbox: interrupted; everything that was started has ended");
         }
-        match &self.args.write_baseline {
+        let code = match &self.args.write_baseline {
             Some(path) => self.write_baseline(path, results, interrupted),
             None => exit_for(results, interrupted, compared.as_ref()),
+        };
+        told.err().unwrap_or(code)
+    }
+
+    /// Tells other tools: a JUnit file where one is wanted, and the job that this is a step of.
+    fn tell(
+        &self,
+        results: &[CellResult],
+        bundle: Option<&Path>,
+        compared: Option<&Compared>,
+    ) -> Result<(), u8> {
+        let github = GitHub::here();
+        if self.args.junit.is_none() && github.is_none() {
+            return Ok(());
         }
+        let suite = self.suite(results, bundle, compared);
+        if let Some(github) = github {
+            let lines = github::annotations(&suite, |path| github.path(path));
+            // A document on stdout stays one; GitHub reads both.
+            let print: fn(&str) = if self.args.format == Format::Human { say } else { notice };
+            lines.iter().for_each(|line| print(line));
+            if let Err(error) = github.summarise(&summary::text(&suite)) {
+                notice(&format!("notice: the job summary cannot be written: {error}"));
+            }
+        }
+        let Some(path) = &self.args.junit else { return Ok(()) };
+        std::fs::write(path, junit::document(&suite)).map_err(|error| {
+            notice(&format!("faultbox: cannot write {}: {error}", path.display()));
+            exit_code::USAGE
+        })
+    }
+
+    /// The results as other tools are told them.
+    fn suite(&self, results: &[CellResult], bundle: Option<&Path>, compared: Option<&Compared>) -> Suite {
+        let told = |result: &CellResult| {
+            let cell = self.plan.cells.iter().find(|cell| cell.name == result.name);
+            let scenario = cell.map_or(result.name.as_str(), |cell| cell.scenario.as_str());
+            let fault = cell.and_then(|cell| cell.assumption.as_ref()).map(|fault| fault.name.as_str());
+            Told::new(&result.name, scenario, fault, Some(&result.verdict), &result.entries)
+        };
+        let spec = self.args.stack.spec.display().to_string();
+        let mut suite = Suite {
+            folder: export::folder(&spec, &self.plan.spec),
+            spec,
+            seed: self.seed,
+            unix_ns: self.unix_ns,
+            bundle: bundle.map(|bundle| bundle.display().to_string()),
+            cells: results.iter().map(told).collect(),
+        };
+        if let Some(compared) = compared {
+            suite.mark(compared);
+        }
+        suite
     }
 
     /// Writes the reds of a whole run; the exit code of the run.
