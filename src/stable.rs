@@ -54,8 +54,8 @@ fn head(cell: &CellSummary, out: &mut String) {
     if verdict.ending != Ending::Passed {
         line("whose", terminal::whose(verdict.blame));
     }
+    // Whether a fault met something that the service does beside its work is timing.
     for count in &verdict.fired {
-        let fired = if count.fired == 0 { "never fired" } else { "fired" };
-        line("fault", &format!("{} {} on {}: {fired}", count.assumption, count.rule, count.target));
+        line("fault", &format!("{} {} on {}", count.assumption, count.rule, count.target));
     }
 }

@@ -95,7 +95,7 @@ mod tests {
             assert!(spec::signature(name).is_some(), "{name}");
             assert!(!said_of(name).is_empty(), "nothing is said of {name}");
         }
-        assert_eq!(spec::signature("expect_retries").as_deref(), Some("expect_retries(max)"));
+        assert_eq!(spec::signature("expect_retries").as_deref(), Some("expect_retries(max=)"));
         assert_eq!(spec::signature("grpc.unavailable").as_deref(), Some("grpc.unavailable(message=, ...)"));
         assert_eq!(spec::signature("nothing"), None);
     }
