@@ -8,28 +8,30 @@ use faultbox_bundle_format::Entry;
 use std::sync::{Arc, LazyLock, Mutex};
 
 /// An entry whose place in the journal is fixed. Its words are made when they are first read.
-pub struct Noted(LazyLock<Entry, Box<dyn FnOnce() -> Entry + Send>>);
-
-impl Noted {
-    /// An entry that `words` makes, on whatever thread, from what it holds.
-    pub fn later(words: impl FnOnce() -> Entry + Send + 'static) -> Arc<Self> {
-        Arc::new(Noted(LazyLock::new(Box::new(words))))
-    }
-
+pub trait Noted: Send + Sync {
     /// The entry.
-    pub fn entry(&self) -> &Entry {
-        &self.0
+    fn entry(&self) -> &Entry;
+}
+
+impl<W: FnOnce() -> Entry + Send> Noted for LazyLock<Entry, W> {
+    fn entry(&self) -> &Entry {
+        self
     }
+}
+
+/// An entry that `words` makes, on whatever thread, from what it holds.
+pub fn later(words: impl FnOnce() -> Entry + Send + 'static) -> Arc<dyn Noted> {
+    Arc::new(LazyLock::new(words))
 }
 
 /// Receives the journal's entries.
 pub trait EventSink: Send + Sync {
     /// Takes one entry, which others may hold as well.
-    fn take(&self, noted: Arc<Noted>);
+    fn take(&self, noted: Arc<dyn Noted>);
 
     /// Takes an entry that is in words already.
     fn note(&self, entry: Entry) {
-        self.take(Noted::later(move || entry));
+        self.take(later(move || entry));
     }
 }
 
@@ -38,13 +40,13 @@ pub trait EventSink: Send + Sync {
 pub struct NullSink;
 
 impl EventSink for NullSink {
-    fn take(&self, _noted: Arc<Noted>) {}
+    fn take(&self, _noted: Arc<dyn Noted>) {}
 }
 
 /// Keeps everything in memory (comparison of a replay, tests).
 #[derive(Default)]
 pub struct MemorySink {
-    noted: Mutex<Vec<Arc<Noted>>>,
+    noted: Mutex<Vec<Arc<dyn Noted>>>,
 }
 
 impl MemorySink {
@@ -60,12 +62,12 @@ impl MemorySink {
     }
 }
 
-fn words(noted: Vec<Arc<Noted>>) -> Vec<Entry> {
+fn words(noted: Vec<Arc<dyn Noted>>) -> Vec<Entry> {
     noted.into_iter().map(|noted| noted.entry().clone()).collect()
 }
 
 impl EventSink for MemorySink {
-    fn take(&self, noted: Arc<Noted>) {
+    fn take(&self, noted: Arc<dyn Noted>) {
         self.noted.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(noted);
     }
 }
@@ -74,7 +76,7 @@ impl EventSink for MemorySink {
 pub struct Tee(pub Arc<dyn EventSink>, pub Arc<dyn EventSink>);
 
 impl EventSink for Tee {
-    fn take(&self, noted: Arc<Noted>) {
+    fn take(&self, noted: Arc<dyn Noted>) {
         self.0.take(noted.clone());
         self.1.take(noted);
     }

@@ -4,7 +4,7 @@
 //! Contract: cheap to share; `note` never fails. Phases only move forward.
 
 use crate::clock::RunClock;
-use crate::event_sink::{EventSink, Noted};
+use crate::event_sink::{self, EventSink};
 use faultbox_bundle_format::{Body, Entry, Phase};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -178,7 +178,7 @@ impl Journal {
         let ordinal = ordinals.next(&said);
         let seq = self.sequence.0.fetch_add(1, Ordering::SeqCst);
         let place = Place { seq, at_ns: self.clock.now_ns(), cell: self.cell, phase, ordinal };
-        self.sink.take(Noted::later(move || said.entry(place)));
+        self.sink.take(event_sink::later(move || said.entry(place)));
         seq
     }
 }

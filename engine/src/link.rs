@@ -9,6 +9,7 @@ use crate::fault::active::{ActiveFaults, Consultation, Firing};
 use crate::journal::{Journal, Place, Said};
 use faultbox_bundle_format::{Body, Class, Entry, Exchange, Outcome, Payload, Phase, RuleHit, Value};
 use std::any::Any;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
@@ -40,7 +41,7 @@ pub const UNREACHABLE: &str = "connect to the server";
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
     /// What is asked, for people: `SELECT`, `GET /orders`, `Produce`.
-    pub operation: String,
+    pub operation: Cow<'static, str>,
     /// The stable key: identifies what is asked without generated values, ports, ids or
     /// literals that differ between runs (a SQL fingerprint, method and path template,
     /// topic-partition).
@@ -214,7 +215,7 @@ impl Link {
     /// the set-up of a session, neither digested nor compared, but a replay keeps it down as well.
     pub fn unreachable(self: &Arc<Self>, why: &str) {
         let request = Request {
-            operation: UNREACHABLE.to_owned(),
+            operation: UNREACHABLE.into(),
             key: UNREACHABLE.to_owned(),
             fields: Vec::new(),
             class: Class::Control,
@@ -500,7 +501,7 @@ impl Said for Closed {
             source: self.source.to_string(),
             interface: self.interface.to_string(),
             connection: self.connection,
-            operation: request.operation,
+            operation: request.operation.into_owned(),
             key: request.key,
             class: request.class,
             mutating: request.mutating,

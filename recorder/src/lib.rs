@@ -19,7 +19,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Entries that wait for the writer at most.
-const QUEUE: usize = 4096;
+const QUEUE: usize = 16384;
 /// How many entries wake the writer at once.
 const BATCH: usize = 1024;
 /// How long fewer of them may wait for company.
@@ -102,7 +102,7 @@ impl Recorder {
 }
 
 impl EventSink for Recorder {
-    fn take(&self, noted: Arc<Noted>) {
+    fn take(&self, noted: Arc<dyn Noted>) {
         self.queue.put(noted);
     }
 }
@@ -110,7 +110,7 @@ impl EventSink for Recorder {
 /// An entry until it is written.
 enum Held {
     /// As it was noted.
-    Noted(Arc<Noted>),
+    Noted(Arc<dyn Noted>),
     /// Without its secrets, or its payloads in the store.
     Changed(Box<Entry>),
 }
@@ -131,7 +131,7 @@ impl From<Entry> for Held {
 }
 
 struct Waiting {
-    entries: Vec<Arc<Noted>>,
+    entries: Vec<Arc<dyn Noted>>,
     /// No more will come.
     closed: bool,
     /// Nobody will take them: the writer failed, and [`Recorder::finish`] says why.
@@ -155,7 +155,7 @@ struct Queue {
 }
 
 impl Queue {
-    fn put(&self, entry: Arc<Noted>) {
+    fn put(&self, entry: Arc<dyn Noted>) {
         let full = |waiting: &mut Waiting| waiting.entries.len() >= QUEUE && !waiting.abandoned;
         let waited = self.taken.wait_while(lock(&self.waiting), full);
         let mut waiting = waited.unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -189,7 +189,7 @@ struct Entries(Arc<Queue>);
 impl Entries {
     /// Waits for a batch, which it puts into the empty `batch`; for [`IDLE`] at most where something
     /// is `held`. The two lists change places, so that neither has to grow again.
-    fn take(&self, held: bool, batch: &mut Vec<Arc<Noted>>) -> Taken {
+    fn take(&self, held: bool, batch: &mut Vec<Arc<dyn Noted>>) -> Taken {
         let none = |waiting: &mut Waiting| waiting.entries.is_empty() && !waiting.closed;
         let few = |waiting: &mut Waiting| waiting.entries.len() < BATCH && !waiting.closed;
         let mut waiting = lock(&self.0.waiting);
@@ -529,7 +529,7 @@ mod tests {
         let queue = Arc::new(Queue::default());
         let entries = Entries(queue.clone());
         let mut batch = Vec::with_capacity(QUEUE);
-        let noted = Noted::later(|| entry(0, 1, Body::PhaseBegan));
+        let noted = faultbox_engine::event_sink::later(|| entry(0, 1, Body::PhaseBegan));
         for round in 0..10 {
             // More than wakes the writer, up to all that there is room for.
             let count = BATCH + round * (QUEUE - BATCH) / 9;

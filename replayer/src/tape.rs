@@ -322,7 +322,7 @@ impl Tape {
                     state.divergences.push(Divergence::Unexpected {
                         source: source.to_owned(),
                         interface: interface.to_owned(),
-                        operation: request.operation.clone(),
+                        operation: request.operation.to_string(),
                         request: body.stable(),
                         nearest,
                         phase,
@@ -706,7 +706,7 @@ mod tests {
 
     fn ask(tape: &Tape, key: &str) {
         let request = Request {
-            operation: key.to_owned(),
+            operation: key.to_owned().into(),
             key: key.to_owned(),
             fields: Vec::new(),
             class: Class::Work,

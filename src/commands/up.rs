@@ -70,7 +70,7 @@ fn try_run(args: &UpArgs) -> Result<u8, u8> {
 struct Loud;
 
 impl EventSink for Loud {
-    fn take(&self, noted: Arc<Noted>) {
+    fn take(&self, noted: Arc<dyn Noted>) {
         if let Body::Output(output) = &noted.entry().body {
             for line in String::from_utf8_lossy(&output.bytes).lines() {
                 notice(&format!("{} says: {line}", one_line(&output.service)));

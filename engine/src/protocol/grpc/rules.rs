@@ -136,7 +136,7 @@ pub fn outline(path: &str, method: Option<&MethodDescriptor>) -> Request {
         method.and_then(|m| m.method_descriptor_proto().options.as_ref().map(|o| o.idempotency_level));
     let reads = declared == Some(Some(1)) || READING.iter().any(|word| begins_with_word(name, word));
     Request {
-        operation: path.to_owned(),
+        operation: path.to_owned().into(),
         key: path.to_owned(),
         fields: Vec::new(),
         class: if control { Class::Control } else { Class::Work },

@@ -507,7 +507,7 @@ async fn splice_undecodable(
 /// What is noted of a connection that passes undecoded.
 pub fn undecodable() -> Request {
     Request {
-        operation: "undecodable".to_owned(),
+        operation: "undecodable".into(),
         key: "undecodable".to_owned(),
         fields: Vec::new(),
         class: Class::Control,

@@ -88,7 +88,7 @@ pub fn outline(head: &RequestHead) -> Request {
     let reads = matches!(head.method.as_str(), "GET" | "HEAD" | "OPTIONS" | "TRACE");
     let idempotent = reads || matches!(head.method.as_str(), "PUT" | "DELETE");
     Request {
-        operation: [&head.method, " ", path].concat(),
+        operation: [&head.method, " ", path].concat().into(),
         key: [&head.method, " ", &template(path)].concat(),
         fields: Vec::new(),
         class: Class::Work,

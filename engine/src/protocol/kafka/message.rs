@@ -54,7 +54,7 @@ pub fn describe(head: &Head, kind: &RequestKind) -> Request {
     ];
     fields.extend(request_fields(kind, &topics, &groups));
     Request {
-        operation: name.clone(),
+        operation: name.clone().into(),
         key,
         fields: vec![
             (rules::DISTURBED_BY, rules::disturbances_of(&name, &groups)),
@@ -75,7 +75,7 @@ pub fn describe(head: &Head, kind: &RequestKind) -> Request {
 pub fn opaque(head: &Head, frame: &Bytes) -> Request {
     let name = head.name();
     Request {
-        operation: name.clone(),
+        operation: name.clone().into(),
         key: name.clone(),
         fields: vec![("api", vec![name.clone()])],
         class: Class::Control,

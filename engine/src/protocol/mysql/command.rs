@@ -320,7 +320,7 @@ impl Session {
             Command::Fetch { id, rows } => {
                 let sql = self.statements.get(id).map(|s| s.sql.clone()).unwrap_or_default();
                 let mut request = statement_request(&sql, Some(statement_body("fetch", &sql, None, &[])));
-                request.operation = "FETCH".to_owned();
+                request.operation = "FETCH".into();
                 request.key = format!("fetch {}", request.key);
                 request.works = false;
                 request.repeatable = false;
@@ -415,7 +415,7 @@ fn simple(operation: &str) -> Request {
 
 fn control(operation: &str, key: &str, body: Value) -> Request {
     Request {
-        operation: operation.to_owned(),
+        operation: operation.to_owned().into(),
         key: key.to_owned(),
         fields: Vec::new(),
         class: Class::Control,
@@ -470,7 +470,7 @@ fn statement_request(sql: &str, body: Option<Value>) -> Request {
 
 fn statement_outline(print: Fingerprint) -> Request {
     Request {
-        operation: print.operation,
+        operation: print.operation.into(),
         key: print.text,
         fields: Vec::new(),
         class: if print.kind == Kind::Session { Class::Control } else { Class::Work },

@@ -307,7 +307,7 @@ impl Proxy {
     /// Gives up on understanding: bytes only, from here on.
     async fn splice(mut self, why: &str) -> Result<(), ProtocolError> {
         let request = Request {
-            operation: "undecodable".to_owned(),
+            operation: "undecodable".into(),
             key: "undecodable".to_owned(),
             fields: Vec::new(),
             class: Class::Control,

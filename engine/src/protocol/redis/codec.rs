@@ -9,6 +9,8 @@
 
 use crate::protocol::with_room;
 use bytes::{Bytes, BytesMut};
+use smallvec::SmallVec;
+use std::ops::Range;
 
 /// Deepest nesting of a frame. Redis itself nests 7 deep; a frame takes at most two levels of a
 /// [`faultbox_bundle_format::Value`] for each of its own.
@@ -182,7 +184,7 @@ impl Scan {
     fn line_end(&mut self, bytes: &[u8]) -> Result<Option<usize>, CodecError> {
         let from = self.searched.max(self.at);
         let unseen = bytes.get(from..).unwrap_or_default();
-        if let Some(found) = unseen.windows(2).position(|pair| pair == b"\r\n") {
+        if let Some(found) = crlf(unseen) {
             return Ok(Some(from + found));
         }
         if bytes.len().saturating_sub(self.at) > LINE_MAX {
@@ -194,8 +196,17 @@ impl Scan {
     }
 }
 
+/// Where the first line ends.
+fn crlf(bytes: &[u8]) -> Option<usize> {
+    bytes.windows(2).position(|pair| pair == b"\r\n")
+}
+
 /// A length; `None` is -1.
 fn length(text: &[u8], max: u64, what: &'static str) -> Result<Option<u64>, CodecError> {
+    // Nearly all of them, without the detour over text.
+    if let [first @ b'0'..=b'9'] = text {
+        return Ok(Some(u64::from(first - b'0')));
+    }
     match number(text)? {
         -1 => Ok(None),
         n if n < 0 => Err(not_a_number(text)),
@@ -263,6 +274,40 @@ impl FrameDecoder {
 /// A command: its name and arguments.
 pub type Command = Vec<Vec<u8>>;
 
+/// A command as it came.
+#[derive(Debug)]
+pub struct Sent {
+    bytes: Bytes,
+    words: Words,
+}
+
+/// Where the words of a command are.
+#[derive(Debug)]
+enum Words {
+    /// In its bytes. Offsets fit: a message has [`MESSAGE_MAX`] bytes at most.
+    There(SmallVec<[Range<u32>; 4]>),
+    /// Here: it came inline.
+    Apart(Command),
+}
+
+impl Sent {
+    /// All of its bytes.
+    pub fn raw(&self) -> Bytes {
+        self.bytes.clone()
+    }
+
+    /// Its words.
+    pub fn words(&self) -> SmallVec<[&[u8]; 8]> {
+        match &self.words {
+            Words::There(places) => {
+                let word = |place: &Range<u32>| self.bytes.get(place.start as usize..place.end as usize);
+                places.iter().map(|place| word(place).unwrap_or_default()).collect()
+            }
+            Words::Apart(words) => words.iter().map(Vec::as_slice).collect(),
+        }
+    }
+}
+
 /// Decodes what a client sends: commands as arrays of bulk strings, or inline.
 #[derive(Debug, Default)]
 pub struct CommandDecoder {
@@ -282,23 +327,23 @@ impl CommandDecoder {
     /// # Errors
     /// When the bytes are no command. The decoder still holds them: see [`CommandDecoder::rest`].
     pub fn next_command(&mut self) -> Result<Option<(Command, Bytes)>, CodecError> {
-        let (command, len) = match self.buffer.first() {
+        let words = |sent: Sent| (sent.words().into_iter().map(<[u8]>::to_vec).collect(), sent.bytes);
+        self.next_sent().map(|sent| sent.map(words))
+    }
+
+    /// As [`CommandDecoder::next_command`], with the words left where they are.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn next_sent(&mut self) -> Result<Option<Sent>, CodecError> {
+        let (words, len) = match self.buffer.first() {
             None => return Ok(None),
             Some(b'*') => {
                 let Some(len) = self.scan.message(&self.buffer)? else {
                     // Nested commands would be found out only at their end.
                     return if self.scan.open.len() > 1 { Err(CodecError::Command) } else { Ok(None) };
                 };
-                let words = match build(self.buffer.get(..len).unwrap_or_default())?.0 {
-                    Frame::Array(words) => words,
-                    Frame::NullArray => Vec::new(),
-                    _ => return Err(CodecError::Command),
-                };
-                let words = words.into_iter().map(|word| match word {
-                    Frame::Bulk(word) => Ok(word),
-                    _ => Err(CodecError::Command),
-                });
-                (words.collect::<Result<_, _>>()?, len)
+                (Words::There(places(self.buffer.get(..len).unwrap_or_default())?), len)
             }
             Some(_) => {
                 let Some(end) = self.buffer.iter().position(|b| *b == b'\n') else {
@@ -310,17 +355,42 @@ impl CommandDecoder {
                     };
                 };
                 let line = self.buffer.get(..end).unwrap_or_default();
-                (split_inline(line.strip_suffix(b"\r").unwrap_or(line))?, end + 1)
+                (Words::Apart(split_inline(line.strip_suffix(b"\r").unwrap_or(line))?), end + 1)
             }
         };
         self.scan = Scan::default();
-        Ok(Some((command, self.buffer.split_to(len).freeze())))
+        Ok(Some(Sent { bytes: self.buffer.split_to(len).freeze(), words }))
     }
 
     /// All bytes that were not handed out.
     pub fn rest(&mut self) -> Bytes {
         self.scan = Scan::default();
         self.buffer.split().freeze()
+    }
+}
+
+/// Where the words are in a command that a scan found complete. A null array has none.
+fn places(bytes: &[u8]) -> Result<SmallVec<[Range<u32>; 4]>, CodecError> {
+    let mut places = SmallVec::new();
+    let mut at = head(bytes, b'*')?.0;
+    while at < bytes.len() {
+        let (text, len) = head(bytes.get(at..).unwrap_or_default(), b'$')?;
+        let start = at + text;
+        let end = start + len.ok_or(CodecError::Command)? as usize;
+        places.push(start as u32..end as u32);
+        at = end + 2;
+    }
+    Ok(places)
+}
+
+/// The line of this kind at the start of bytes: how long it is, and the length that it gives.
+fn head(bytes: &[u8], kind: u8) -> Result<(usize, Option<u64>), CodecError> {
+    let end = crlf(bytes).ok_or(CodecError::BulkEnd)?;
+    match bytes.get(..end).and_then(<[u8]>::split_first) {
+        Some((first, text)) if *first == kind => {
+            Ok((end + 2, length(text, ELEMENTS_MAX.max(BULK_MAX as u64), "a word")?))
+        }
+        _ => Err(CodecError::Command),
     }
 }
 
@@ -371,7 +441,7 @@ fn escaped(bytes: &mut impl Iterator<Item = u8>) -> Result<u8, CodecError> {
 
 /// Builds the frame at the start of bytes that a scan found complete; gives what is left.
 fn build(bytes: &[u8]) -> Result<(Frame, &[u8]), CodecError> {
-    let end = bytes.windows(2).position(|pair| pair == b"\r\n").ok_or(CodecError::BulkEnd)?;
+    let end = crlf(bytes).ok_or(CodecError::BulkEnd)?;
     let (kind, text) = bytes.get(..end).and_then(<[u8]>::split_first).ok_or(CodecError::Type(b'\r'))?;
     let rest = bytes.get(end + 2..).unwrap_or_default();
     let word = || std::str::from_utf8(text).map(str::to_owned).map_err(|_| CodecError::Text);

@@ -4,8 +4,8 @@
 //! writes and whose first argument is its key.
 
 use super::codec::Command;
+use smallvec::SmallVec;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::LazyLock;
 
@@ -106,14 +106,32 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     TABLE.iter().flat_map(|(_, _, names)| names.split_whitespace())
 }
 
-fn row(name: &str) -> Option<(Kind, Keys)> {
-    static ROWS: LazyLock<BTreeMap<&str, (Kind, Keys)>> = LazyLock::new(|| {
-        let rows = TABLE
-            .iter()
-            .flat_map(|(kind, keys, names)| names.split_whitespace().map(move |name| (name, (*kind, *keys))));
-        rows.collect()
+/// What the table says about one name.
+struct Row {
+    name: &'static str,
+    kind: Kind,
+    keys: Keys,
+}
+
+fn row(name: &str) -> Option<&'static Row> {
+    /// By the first letter: asked three times for each command.
+    static ROWS: LazyLock<[Vec<Row>; 26]> = LazyLock::new(|| {
+        let mut rows = [const { Vec::new() }; 26];
+        for (kind, keys, names) in TABLE {
+            for name in names.split_whitespace() {
+                if let Some(rows) = letter(name).and_then(|at| rows.get_mut(at)) {
+                    rows.push(Row { name, kind: *kind, keys: *keys });
+                }
+            }
+        }
+        rows
     });
-    ROWS.get(name).copied()
+    ROWS.get(letter(name)?)?.iter().find(|row| row.name == name)
+}
+
+/// The place of a name's first letter, which is a capital, in the alphabet.
+fn letter(name: &str) -> Option<usize> {
+    name.bytes().next()?.checked_sub(b'A').map(usize::from)
 }
 
 /// A word of a command as text.
@@ -122,13 +140,14 @@ pub fn text(word: &[u8]) -> String {
 }
 
 /// A command's name as Redis knows it.
-pub fn name(command: &[Vec<u8>]) -> String {
-    capitals(command).into_owned()
+pub fn name(command: &[impl AsRef<[u8]>]) -> Cow<'static, str> {
+    let name = capitals(command);
+    row(&name).map_or_else(|| Cow::Owned(name.into_owned()), |row| Cow::Borrowed(row.name))
 }
 
 /// The same; clients that write it so already cost no copy.
-fn capitals(command: &[Vec<u8>]) -> Cow<'_, str> {
-    let word = command.first().map(Vec::as_slice).unwrap_or_default();
+fn capitals(command: &[impl AsRef<[u8]>]) -> Cow<'_, str> {
+    let word = command.first().map(AsRef::as_ref).unwrap_or_default();
     match std::str::from_utf8(word) {
         Ok(name) if !name.bytes().any(|byte| byte.is_ascii_lowercase()) => Cow::Borrowed(name),
         _ => Cow::Owned(text(word).to_ascii_uppercase()),
@@ -138,7 +157,7 @@ fn capitals(command: &[Vec<u8>]) -> Cow<'_, str> {
 /// Where the last words of a command are groups whose order means nothing (fields and values, members):
 /// where they begin, and the groups in order of their names. Not where a name comes twice, nor
 /// where one carries something generated (their order is then another in each run).
-pub fn any_order(command: &[Vec<u8>]) -> Option<(usize, Vec<&[Vec<u8>]>)> {
+pub fn any_order<W: AsRef<[u8]>>(command: &[W]) -> Option<(usize, Vec<&[W]>)> {
     let options = |at: &usize| ["NX", "XX", "GT", "LT", "CH"].iter().any(|word| is(command, *at, word));
     let (from, width, named) = match &*capitals(command) {
         "HSET" | "HMSET" => (2, 2, 0),
@@ -152,21 +171,23 @@ pub fn any_order(command: &[Vec<u8>]) -> Option<(usize, Vec<&[Vec<u8>]>)> {
     if rest.len() <= width || rest.len() % width != 0 {
         return None;
     }
-    let mut groups: Vec<(&[u8], &[Vec<u8>])> =
-        rest.chunks(width).filter_map(|group| Some((group.get(named)?.as_slice(), group))).collect();
-    groups.sort();
+    let mut groups: Vec<(&[u8], &[W])> =
+        rest.chunks(width).filter_map(|group| Some((group.get(named)?.as_ref(), group))).collect();
+    groups.sort_by(|(a, one), (b, other)| {
+        a.cmp(b).then_with(|| one.iter().map(AsRef::as_ref).cmp(other.iter().map(AsRef::as_ref)))
+    });
     let twice = groups.windows(2).any(|pair| matches!(pair, [(a, _), (b, _)] if a == b));
     let generated = groups.iter().any(|(name, _)| text(name) != template(&text(name)));
     (!twice && !generated).then(|| (from, groups.into_iter().map(|(_, group)| group).collect()))
 }
 
 /// Whether the word at `at` is `word`, in any case.
-pub fn is(command: &[Vec<u8>], at: usize, word: &str) -> bool {
-    command.get(at).is_some_and(|found| found.eq_ignore_ascii_case(word.as_bytes()))
+pub fn is(command: &[impl AsRef<[u8]>], at: usize, word: &str) -> bool {
+    command.get(at).is_some_and(|found| found.as_ref().eq_ignore_ascii_case(word.as_bytes()))
 }
 
 /// How a command counts.
-pub fn kind(command: &[Vec<u8>]) -> Kind {
+pub fn kind(command: &[impl AsRef<[u8]>]) -> Kind {
     let has = |words: &[&str]| (1..command.len()).any(|at| words.iter().any(|word| is(command, at, word)));
     let tail = |words: &[&str]| (3..command.len()).any(|at| words.iter().any(|word| is(command, at, word)));
     let name = capitals(command);
@@ -178,55 +199,58 @@ pub fn kind(command: &[Vec<u8>]) -> Kind {
         "SCRIPT" | "FUNCTION" if has(&["LOAD", "FLUSH", "DELETE"]) => Kind::Settle,
         "XREAD" if !has(&["BLOCK"]) => Kind::Read,
         "XREADGROUP" if !has(&["BLOCK"]) => Kind::Write,
-        other => row(other).map_or(Kind::Write, |(kind, _)| kind),
+        other => row(other).map_or(Kind::Write, |row| row.kind),
     }
 }
 
 /// The keys (or channels) that a command names.
-pub fn keys(command: &[Vec<u8>]) -> Vec<&[u8]> {
+pub fn keys(command: &[impl AsRef<[u8]>]) -> SmallVec<[&[u8]; 4]> {
     let name = capitals(command);
-    let keys = row(&name).map_or(ONE, |(_, keys)| keys);
-    let count = |at: usize| command.get(at).and_then(|w| text(w).parse::<usize>().ok()).unwrap_or(0);
-    let some = |from: usize, len: usize| command.iter().skip(from).take(len).map(Vec::as_slice).collect();
+    let keys = row(&name).map_or(ONE, |row| row.keys);
+    let word = |at: usize| command.get(at).map(AsRef::as_ref);
+    let count = |at: usize| word(at).and_then(|w| text(w).parse::<usize>().ok()).unwrap_or(0);
+    let some = |from: usize, len: usize| command.iter().skip(from).take(len).map(AsRef::as_ref).collect();
     match keys {
-        Keys::None => Vec::new(),
+        Keys::None => SmallVec::new(),
         Keys::Range(first, last, step) => {
             let len = command.len() as isize;
             let last = if last < 0 { len + last } else { last.min(len - 1) };
             let last = usize::try_from(last + 1).unwrap_or(0);
-            (first..last).step_by(step).filter_map(|at| command.get(at)).map(Vec::as_slice).collect()
+            (first..last).step_by(step).filter_map(word).collect()
         }
         Keys::Counted(at) => some(at + 1, count(at)),
         Keys::StoreCounted => {
-            let mut keys: Vec<&[u8]> = some(1, 1);
-            keys.extend(command.iter().skip(3).take(count(2)).map(Vec::as_slice));
+            let mut keys: SmallVec<[&[u8]; 4]> = some(1, 1);
+            keys.extend(command.iter().skip(3).take(count(2)).map(AsRef::as_ref));
             keys
         }
         Keys::Streams => {
             let streams = (1..command.len()).find(|at| is(command, *at, "STREAMS"));
-            streams.map_or_else(Vec::new, |at| some(at + 1, (command.len() - at - 1) / 2))
+            streams.map_or_else(SmallVec::new, |at| some(at + 1, (command.len() - at - 1) / 2))
         }
     }
 }
 
 /// Which words of a command stand for a moment or a connection: cursors, which servers make up.
-pub fn volatile_word(command: &[Vec<u8>]) -> Option<usize> {
+pub fn volatile_word(command: &[impl AsRef<[u8]>]) -> Option<usize> {
     let at = match &*capitals(command) {
         "SCAN" => 1,
         "HSCAN" | "SSCAN" | "ZSCAN" => 2,
         _ => return None,
     };
-    (command.get(at).map(Vec::as_slice) != Some(b"0")).then_some(at)
+    (command.get(at).map(AsRef::as_ref) != Some(b"0")).then_some(at)
 }
 
 /// Which words of a command are secret.
-pub fn secret_word(command: &[Vec<u8>], at: usize) -> bool {
+pub fn secret_word(command: &[impl AsRef<[u8]>], at: usize) -> bool {
     match &*capitals(command) {
         "AUTH" => at > 0,
         "HELLO" => at > 2 && is(command, at - 2, "AUTH"),
         "MIGRATE" => at > 1 && (is(command, at - 1, "AUTH") || is(command, at - 2, "AUTH2")),
         "CONFIG" => at > 2 && (is(command, at - 1, "requirepass") || is(command, at - 1, "masterauth")),
-        "ACL" => at > 2 && command.get(at).and_then(|w| w.first()).is_some_and(|b| b"><#!".contains(b)),
+        "ACL" => {
+            at > 2 && command.get(at).and_then(|w| w.as_ref().first()).is_some_and(|b| b"><#!".contains(b))
+        }
         _ => false,
     }
 }
@@ -245,7 +269,7 @@ pub enum Volatile {
 }
 
 /// What in a command's reply differs between two equal runs.
-pub fn volatile_reply(command: &[Vec<u8>]) -> Volatile {
+pub fn volatile_reply(command: &[impl AsRef<[u8]>]) -> Volatile {
     match &*capitals(command) {
         "TTL" | "PTTL" | "EXPIRETIME" | "PEXPIRETIME" => Volatile::Countdown,
         "SCAN" | "HSCAN" | "SSCAN" | "ZSCAN" => Volatile::Cursor,
@@ -258,23 +282,30 @@ pub fn volatile_reply(command: &[Vec<u8>]) -> Volatile {
 }
 
 /// The stable key of a command: its name and its keys with what is generated left out.
-pub fn stable_key(command: &[Vec<u8>]) -> String {
+pub fn stable_key(command: &[impl AsRef<[u8]>]) -> String {
     let name = capitals(command);
     let mut key = match &*name {
         // Long or odd names come from noise, not from clients.
         odd if odd.len() > 40 || !odd.bytes().all(|b| b.is_ascii_graphic()) => "?".to_owned(),
         "CONFIG" | "CLIENT" | "COMMAND" | "SCRIPT" | "FUNCTION" | "OBJECT" | "PUBSUB" | "XGROUP"
         | "XINFO" | "ACL" => {
-            format!("{name} {}", command.get(1).map(|w| text(w).to_ascii_uppercase()).unwrap_or_default())
+            format!(
+                "{name} {}",
+                command.get(1).map(|w| text(w.as_ref()).to_ascii_uppercase()).unwrap_or_default()
+            )
         }
         // The same script, by text or by digest.
         "EVAL" | "EVAL_RO" => format!("SCRIPT {}", script_digest(command)),
         "EVALSHA" | "EVALSHA_RO" => {
-            let digest = command.get(1).map(|w| text(w).to_ascii_lowercase()).unwrap_or_default();
+            let digest = command.get(1).map(|w| text(w.as_ref()).to_ascii_lowercase()).unwrap_or_default();
             format!("SCRIPT {}", digest.get(..8).unwrap_or(&digest))
         }
-        "KEYS" => format!("KEYS {}", command.get(1).map(|w| template(&text(w))).unwrap_or_default()),
-        name => name.to_owned(),
+        "KEYS" => format!("KEYS {}", command.get(1).map(|w| template(&text(w.as_ref()))).unwrap_or_default()),
+        name => {
+            let mut key = String::with_capacity(64);
+            key.push_str(name);
+            key
+        }
     };
     let mut last = None;
     for found in keys(command).into_iter().take(8) {
@@ -292,9 +323,9 @@ pub fn stable_key(command: &[Vec<u8>]) -> String {
     key
 }
 
-fn script_digest(command: &[Vec<u8>]) -> String {
+fn script_digest(command: &[impl AsRef<[u8]>]) -> String {
     use sha1::Digest;
-    let script = command.get(1).map(Vec::as_slice).unwrap_or_default();
+    let script = command.get(1).map(AsRef::as_ref).unwrap_or_default();
     sha1::Sha1::digest(script).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -8,7 +8,7 @@
 //! Not modelled: Redis Cluster (addresses in `CLUSTER SLOTS`, `MOVED` and Sentinel replies pass
 //! unchanged), and rules on pushes.
 
-use super::codec::{CommandDecoder, Frame, FrameDecoder, encode_command};
+use super::codec::{CommandDecoder, Frame, FrameDecoder, Sent, encode_command};
 use super::command::Kind;
 use super::session::{self, Asked, Session, Shape, Subscriptions, Unasked};
 use super::{rules, value};
@@ -16,6 +16,7 @@ use crate::fault::rule::Effect;
 use crate::link::{Dial, Link, Pending, Request, Stream};
 use crate::protocol::ProtocolError;
 use faultbox_bundle_format::{Class, Value};
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -37,7 +38,7 @@ enum Expected {
 
 struct Slot {
     pending: Pending,
-    name: String,
+    name: Cow<'static, str>,
     kind: Kind,
     class: Class,
     shape: Shape,
@@ -63,7 +64,7 @@ impl Slot {
     fn cut(pending: Pending) -> Self {
         Slot {
             pending,
-            name: String::new(),
+            name: Cow::Borrowed(""),
             kind: Kind::Takeover,
             class: Class::Control,
             shape: Shape::Silent,
@@ -139,9 +140,9 @@ impl Shared {
     }
 
     /// Journals something that is no command.
-    fn note(&self, operation: &str, body: Value) {
+    fn note(&self, operation: &'static str, body: Value) {
         let request = Request {
-            operation: operation.to_owned(),
+            operation: operation.into(),
             key: operation.to_owned(),
             fields: Vec::new(),
             class: Class::Control,
@@ -264,10 +265,9 @@ impl Requests {
         let mut next = Next::Request;
         loop {
             while next == Next::Request && !self.shared.raw.load(Ordering::SeqCst) {
-                match decoder.next_command() {
+                match decoder.next_sent() {
                     Ok(None) => break,
-                    Ok(Some((words, raw))) if words.is_empty() => forward.extend_from_slice(&raw),
-                    Ok(Some((words, raw))) => next = self.request(words, &raw, &mut forward),
+                    Ok(Some(sent)) => next = self.request(sent, &mut forward),
                     Err(error) => {
                         self.shared.note("undecodable", Value::text(error.to_string()));
                         self.shared.expect(Expected::Raw);
@@ -295,7 +295,12 @@ impl Requests {
         }
     }
 
-    fn request(&mut self, words: Vec<Vec<u8>>, raw: &[u8], forward: &mut Vec<u8>) -> Next {
+    fn request(&mut self, sent: Sent, forward: &mut Vec<u8>) -> Next {
+        let (raw, words) = (sent.raw(), sent.words());
+        if words.is_empty() {
+            forward.extend_from_slice(&raw);
+            return Next::Request;
+        }
         let link = &self.shared.link;
         let (asked, beside) = self.session.outline(&words);
         let Asked { mut request, kind, name, shape, queued, ends_transaction } = asked;
@@ -304,9 +309,10 @@ impl Requests {
         }
         let class = request.class;
         let mut pending = link.ask(self.shared.connection, request);
-        pending.revise_later(move || beside.body(&words));
+        drop(words);
+        pending.revise_later(move || beside.body(&sent.words()));
         if kind == Kind::Takeover && !queued {
-            return self.takeover(pending, raw, forward);
+            return self.takeover(pending, &raw, forward);
         }
         let effect = pending.firing().map(|firing| firing.effect.clone());
         let mut source = Source::Server;
@@ -340,7 +346,7 @@ impl Requests {
         }
         let next = if matches!(source, Source::Cut) { Next::Nothing } else { Next::Request };
         if !matches!(source, Source::Cut | Source::Local(_)) {
-            let sent = instead.as_deref().unwrap_or(raw);
+            let sent = instead.as_deref().unwrap_or(&raw);
             forward.extend_from_slice(sent);
             if twice {
                 forward.extend_from_slice(sent);

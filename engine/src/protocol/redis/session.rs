@@ -10,6 +10,7 @@ use super::command::{self, Kind, Volatile};
 use super::value;
 use crate::link::Request;
 use faultbox_bundle_format::{Class, Value};
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 /// A connection as its commands describe it.
@@ -58,7 +59,7 @@ pub struct Asked {
     /// How it counts.
     pub kind: Kind,
     /// Its name in capitals.
-    pub name: String,
+    pub name: Cow<'static, str>,
     /// How its reply looks.
     pub shape: Shape,
     /// Whether it is queued in a transaction rather than carried out.
@@ -78,7 +79,7 @@ pub struct Beside {
 
 impl Beside {
     /// The body of a request with these words.
-    pub fn body(self, words: &[Vec<u8>]) -> Value {
+    pub fn body(self, words: &[impl AsRef<[u8]>]) -> Value {
         let (listed, any_order) = list_words(words);
         let mut body = vec![("args".to_owned(), listed)];
         body.extend(any_order.map(|groups| ("any_order".to_owned(), groups)));
@@ -95,7 +96,7 @@ impl Beside {
 
 impl Session {
     /// Takes the next command of the connection. `words` must not be empty.
-    pub fn ask(&mut self, words: &[Vec<u8>]) -> Asked {
+    pub fn ask(&mut self, words: &[impl AsRef<[u8]>]) -> Asked {
         let (mut asked, beside) = self.outline(words);
         asked.request.fields = fields(&asked.name, words);
         asked.request.body = beside.body(words);
@@ -103,18 +104,18 @@ impl Session {
     }
 
     /// As [`Session::ask`], without what rules look at, and with the body still to be made.
-    pub fn outline(&mut self, words: &[Vec<u8>]) -> (Asked, Beside) {
+    pub fn outline(&mut self, words: &[impl AsRef<[u8]>]) -> (Asked, Beside) {
         let name = command::name(words);
         let kind = command::kind(words);
         let queued = self.transaction.is_some()
-            && !matches!(name.as_str(), "MULTI" | "EXEC" | "DISCARD" | "WATCH" | "RESET" | "QUIT");
+            && !matches!(&*name, "MULTI" | "EXEC" | "DISCARD" | "WATCH" | "RESET" | "QUIT");
         let mut key = command::stable_key(words);
         let mut mutating = matches!(kind, Kind::Write | Kind::Settle | Kind::Wait);
         let mut shape = self.shape(&name, kind, words, queued);
         let mut beside = Beside { db: self.db, transaction: None, queued: false };
         let mut ends_transaction = false;
         let open = self.transaction.is_some();
-        match name.as_str() {
+        match &*name {
             "MULTI" if !open => self.transaction = Some(Vec::new()),
             "EXEC" | "DISCARD" if open => {
                 let commands = self.transaction.take().unwrap_or_default();
@@ -128,7 +129,7 @@ impl Session {
                 beside.transaction = Some(commands.into_iter().map(|c| c.words).collect());
             }
             "SELECT" if !open => {
-                let db = words.get(1).and_then(|w| command::text(w).parse().ok());
+                let db = words.get(1).and_then(|w| command::text(w.as_ref()).parse().ok());
                 self.db = db.unwrap_or(self.db);
             }
             _ => {
@@ -163,7 +164,7 @@ impl Session {
                 Kind::Session | Kind::Takeover | Kind::Ambient | Kind::Transaction | Kind::Subscribe
             );
         let request = Request {
-            operation: operation(&name, words),
+            operation: operation(name.clone(), words),
             key,
             fields: Vec::new(),
             class,
@@ -175,7 +176,7 @@ impl Session {
         (Asked { request, kind, name, shape, queued, ends_transaction }, beside)
     }
 
-    fn shape(&self, name: &str, kind: Kind, words: &[Vec<u8>], queued: bool) -> Shape {
+    fn shape(&self, name: &str, kind: Kind, words: &[impl AsRef<[u8]>], queued: bool) -> Shape {
         match Subscription::of(name).filter(|_| kind == Kind::Subscribe && !queued) {
             Some(which) => {
                 let named = words.len() - 1;
@@ -187,7 +188,7 @@ impl Session {
     }
 
     /// Follows `CLIENT REPLY`.
-    fn silenced(&mut self, words: &[Vec<u8>], shape: Shape) -> Shape {
+    fn silenced(&mut self, words: &[impl AsRef<[u8]>], shape: Shape) -> Shape {
         let asks = command::is(words, 0, "CLIENT") && command::is(words, 1, "REPLY");
         let before = self.replies;
         self.replies = match before {
@@ -205,20 +206,20 @@ impl Session {
     }
 }
 
-fn operation(name: &str, words: &[Vec<u8>]) -> String {
-    match (name, words.get(1)) {
+fn operation(name: Cow<'static, str>, words: &[impl AsRef<[u8]>]) -> Cow<'static, str> {
+    match (&*name, words.get(1)) {
         ("CLIENT" | "CONFIG" | "COMMAND" | "SCRIPT" | "OBJECT", Some(sub)) => {
-            format!("{name} {}", command::text(sub).to_ascii_uppercase())
+            format!("{name} {}", command::text(sub.as_ref()).to_ascii_uppercase()).into()
         }
-        _ => name.to_owned(),
+        _ => name,
     }
 }
 
 /// What rules look at in a command.
-pub fn fields(name: &str, words: &[Vec<u8>]) -> Vec<(&'static str, Vec<String>)> {
+pub fn fields(name: &str, words: &[impl AsRef<[u8]>]) -> Vec<(&'static str, Vec<String>)> {
     let mut names = vec![name.to_owned(), name.to_ascii_lowercase()];
     if let Some(sub) = words.get(1) {
-        let both = format!("{name} {}", command::text(sub));
+        let both = format!("{name} {}", command::text(sub.as_ref()));
         names.extend([both.to_ascii_uppercase(), both.to_ascii_lowercase()]);
     }
     let keys = command::keys(words).into_iter().map(command::text).collect();
@@ -228,17 +229,17 @@ pub fn fields(name: &str, words: &[Vec<u8>]) -> Vec<(&'static str, Vec<String>)>
 /// The words for the journal: secrets left out, cursors volatile. Where the order of the last words
 /// means nothing they are volatile too, and come in an order of their own in the second value: maps and
 /// sets of many languages give another order in every process.
-fn list_words(words: &[Vec<u8>]) -> (Value, Option<Value>) {
+fn list_words<W: AsRef<[u8]>>(words: &[W]) -> (Value, Option<Value>) {
     let cursor = command::volatile_word(words);
     let groups = command::any_order(words);
     let from = groups.as_ref().map_or(words.len(), |(from, _)| *from);
     let listed = words.iter().enumerate().map(|(at, word)| match at {
         _ if command::secret_word(words, at) => Value::text("<secret>"),
-        at if cursor == Some(at) || at >= from => Value::text_or_bytes(word).volatile(),
-        _ => Value::text_or_bytes(word),
+        at if cursor == Some(at) || at >= from => Value::text_or_bytes(word.as_ref()).volatile(),
+        _ => Value::text_or_bytes(word.as_ref()),
     });
     let group =
-        |group: &[Vec<u8>]| Value::List(group.iter().map(|word| Value::text_or_bytes(word)).collect());
+        |group: &[W]| Value::List(group.iter().map(|word| Value::text_or_bytes(word.as_ref())).collect());
     let sorted = groups.map(|(_, groups)| Value::List(groups.into_iter().map(group).collect()));
     (Value::List(listed.collect()), sorted)
 }
@@ -303,11 +304,12 @@ pub enum Subscription {
 impl Subscription {
     /// By the name of a command or of a confirmation.
     pub fn of(name: &str) -> Option<Self> {
-        match name.to_ascii_lowercase().as_str() {
-            "subscribe" | "unsubscribe" => Some(Subscription::Channel),
-            "psubscribe" | "punsubscribe" => Some(Subscription::Pattern),
-            "ssubscribe" | "sunsubscribe" => Some(Subscription::Shard),
-            _ => None,
+        let is = |names: [&str; 2]| names.iter().any(|known| name.eq_ignore_ascii_case(known));
+        match () {
+            () if is(["subscribe", "unsubscribe"]) => Some(Subscription::Channel),
+            () if is(["psubscribe", "punsubscribe"]) => Some(Subscription::Pattern),
+            () if is(["ssubscribe", "sunsubscribe"]) => Some(Subscription::Shard),
+            () => None,
         }
     }
 }
@@ -337,10 +339,10 @@ impl Subscriptions {
     }
 
     /// What a server says to an unsubscription (`words`) when all that it knows is who is subscribed to what.
-    pub fn left(&self, which: Subscription, words: &[Vec<u8>]) -> Value {
+    pub fn left(&self, which: Subscription, words: &[impl AsRef<[u8]>]) -> Value {
         let command = command::name(words).to_ascii_lowercase();
         let mut left = self.clone();
-        let mut names: Vec<Vec<u8>> = words.iter().skip(1).cloned().collect();
+        let mut names: Vec<Vec<u8>> = words.iter().skip(1).map(|word| word.as_ref().to_vec()).collect();
         if names.is_empty() {
             names = self.0.iter().filter(|(kind, _)| *kind == which).map(|(_, name)| name.clone()).collect();
         }
@@ -412,7 +414,7 @@ impl Subscriptions {
         templates.dedup();
         templates.truncate(8);
         Request {
-            operation: "push".to_owned(),
+            operation: "push".into(),
             key: format!("push {}", templates.join(" ")).trim_end().to_owned(),
             fields: Vec::new(),
             class: Class::Ambient,

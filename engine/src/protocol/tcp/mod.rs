@@ -38,8 +38,8 @@ pub static PROTOCOL: Tcp = Tcp;
 /// What an asker sent in a turn.
 fn request(sent: &Kept) -> Request {
     Request {
-        operation: "bytes".to_owned(),
-        key: "bytes".to_owned(),
+        operation: "bytes".into(),
+        key: "bytes".into(),
         fields: Vec::new(),
         class: Class::Work,
         works: true,
@@ -52,8 +52,8 @@ fn request(sent: &Kept) -> Request {
 /// What a server says before it was asked anything.
 fn greeting() -> Request {
     Request {
-        operation: "greeting".to_owned(),
-        key: "greeting".to_owned(),
+        operation: "greeting".into(),
+        key: "greeting".into(),
         class: Class::Control,
         works: false,
         mutating: false,

@@ -204,7 +204,7 @@ impl Client {
         let place = Place { db: field("db").unwrap_or(0), version: field("resp").unwrap_or(2) };
         let name = command::name(&words);
         let kind = command::kind(&words);
-        let allowed = kind == Kind::Subscribe || matches!(name.as_str(), "PING" | "QUIT" | "RESET");
+        let allowed = kind == Kind::Subscribe || matches!(&*name, "PING" | "QUIT" | "RESET");
         if place.version < 3 && !allowed && self.subscribed() {
             return Answer::Reply(err(&format!(
                 "Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed \

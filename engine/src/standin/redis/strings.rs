@@ -236,7 +236,7 @@ pub fn ttl(run: &mut Run<'_>, words: &[Vec<u8>]) -> Reply {
     let Some(entry) = run.entry(word(words, 1)) else { return Ok(Value::Int(-2)) };
     let Some(at) = entry.expires else { return Ok(Value::Int(-1)) };
     let left = at.saturating_sub(now);
-    Ok(Value::Int(match command::name(words).as_str() {
+    Ok(Value::Int(match &*command::name(words) {
         "PTTL" => left,
         "TTL" => left.div_ceil(1000),
         "PEXPIRETIME" => at,

@@ -56,7 +56,7 @@ pub fn find(words: &[Vec<u8>]) -> Result<Handler, faultbox_bundle_format::Value>
     let name = command::name(words);
     static BY_NAME: LazyLock<BTreeMap<&str, (i64, Handler)>> =
         LazyLock::new(|| COMMANDS.iter().map(|(name, arity, handler)| (*name, (*arity, *handler))).collect());
-    let found = BY_NAME.get(name.as_str());
+    let found = BY_NAME.get(&*name);
     let (arity, handler) = found.ok_or_else(|| serve::not_supported(&name, words))?;
     check_arity(&name, words, *arity)?;
     Ok(*handler)
