@@ -52,7 +52,7 @@ unit: setup
 
 # Whole matrices, one after the other, so that they do not wait for each other's processors.
 chapter: setup-tests mutant build go
-	$(CARGO) test --release --locked --workspace --test suite -- --test-threads 1
+	env -u GITHUB_ACTIONS -u GITHUB_STEP_SUMMARY $(CARGO) test --release --locked --workspace --test suite -- --test-threads 1
 
 # Ordinary client libraries behind the proxies; needs python3, npm and mvn, fetches what they name.
 clients: build

@@ -15,7 +15,7 @@ Exit codes:
 
 /// Deterministic record and replay for fault injection into microservices.
 #[derive(Debug, Parser)]
-#[command(name = "faultbox", version, after_help = AFTER)]
+#[command(name = "faultbox", version, after_help = AFTER, disable_help_subcommand = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -51,6 +51,8 @@ pub enum Command {
         #[arg(long, value_enum, default_value = "human")]
         format: DiffFormat,
     },
+    /// Write what a bundle holds in a form that other tools read
+    Export(ExportArgs),
     /// Check every byte of a bundle
     Verify {
         /// The bundle
@@ -80,6 +82,25 @@ pub enum Command {
     },
     /// Remove every container that Faultbox has made, and say what it was
     Clean,
+    /// Write a first spec out of an executable, a compose file or a descriptor set
+    Init(InitArgs),
+    /// Make `git diff` show what bundles mean (in the repository of this folder)
+    GitSetup,
+    /// Print a shell's completions of this command
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages of this command
+    Man {
+        /// The folder that they go to
+        folder: PathBuf,
+    },
+    /// Print the help of a command, or of a word of the spec language
+    Help {
+        /// A command (`test`) or a word of the language (`expect_retries`); without it all commands
+        name: Option<String>,
+    },
     /// Run a local executable for the engine.
     #[command(name = "__launch", hide = true)]
     Launch,
@@ -107,6 +128,73 @@ pub enum DiffFormat {
     Json,
     /// For a comment in a review.
     Markdown,
+    /// A page that needs nothing else.
+    Html,
+}
+
+/// How a bundle is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum InspectFormat {
+    /// For people.
+    Human,
+    /// One JSON document on stdout.
+    Json,
+    /// For a comment in a review.
+    Markdown,
+    /// The same for every recording that means the same: for git diff. What cannot be read is said in it.
+    Text,
+}
+
+/// The forms of other tools.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// Results as JUnit XML.
+    Junit,
+    /// Results for GitHub Actions: annotations on stdout, the job summary (Markdown) to --output or
+    /// $GITHUB_STEP_SUMMARY.
+    Github,
+    /// Exchanges over HTTP as HAR 1.2.
+    Har,
+    /// All exchanges as TCP streams for Wireshark; encoded again, addresses made up.
+    Pcapng,
+}
+
+/// Arguments of `export`.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// The form
+    #[arg(value_enum)]
+    pub format: ExportFormat,
+    /// The bundle
+    pub bundle: PathBuf,
+    /// Of exchanges, only those of this cell
+    pub cell: Option<String>,
+    /// Where it goes; without it stdout
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// CI systems that `init` knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Ci {
+    /// GitHub Actions.
+    Github,
+}
+
+/// Arguments of `init`.
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// An executable, a compose file, or what protoc --descriptor_set_out wrote
+    pub from: Option<PathBuf>,
+    /// Where the spec goes
+    #[arg(long, value_name = "FILE", default_value = "faultbox.star")]
+    pub spec: PathBuf,
+    /// The port on which an executable answers HTTP
+    #[arg(long, default_value_t = 8080)]
+    pub port: u16,
+    /// Write a workflow that runs the spec, too
+    #[arg(long, value_enum)]
+    pub ci: Option<Ci>,
 }
 
 /// What `test` and `up` start, and from what.
@@ -175,6 +263,15 @@ pub struct TestArgs {
     /// Keep the containers of reuse = True services for the next run, which then starts faster
     #[arg(long, conflicts_with = "embedded")]
     pub keep: bool,
+    /// Write the results as JUnit XML, too
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// Fail on reds that are not in this file, and on cells of it that pass; not on the reds in it
+    #[arg(long, value_name = "FILE")]
+    pub baseline: Option<PathBuf>,
+    /// Write the reds of this run as a baseline; they do not fail it
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["baseline", "tests"])]
+    pub write_baseline: Option<PathBuf>,
     /// How to print
     #[arg(long, value_enum, default_value = "human")]
     pub format: Format,
@@ -249,7 +346,7 @@ pub struct InspectArgs {
     pub secrets: bool,
     /// How to print
     #[arg(long, value_enum, default_value = "human")]
-    pub format: Format,
+    pub format: InspectFormat,
 }
 
 /// Arguments of the hidden `__standin`.

@@ -60,6 +60,13 @@ pub fn date_and_time(unix_ns: u64) -> String {
     format!("{date} {hour:02}:{minute:02}:{second:02} UTC")
 }
 
+/// `2026-04-23T11:12:34.123Z`, as documents have it (ISO 8601).
+pub fn iso(unix_ns: u64) -> String {
+    let (date, [hour, minute, second]) = utc(unix_ns);
+    let ms = unix_ns / 1_000_000 % 1000;
+    format!("{date}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
+}
+
 fn utc(unix_ns: u64) -> (String, [u64; 3]) {
     let seconds = unix_ns / 1_000_000_000;
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
@@ -118,5 +125,6 @@ mod tests {
         assert_eq!(stamp(951_782_400_000_000_000), "2000-02-29T00-00-00");
         assert_eq!(stamp(1_776_942_754_000_000_000), "2026-04-23T11-12-34");
         assert_eq!(date_and_time(1_776_942_754_000_000_000), "2026-04-23 11:12:34 UTC");
+        assert_eq!(iso(1_776_942_754_123_456_789), "2026-04-23T11:12:34.123Z");
     }
 }

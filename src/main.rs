@@ -1,10 +1,16 @@
 //! The `faultbox` command: parse, wire, report, exit code.
 
+mod baseline;
+mod ci;
 mod cli;
 mod commands;
 mod exit_code;
+mod export;
 mod host;
+mod init;
+mod markdown;
 mod report;
+mod stable;
 mod story;
 mod terminal;
 
@@ -24,6 +30,12 @@ fn main() -> ExitCode {
         cli::Command::Test(args) => ExitCode::from(commands::test::run(args)),
         cli::Command::Replay(args) => ExitCode::from(commands::replay::run(args)),
         cli::Command::Report { bundle, output } => ExitCode::from(commands::report::run(&bundle, output)),
+        cli::Command::Export(args) => ExitCode::from(commands::export::run(&args)),
+        cli::Command::Init(args) => ExitCode::from(commands::init::run(&args)),
+        cli::Command::GitSetup => ExitCode::from(commands::git_setup::run()),
+        cli::Command::Completions { shell } => ExitCode::from(commands::shell::completions(shell)),
+        cli::Command::Man { folder } => ExitCode::from(commands::shell::man(&folder)),
+        cli::Command::Help { name } => ExitCode::from(commands::shell::help(name.as_deref())),
         cli::Command::Up(args) => ExitCode::from(commands::up::run(args)),
         cli::Command::Diff { a, b, format } => ExitCode::from(commands::diff::run(&a, &b, format)),
         cli::Command::Verify { bundle } => ExitCode::from(commands::verify::run(&bundle)),

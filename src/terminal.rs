@@ -112,6 +112,9 @@ pub fn result(name: &str, verdict: &Verdict, seed: u64) -> String {
         if verdict.blame != Blame::None {
             text.push_str(&format!("\n  whose: {}", whose(verdict.blame)));
         }
+    } else if !verdict.reason.is_empty() {
+        // Of what passes, only a red that is known has something to say.
+        text.push_str(&format!("\n  {}", set_in(&verdict.reason, 4)));
     }
     if verdict.unreached {
         let rules: Vec<&str> = verdict.fired.iter().map(|count| count.rule.as_str()).collect();

@@ -5,9 +5,11 @@
 //! default policy: a bundle that was recorded again and means the same does not differ. Where the
 //! digests of a cell are equal, its entries are not read.
 
+use super::diff_page;
 use super::test::hex;
 use crate::cli::DiffFormat;
 use crate::exit_code;
+use crate::markdown::code;
 use crate::terminal::{self, notice, one_line, say, say_json};
 use faultbox_bundle_format::canonical::Policy;
 use faultbox_bundle_format::{Body, Bundle, CellSummary, Entry, ReadError, Verdict};
@@ -29,6 +31,7 @@ pub fn run(a: &Path, b: &Path, format: DiffFormat) -> u8 {
             match format {
                 DiffFormat::Human => compared.human(&a, &b),
                 DiffFormat::Markdown => compared.markdown(&a, &b),
+                DiffFormat::Html => say(&diff_page::page(&compared.summary(), &compared.json(&a, &b))),
                 DiffFormat::Json => say_json(&compared.json(&a, &b)),
             }
             if compared.differ() { exit_code::FAILED } else { exit_code::OK }
@@ -305,25 +308,4 @@ fn changed(
 
 fn counted(cells: usize) -> String {
     if cells == 1 { "1 cell".to_owned() } else { format!("{cells} cells") }
-}
-
-/// Text as Markdown's code, which nothing in it can end; in a table, too.
-fn code(text: &str) -> String {
-    let text = one_line(text).replace('|', "\u{2502}");
-    let longest = text.split(|c| c != '`').map(str::len).max().unwrap_or(0);
-    let fence = "`".repeat(longest + 1);
-    let pad = if longest > 0 { " " } else { "" };
-    format!("{fence}{pad}{text}{pad}{fence}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::code;
-
-    #[test]
-    fn nothing_ends_a_piece_of_code() {
-        assert_eq!(code("a"), "`a`");
-        assert_eq!(code("a`b``c"), "``` a`b``c ```");
-        assert_eq!(code("a|b\nc"), "`a\u{2502}b\u{fffd}c`");
-    }
 }

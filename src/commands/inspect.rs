@@ -5,10 +5,12 @@
 //! without control sequences.
 
 use super::test::{hex, verdict_json};
-use crate::cli::{Format, InspectArgs};
+use crate::cli::{Format, InspectArgs, InspectFormat};
+use crate::export::{Suite, summary};
+use crate::markdown::code;
 use crate::story::{self, Scope, Weight};
 use crate::terminal::{self, notice, one_line, quoted, say, say_json, set_in};
-use crate::{exit_code, host};
+use crate::{exit_code, host, stable};
 use faultbox_bundle_format::extract::{ExtractError, extract};
 use faultbox_bundle_format::redact::{Redacted, redacted};
 use faultbox_bundle_format::{
@@ -51,16 +53,26 @@ fn unreadable(args: &InspectArgs, error: &ReadError) -> u8 {
 }
 
 fn try_run(args: &InspectArgs) -> Result<(), u8> {
+    if args.format == InspectFormat::Text {
+        return stable_text(args);
+    }
     let bundle = Bundle::open(&args.bundle).map_err(|error| unreadable(args, &error))?;
-    if args.manifest {
-        super::manifest::show(&args.bundle, &bundle, args.format);
-        return Ok(());
+    if args.manifest || args.secrets {
+        let format = match args.format {
+            InspectFormat::Human => Format::Human,
+            InspectFormat::Json => Format::Json,
+            _ => return Err(no_such_format()),
+        };
+        return match args.manifest {
+            true => {
+                super::manifest::show(&args.bundle, &bundle, format);
+                Ok(())
+            }
+            false => secrets(args, &bundle, format),
+        };
     }
     if let Some(folder) = &args.extract {
         return lay_out(args, &bundle, folder);
-    }
-    if args.secrets {
-        return secrets(args, &bundle);
     }
     let run = bundle.raw_entries(0).map_err(|error| unreadable(args, &error))?;
     let started = run.iter().find_map(|entry| match &entry.body {
@@ -70,17 +82,40 @@ fn try_run(args: &InspectArgs) -> Result<(), u8> {
     let opened = Opened { args, bundle: &bundle, started, run };
     let Some(name) = &args.cell else {
         return match args.format {
-            Format::Human => opened.overview(),
-            Format::Json => opened.all(false).map(|cells| opened.json(&cells)),
+            InspectFormat::Json => opened.all(false).map(|cells| opened.json(&cells)),
+            InspectFormat::Markdown => {
+                let suite = Suite::of_bundle(&bundle, &args.bundle.display().to_string());
+                suite.map(|suite| say(summary::text(&suite).trim_end())).map_err(|e| unreadable(args, &e))
+            }
+            _ => opened.overview(),
         };
     };
     let summary = bundle.cell(name).map_err(|error| unreadable(args, &error))?;
     let cell = opened.cell(summary, true)?;
     match args.format {
-        Format::Human => opened.detail(&cell),
-        Format::Json => opened.json(&[cell]),
+        InspectFormat::Json => opened.json(&[cell]),
+        InspectFormat::Markdown => opened.markdown(&cell),
+        _ => opened.detail(&cell),
     }
     Ok(())
+}
+
+/// What is the same for every recording that means the same. Whoever asks is `git diff`, which gives up altogether
+/// where one file cannot be put into text.
+fn stable_text(args: &InspectArgs) -> Result<(), u8> {
+    if args.cell.is_some() || args.manifest || args.secrets || args.extract.is_some() {
+        return Err(no_such_format());
+    }
+    match Bundle::open(&args.bundle).and_then(|bundle| stable::text(&bundle)) {
+        Ok(text) => say(text.trim_end()),
+        Err(error) => say(&format!("no bundle that can be read: {}", one_line(&error.to_string()))),
+    }
+    Ok(())
+}
+
+fn no_such_format() -> u8 {
+    notice("faultbox: --format text is of whole bundles; --manifest and --secrets are human or json");
+    exit_code::USAGE
 }
 
 fn lay_out(args: &InspectArgs, bundle: &Bundle, folder: &Path) -> Result<(), u8> {
@@ -99,7 +134,7 @@ fn lay_out(args: &InspectArgs, bundle: &Bundle, folder: &Path) -> Result<(), u8>
 type Places = BTreeMap<(u32, String), usize>;
 
 /// What was redacted and where; not what it was, which is not in the bundle.
-fn secrets(args: &InspectArgs, bundle: &Bundle) -> Result<(), u8> {
+fn secrets(args: &InspectArgs, bundle: &Bundle, format: Format) -> Result<(), u8> {
     let mut found: BTreeMap<(String, String), Places> = BTreeMap::new();
     let cells = std::iter::once((0, "")).chain(bundle.cells().iter().map(|c| (c.cell, c.name.as_str())));
     let names: BTreeMap<u32, &str> = cells.collect();
@@ -112,7 +147,7 @@ fn secrets(args: &InspectArgs, bundle: &Bundle) -> Result<(), u8> {
     }
     let cell_name =
         |cell: &u32| names.get(cell).copied().filter(|name| !name.is_empty()).unwrap_or("the run");
-    if args.format == Format::Json {
+    if format == Format::Json {
         let secrets = found.iter().map(|((name, tag), places)| {
             let places = places.iter().map(|((cell, place), times)| {
                 let cell = (*cell != 0).then(|| cell_name(cell));
@@ -286,6 +321,32 @@ impl Opened<'_> {
         }
         if whole {
             counts(cell);
+        }
+    }
+
+    /// One cell for a comment: what it came to, and its story.
+    fn markdown(&self, cell: &Cell<'_>) {
+        let mark = cell.verdict.map_or("no verdict", |verdict| terminal::word(verdict.ending));
+        say(&format!("### {mark} {}\n", code(cell.name)));
+        if let Some(verdict) = cell.verdict.filter(|verdict| verdict.ending != Ending::Passed) {
+            say(&format!("- reason: {}", code(&verdict.reason)));
+            say(&format!("- whose: {}", terminal::whose(verdict.blame)));
+        }
+        for count in cell.verdict.iter().flat_map(|verdict| &verdict.fired) {
+            let fired =
+                if count.fired == 0 { "never fired".to_owned() } else { format!("fired {}x", count.fired) };
+            say(&format!("- fault: {} on {}: {fired}", code(&count.rule), code(&count.target)));
+        }
+        let seed = self.started.as_ref().map_or(0, |started| started.seed);
+        let again = terminal::replay_line(self.args.bundle.as_path(), cell.name, seed);
+        say(&format!("- again: {}\n", code(&again)));
+        let scope = Scope::of(&cell.entries, false);
+        let mut told = story::tell(&cell.entries);
+        told.retain(|told| told.weight == Weight::Story && scope.holds(told.entry));
+        told.sort_by_key(|told| told.at_ns);
+        for told in told {
+            let ms = told.at_ns.saturating_sub(scope.base_ns) as f64 / 1e6;
+            say(&format!("1. {ms:.2}ms {}", code(&told.text(false))));
         }
     }
 

@@ -2,9 +2,13 @@
 
 pub mod clean;
 pub mod diff;
+mod diff_page;
 pub mod doctor;
+pub mod export;
+pub mod git_setup;
 pub mod hold;
 pub mod images;
+pub mod init;
 pub mod inspect;
 pub mod manifest;
 pub mod recover;
@@ -12,6 +16,7 @@ pub mod replay;
 pub mod replay_report;
 pub mod report;
 pub mod run;
+pub mod shell;
 pub mod stack;
 pub mod standin;
 pub mod test;

@@ -2,7 +2,10 @@
 
 use super::run::{self, Host};
 use super::{images, stack};
+use crate::baseline::{self, Baseline, Compared};
+use crate::ci::GitHub;
 use crate::cli::{Format, TestArgs};
+use crate::export::{self, Suite, Told, github, junit, summary};
 use crate::terminal::{self, Progress, notice, say, say_json};
 use crate::{exit_code, host};
 use faultbox_bundle_format::redact::Redactor;
@@ -10,6 +13,7 @@ use faultbox_bundle_format::{
     Blame, Body, Bundle, Ending, Header, Named, Payload, RunEnded, RunStarted, StoredFile, Verdict,
 };
 use faultbox_engine::addresses::AddressBook;
+use faultbox_engine::clock::RunClock;
 use faultbox_engine::containers::Keeping;
 use faultbox_engine::event_sink::{EventSink, NullSink};
 use faultbox_engine::journal::Journal;
@@ -52,6 +56,7 @@ fn try_run(args: &TestArgs) -> Result<u8, u8> {
         return Err(exit_code::USAGE);
     }
     let cells = select(&plan, &args.tests, &format!("faultbox test {} --list", args.stack.spec.display()))?;
+    let baseline = known(args, &plan)?;
     if args.list {
         cells.iter().for_each(|index| say(&plan.cells[*index].name));
         return Ok(exit_code::OK);
@@ -68,11 +73,26 @@ fn try_run(args: &TestArgs) -> Result<u8, u8> {
     if args.format == Format::Human {
         say(&format!("Seed: {seed} ({source})\n"));
     }
-    let session = Session { args, host: &host, plan: Arc::new(plan), cells, seed, source, addresses };
+    let plan = Arc::new(plan);
+    let unix_ns = RunClock::start().unix_ns();
+    let session = Session { args, host: &host, plan, cells, seed, source, addresses, baseline, unix_ns };
     let code = session.run(&runtime);
     // Tasks that still hold connections end with the runtime.
     runtime.shutdown_background();
     code
+}
+
+/// The baseline that the run is held against, where there is one.
+fn known(args: &TestArgs, plan: &Plan) -> Result<Option<Baseline>, u8> {
+    let Some(path) = &args.baseline else { return Ok(None) };
+    let failed = |error: &dyn std::fmt::Display| {
+        notice(&format!("faultbox: {}: {error}", path.display()));
+        exit_code::USAGE
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| failed(&error))?;
+    let baseline = Baseline::read(&text).map_err(|error| failed(&error))?;
+    baseline.check(plan.cells.iter().map(|cell| cell.name.as_str())).map_err(|error| failed(&error))?;
+    Ok(Some(baseline))
 }
 
 /// How containers are kept after this run.
@@ -100,6 +120,9 @@ struct Session<'a> {
     seed: u64,
     source: &'static str,
     addresses: Arc<AddressBook>,
+    baseline: Option<Baseline>,
+    /// When the run began, nanoseconds since the Unix epoch.
+    unix_ns: u64,
 }
 
 impl Session<'_> {
@@ -141,7 +164,7 @@ impl Session<'_> {
         }
         let path = self.args.bundle.clone().unwrap_or_else(|| {
             let dir = std::env::var_os("FAULTBOX_BUNDLE_DIR").map(PathBuf::from).unwrap_or_default();
-            let stamp = host::stamp(faultbox_engine::clock::RunClock::start().unix_ns());
+            let stamp = host::stamp(self.unix_ns);
             dir.join(format!("run-{stamp}-{}.fb", self.seed))
         });
         if path.is_dir() {
@@ -301,6 +324,8 @@ impl Session<'_> {
             results.iter().filter(|r| r.verdict.ending != Ending::Passed).collect();
         let passed = results.len() - failed.len();
         let replay = |name: &str| bundle.map(|bundle| terminal::replay_line(bundle, name, self.seed));
+        let verdicts = || results.iter().map(|r| (r.name.as_str(), &r.verdict));
+        let compared = self.baseline.as_ref().map(|baseline| baseline.compare(verdicts()));
         match self.args.format {
             Format::Human => {
                 if let Some(bundle) = bundle {
@@ -313,6 +338,7 @@ impl Session<'_> {
                 if unreached > 0 {
                     say(&format!("{unreached} unreached (no fault of theirs fired)"));
                 }
+                compared.iter().flat_map(Compared::lines).for_each(|line| say(&line));
                 for (place, result) in failed.iter().enumerate() {
                     if let Some(line) = replay(&result.name) {
                         say(&format!("{}Replay: {line}", if place == 0 { "\n" } else { "" }));
@@ -321,7 +347,7 @@ impl Session<'_> {
             }
             Format::Json => {
                 let cells: Vec<_> = results.iter().map(|r| cell_json(r, replay(&r.name))).collect();
-                let document = serde_json::json!({
+                let mut document = serde_json::json!({
                     "seed": self.seed,
                     "bundle": bundle.map(|b| b.display().to_string()),
                     "digest": bundle.and_then(digest),
@@ -330,21 +356,103 @@ impl Session<'_> {
                     "interrupted": interrupted,
                     "cells": cells,
                 });
+                if let (Some(compared), Some(map)) = (&compared, document.as_object_mut()) {
+                    map.insert("baseline".to_owned(), compared.json());
+                }
                 say_json(&document);
             }
         }
+        let told = self.tell(results, bundle, compared.as_ref());
         if interrupted {
             notice("faultbox: interrupted; everything that was started has ended");
         }
-        exit_for(results, interrupted)
+        let code = match &self.args.write_baseline {
+            Some(path) => self.write_baseline(path, results, interrupted),
+            None => exit_for(results, interrupted, compared.as_ref()),
+        };
+        told.err().unwrap_or(code)
+    }
+
+    /// Tells other tools: a JUnit file where one is wanted, and the job that this is a step of.
+    fn tell(
+        &self,
+        results: &[CellResult],
+        bundle: Option<&Path>,
+        compared: Option<&Compared>,
+    ) -> Result<(), u8> {
+        let github = GitHub::here();
+        if self.args.junit.is_none() && github.is_none() {
+            return Ok(());
+        }
+        let suite = self.suite(results, bundle, compared);
+        if let Some(github) = github {
+            let lines = github::annotations(&suite, |path| github.path(path));
+            // A document on stdout stays one; GitHub reads both.
+            let print: fn(&str) = if self.args.format == Format::Human { say } else { notice };
+            lines.iter().for_each(|line| print(line));
+            if let Err(error) = github.summarise(&summary::text(&suite)) {
+                notice(&format!("notice: the job summary cannot be written: {error}"));
+            }
+        }
+        let Some(path) = &self.args.junit else { return Ok(()) };
+        std::fs::write(path, junit::document(&suite)).map_err(|error| {
+            notice(&format!("faultbox: cannot write {}: {error}", path.display()));
+            exit_code::USAGE
+        })
+    }
+
+    /// The results as other tools are told them.
+    fn suite(&self, results: &[CellResult], bundle: Option<&Path>, compared: Option<&Compared>) -> Suite {
+        let told = |result: &CellResult| {
+            let cell = self.plan.cells.iter().find(|cell| cell.name == result.name);
+            let scenario = cell.map_or(result.name.as_str(), |cell| cell.scenario.as_str());
+            let fault = cell.and_then(|cell| cell.assumption.as_ref()).map(|fault| fault.name.as_str());
+            Told::new(&result.name, scenario, fault, Some(&result.verdict), &result.entries)
+        };
+        let spec = self.args.stack.spec.display().to_string();
+        let mut suite = Suite {
+            folder: export::folder(&spec, &self.plan.spec),
+            spec,
+            seed: self.seed,
+            unix_ns: self.unix_ns,
+            bundle: bundle.map(|bundle| bundle.display().to_string()),
+            cells: results.iter().map(told).collect(),
+        };
+        if let Some(compared) = compared {
+            suite.mark(compared);
+        }
+        suite
+    }
+
+    /// Writes the reds of a whole run; the exit code of the run.
+    fn write_baseline(&self, path: &Path, results: &[CellResult], interrupted: bool) -> u8 {
+        let all = results.len() == self.cells.len();
+        if interrupted || !all {
+            notice(&format!("faultbox: {} is not written: not every cell was run", path.display()));
+            return exit_for(results, interrupted, None);
+        }
+        let verdicts = || results.iter().map(|r| (r.name.as_str(), &r.verdict));
+        let text = baseline::text(&self.plan.spec, verdicts());
+        if let Err(error) = std::fs::write(path, &text) {
+            notice(&format!("faultbox: cannot write {}: {error}", path.display()));
+            return exit_code::USAGE;
+        }
+        let compared = Baseline::read(&text).map(|written| written.compare(verdicts()));
+        exit_for(results, interrupted, compared.ok().as_ref())
     }
 }
 
-fn exit_for(results: &[CellResult], interrupted: bool) -> u8 {
-    let any = |endings: &[Ending]| results.iter().any(|r| endings.contains(&r.verdict.ending));
+/// The exit code of a run, as far as it is not as a baseline has it.
+fn exit_for(results: &[CellResult], interrupted: bool, compared: Option<&Compared>) -> u8 {
+    let known = |name: &String| compared.is_some_and(|compared| compared.known.contains(name));
+    let counts: Vec<&CellResult> = results.iter().filter(|r| !known(&r.name)).collect();
+    let any = |endings: &[Ending]| counts.iter().any(|r| endings.contains(&r.verdict.ending));
     if results.iter().any(|r| r.setup_failed) && !interrupted {
         exit_code::HOST
-    } else if any(&[Ending::Failed, Ending::Violated]) || results.iter().any(is_their_error) {
+    } else if any(&[Ending::Failed, Ending::Violated])
+        || counts.iter().any(|r| is_their_error(r))
+        || compared.is_some_and(Compared::fails)
+    {
         exit_code::FAILED
     } else if any(&[Ending::Error]) {
         // All of them ours or the host's.

@@ -10,7 +10,7 @@
 //! the file is printed either.
 
 mod document;
-mod tree;
+pub mod tree;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -63,12 +63,16 @@ pub fn write(bundle: &Bundle, name: &str, out: &mut impl Write) -> Result<(), Re
 
 /// The content security policy: nothing but the style and the script that are in the page.
 fn policy() -> String {
-    let hash = |text: &str| format!("'sha256-{}'", STANDARD.encode(Sha256::digest(text)));
     format!(
         "default-src 'none'; script-src {}; style-src {}; base-uri 'none'; form-action 'none'",
-        hash(SCRIPT),
-        hash(STYLE)
+        policy_hash(SCRIPT),
+        policy_hash(STYLE)
     )
+}
+
+/// How a policy names a script or a style that stands in the page.
+pub fn policy_hash(text: &str) -> String {
+    format!("'sha256-{}'", STANDARD.encode(Sha256::digest(text)))
 }
 
 /// JSON that can stand in a script element: what could end it, or begin a comment, is escaped.

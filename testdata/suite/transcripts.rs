@@ -35,6 +35,9 @@ fn perform(line: &str, folder: &Path) -> (String, bool) {
         .env("TMP", folder)
         .env("API", orders_api())
         .env_remove("FAULTBOX_BUNDLE_DIR")
+        .env_remove("GITHUB_ACTIONS")
+        .env_remove("GITHUB_STEP_SUMMARY")
+        .env_remove("GITHUB_WORKSPACE")
         .env("LC_ALL", "C")
         .output()
         .unwrap();

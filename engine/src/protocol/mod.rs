@@ -15,6 +15,7 @@ pub mod kafka;
 pub mod mysql;
 mod quiet;
 pub mod redis;
+pub mod retell;
 pub mod tcp;
 #[cfg(test)]
 pub mod testing;
@@ -105,6 +106,9 @@ pub trait Protocol: Send + Sync + 'static {
     fn side_by_side(&self, _operation: &str) -> bool {
         false
     }
+
+    /// Says the exchanges of one recorded connection again, as bytes.
+    fn retell(&self) -> Box<dyn retell::Retell>;
 
     /// Carries one connection to the real server, meeting the link's rules on the way.
     fn proxy(

@@ -246,9 +246,40 @@ fn module(name: &'static str, server: Option<&'static Def>) -> ModuleValue {
     }
 }
 
+/// How a word of the language is called: `expect_retries(max)`; none where there is no such word.
+pub fn signature(name: &str) -> Option<String> {
+    let def = globally().find(|def| def.name == name).or_else(|| {
+        let (module, member) = name.split_once('.')?;
+        let members = match module {
+            "grpc" => GRPC_STATUS,
+            "kafka" => KAFKA_RULES,
+            _ => &[],
+        };
+        members.iter().find(|def| def.name == member)
+    })?;
+    let parameters = def.params.iter().map(|param| match param.required {
+        true => param.name.to_owned(),
+        false => format!("{}=", param.name),
+    });
+    let mut parameters: Vec<String> = parameters.collect();
+    if def.rest || def.extra {
+        parameters.push("...".to_owned());
+    }
+    Some(format!("{name}({})", parameters.join(", ")))
+}
+
+/// Every word of the language that is called.
+pub fn words() -> Vec<&'static str> {
+    globally().map(|def| def.name).filter(|name| *name != late::WRAPPER).collect()
+}
+
+fn globally() -> impl Iterator<Item = &'static Def> {
+    BUILTINS.iter().chain([&FAULT_ASSUMPTION, &STEP])
+}
+
 /// A global of a spec by name.
 pub fn global<'v>(name: &str, heap: Heap<'v>) -> Option<Value<'v>> {
-    if let Some(builtin) = BUILTINS.iter().chain([&FAULT_ASSUMPTION, &STEP]).find(|def| def.name == name) {
+    if let Some(builtin) = globally().find(|def| def.name == name) {
         return Some(heap.alloc(BuiltinValue(builtin)));
     }
     let protocol = protocol::PROTOCOLS.iter().find(|protocol| protocol.name() == name)?;
@@ -258,7 +289,7 @@ pub fn global<'v>(name: &str, heap: Heap<'v>) -> Option<Value<'v>> {
 /// The globals of a spec.
 pub fn globals() -> Globals {
     let mut globals = super::dialect::standard_globals();
-    for builtin in BUILTINS.iter().chain([&FAULT_ASSUMPTION, &STEP]) {
+    for builtin in globally() {
         globals.set(builtin.name, BuiltinValue(builtin));
     }
     for protocol in protocol::PROTOCOLS {
@@ -335,7 +366,7 @@ mod tests {
     #[test]
     fn every_name_stands_in_the_language_page() {
         let page = include_str!("../../../docs/language.md");
-        let names = BUILTINS.iter().chain([&FAULT_ASSUMPTION, &STEP]).map(|def| def.name);
+        let names = globally().map(|def| def.name);
         let methods = ISSUER_METHODS.iter().map(|def| def.name);
         for name in names.filter(|name| *name != late::WRAPPER).chain(methods) {
             assert!(page.contains(&format!("{name}(")), "{name} is missing");

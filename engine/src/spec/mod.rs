@@ -36,7 +36,8 @@ mod values;
 #[cfg(test)]
 mod tests;
 
-pub use diagnostics::{Diagnostic, Place, SpecErrors};
+pub use builtins::{signature, words};
+pub use diagnostics::{Diagnostic, Place, SpecErrors, nearest};
 pub use files::{DiskFiles, FileSource, MemoryFiles};
 pub use loader::{LoadOptions, load};
 pub use select::{SelectError, describe, select};

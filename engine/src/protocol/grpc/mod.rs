@@ -12,6 +12,7 @@ pub mod message;
 mod passing;
 pub mod proxy;
 pub mod reflection;
+mod retell;
 pub mod rules;
 pub mod serve;
 mod settle;
@@ -28,6 +29,7 @@ pub mod wire;
 use super::{Protocol, ProtocolError, RuleProblem, Verb};
 use crate::fault::rule::Rule;
 use crate::link::{BoxFuture, Dial, Link, Responder, Stream};
+use crate::protocol::retell::Retell;
 use crate::step::{StepCall, StepResponse};
 use std::sync::Arc;
 
@@ -61,6 +63,10 @@ impl Protocol for Grpc {
 
     fn check_rule(&self, rule: &Rule) -> Result<(), RuleProblem> {
         rules::check(rule)
+    }
+
+    fn retell(&self) -> Box<dyn Retell> {
+        Box::new(retell::Retold::default())
     }
 
     fn proxy(

@@ -11,6 +11,7 @@ pub mod codec;
 pub mod json;
 pub mod kept;
 pub mod proxy;
+mod retell;
 pub mod rules;
 pub mod serve;
 #[cfg(test)]
@@ -21,6 +22,7 @@ pub mod wire;
 use super::{Protocol, ProtocolError, RuleProblem, Verb};
 use crate::fault::rule::Rule;
 use crate::link::{BoxFuture, Dial, Link, Responder, Stream};
+use crate::protocol::retell::Retell;
 use crate::step::{StepCall, StepResponse};
 use std::sync::Arc;
 
@@ -54,6 +56,10 @@ impl Protocol for Http {
 
     fn check_rule(&self, rule: &Rule) -> Result<(), RuleProblem> {
         rules::check(rule)
+    }
+
+    fn retell(&self) -> Box<dyn Retell> {
+        Box::new(retell::Retold)
     }
 
     fn proxy(

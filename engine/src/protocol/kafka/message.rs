@@ -15,13 +15,16 @@ use crate::link::{CLIENT, Request};
 use bytes::Bytes;
 use faultbox_bundle_format::{Class, Value};
 use kafka_protocol::ResponseError;
+use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::create_topics_response::CreatableTopicResult;
 use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
 use kafka_protocol::messages::{
-    CreateTopicsResponse, DeleteTopicsResponse, FetchRequest, FetchResponse, OffsetFetchResponse,
-    ProduceRequest, ProduceResponse, RequestKind, ResponseKind,
+    CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, FetchRequest,
+    FetchResponse, OffsetFetchResponse, ProduceRequest, ProduceResponse, RequestKind, ResponseKind,
 };
 use std::collections::BTreeSet;
 
@@ -151,7 +154,7 @@ fn request_fields(kind: &RequestKind, topics: &[String], groups: &[String]) -> V
             vec![("topics", asked.map_or(Value::Null, Value::List))]
         }
         RequestKind::CreateTopics(request) => {
-            let one = |t: &kafka_protocol::messages::create_topics_request::CreatableTopic| {
+            let one = |t: &CreatableTopic| {
                 let config = |c: &kafka_protocol::messages::create_topics_request::CreatableTopicConfig| {
                     let value = c.value.as_ref().map_or(Value::Null, |v| Value::text(v.to_string()));
                     (c.name.to_string(), value)
@@ -203,7 +206,7 @@ fn request_fields(kind: &RequestKind, topics: &[String], groups: &[String]) -> V
 fn produced(request: &ProduceRequest) -> Value {
     let mut topics: Vec<_> = request.topic_data.iter().collect();
     topics.sort_by(|a, b| a.name.cmp(&b.name));
-    let topic = |t: &&kafka_protocol::messages::produce_request::TopicProduceData| {
+    let topic = |t: &&TopicProduceData| {
         let mut partitions: Vec<_> = t.partition_data.iter().collect();
         partitions.sort_by_key(|p| p.index);
         let partitions = partitions.iter().map(|p| {
@@ -225,7 +228,7 @@ fn produced(request: &ProduceRequest) -> Value {
 fn fetched(request: &FetchRequest) -> Value {
     let mut topics: Vec<_> = request.topics.iter().collect();
     topics.sort_by(|a, b| a.topic.cmp(&b.topic));
-    let topic = |t: &&kafka_protocol::messages::fetch_request::FetchTopic| {
+    let topic = |t: &&FetchTopic| {
         let mut partitions: Vec<_> = t.partitions.iter().collect();
         partitions.sort_by_key(|p| p.partition);
         let partitions = partitions.iter().map(|p| {
@@ -240,6 +243,66 @@ fn fetched(request: &FetchRequest) -> Value {
         ])
     };
     Value::List(topics.iter().map(topic).collect())
+}
+
+/// The request that [`describe`] said, its records in one batch a partition.
+pub fn produce_request(value: &Value) -> ProduceRequest {
+    let partition = |p: &Value| {
+        PartitionProduceData::default()
+            .with_index(small(p, "partition", 0))
+            .with_records(Some(records_from(p.get("records"))))
+    };
+    let topic = |t: &Value| {
+        TopicProduceData::default()
+            .with_name(super::topic_name(&text(t, "topic")))
+            .with_partition_data(list(t, "partitions").iter().map(partition).collect())
+    };
+    ProduceRequest::default()
+        .with_acks(small(value, "acks", -1))
+        .with_timeout_ms(small(value, "timeout_ms", 0))
+        .with_topic_data(list(value, "topics").iter().map(topic).collect())
+}
+
+/// The request that [`describe`] said.
+pub fn fetch_request(value: &Value) -> FetchRequest {
+    let partition = |p: &Value| {
+        FetchPartition::default()
+            .with_partition(small(p, "partition", 0))
+            .with_fetch_offset(int(p, "offset"))
+            .with_partition_max_bytes(1 << 20)
+    };
+    let topic = |t: &Value| {
+        FetchTopic::default()
+            .with_topic(super::topic_name(&text(t, "topic")))
+            .with_partitions(list(t, "partitions").iter().map(partition).collect())
+    };
+    FetchRequest::default()
+        .with_replica_id((-1).into())
+        .with_max_wait_ms(small(value, "max_wait_ms", 0))
+        .with_min_bytes(1)
+        .with_max_bytes(1 << 20)
+        .with_isolation_level(small(value, "isolation_level", 0))
+        .with_session_epoch(-1)
+        .with_topics(list(value, "topics").iter().map(topic).collect())
+}
+
+/// The request that [`describe`] said, without its configuration.
+pub fn create_topics_request(value: &Value) -> CreateTopicsRequest {
+    let topic = |t: &Value| {
+        CreatableTopic::default()
+            .with_name(super::topic_name(&text(t, "topic")))
+            .with_num_partitions(small(t, "partitions", -1))
+            .with_replication_factor(small(t, "replication_factor", -1))
+    };
+    CreateTopicsRequest::default()
+        .with_topics(list(value, "topics").iter().map(topic).collect())
+        .with_validate_only(value.get("validate_only").and_then(Value::as_bool).unwrap_or(false))
+}
+
+/// The request that [`describe`] said.
+pub fn delete_topics_request(value: &Value) -> DeleteTopicsRequest {
+    let names = list(value, "topics").iter().filter_map(Value::as_text);
+    DeleteTopicsRequest::default().with_topic_names(names.map(super::topic_name).collect())
 }
 
 fn batches_value(bytes: &Bytes) -> Value {
@@ -276,6 +339,15 @@ pub fn record_value(record: &Record) -> Value {
         ("value", some(&record.value)),
         ("headers", Value::List(record.headers.iter().map(header).collect())),
     ])
+}
+
+/// What [`records_value`] said.
+fn records_from(value: Option<&Value>) -> Bytes {
+    match value {
+        Some(Value::Bytes(raw)) => Bytes::copy_from_slice(raw),
+        Some(Value::List(records)) => records::encode(&records.iter().map(record_from).collect::<Vec<_>>()),
+        _ => Bytes::new(),
+    }
 }
 
 fn record_from(value: &Value) -> Record {
@@ -576,13 +648,7 @@ fn fetch_value(response: &FetchResponse) -> Value {
 /// The response that [`response_value`] said.
 pub fn fetch_response(value: &Value) -> FetchResponse {
     let partition = |p: &Value| {
-        let records = match p.get("records") {
-            Some(Value::Bytes(raw)) => Bytes::copy_from_slice(raw),
-            Some(Value::List(records)) => {
-                records::encode(&records.iter().map(record_from).collect::<Vec<_>>())
-            }
-            _ => Bytes::new(),
-        };
+        let records = records_from(p.get("records"));
         PartitionData::default()
             .with_partition_index(small(p, "partition", 0))
             .with_error_code(small(p, "error_code", -1))

@@ -23,6 +23,7 @@ pub mod groups;
 pub mod message;
 pub mod proxy;
 pub mod records;
+mod retell;
 pub mod rules;
 pub mod serve;
 pub mod server;
@@ -34,6 +35,7 @@ use super::{Parameter, Protocol, ProtocolError, RuleProblem, Verb};
 use crate::fault::rule::Rule;
 use crate::link::{BoxFuture, Dial, Link, Responder, Stream};
 use crate::protocol::quiet::quiet;
+use crate::protocol::retell::Retell;
 use crate::step::{StepCall, StepResponse};
 use kafka_protocol::messages::TopicName;
 use std::sync::Arc;
@@ -102,6 +104,10 @@ impl Protocol for Kafka {
 
     fn check_rule(&self, rule: &Rule) -> Result<(), RuleProblem> {
         rules::check(rule)
+    }
+
+    fn retell(&self) -> Box<dyn Retell> {
+        Box::new(retell::Retold::default())
     }
 
     fn proxy(

@@ -211,7 +211,8 @@ fn refused(payload: &[u8]) -> Result<ClientError, ClientError> {
     Ok(server_error(&reader.finish()).unwrap_or(ClientError::Protocol(ProtocolError::Cut)))
 }
 
-fn execute(statement: u32, params: &[Value]) -> Vec<u8> {
+/// `COM_STMT_EXECUTE` of this statement.
+pub fn execute(statement: u32, params: &[Value]) -> Vec<u8> {
     let mut out = vec![0x17];
     out.extend_from_slice(&statement.to_le_bytes());
     out.extend_from_slice(&[0, 1, 0, 0, 0]);

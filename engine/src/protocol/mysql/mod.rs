@@ -16,6 +16,7 @@ pub mod fingerprint;
 pub mod handshake;
 mod proxy;
 pub mod result;
+mod retell;
 pub mod rules;
 pub mod serve;
 mod side;
@@ -26,6 +27,7 @@ pub mod wire;
 use super::{Parameter, Protocol, ProtocolError, RuleProblem, Verb};
 use crate::fault::rule::Rule;
 use crate::link::{BoxFuture, Dial, Link, Responder, Stream};
+use crate::protocol::retell::Retell;
 use crate::step::{StepCall, StepResponse};
 use faultbox_bundle_format::Value;
 use std::sync::Arc;
@@ -72,6 +74,10 @@ impl Protocol for Mysql {
 
     fn check_rule(&self, rule: &Rule) -> Result<(), RuleProblem> {
         rules::check(rule)
+    }
+
+    fn retell(&self) -> Box<dyn Retell> {
+        Box::new(retell::Retold::default())
     }
 
     fn proxy(

@@ -10,6 +10,7 @@ pub mod client;
 pub mod codec;
 pub mod command;
 pub mod proxy;
+mod retell;
 pub mod rules;
 pub mod serve;
 pub mod session;
@@ -22,6 +23,7 @@ use super::{Protocol, ProtocolError, RuleProblem, Verb};
 use crate::fault::rule::Rule;
 use crate::link::{BoxFuture, Dial, Link, Responder, Stream};
 use crate::protocol::quiet::quiet;
+use crate::protocol::retell::Retell;
 use crate::step::{StepCall, StepResponse};
 use std::sync::Arc;
 
@@ -51,6 +53,10 @@ impl Protocol for Redis {
 
     fn check_rule(&self, rule: &Rule) -> Result<(), RuleProblem> {
         rules::check(rule)
+    }
+
+    fn retell(&self) -> Box<dyn Retell> {
+        Box::new(retell::Retold)
     }
 
     fn proxy(

@@ -9,6 +9,7 @@
 
 pub mod client;
 mod proxy;
+mod retell;
 mod serve;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use super::http::rules::check_matchers;
 use super::{Protocol, ProtocolError, RuleProblem, Verb};
 use crate::fault::rule::{Effect, Rule};
 use crate::link::{BoxFuture, Dial, Link, Request, Responder, Stream};
+use crate::protocol::retell::Retell;
 use crate::step::{StepCall, StepResponse};
 use faultbox_bundle_format::{Class, Value};
 use std::sync::Arc;
@@ -90,6 +92,10 @@ impl Protocol for Tcp {
             }),
             _ => Ok(()),
         }
+    }
+
+    fn retell(&self) -> Box<dyn Retell> {
+        Box::new(retell::Retold)
     }
 
     fn proxy(
