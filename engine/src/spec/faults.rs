@@ -458,9 +458,7 @@ fn syscall(family: &str, value: Value<'_>) -> Result<(String, SyscallAction, Str
     if supervisor::family_calls(family).is_none() {
         let families = supervisor::families();
         let own = builtins::FAULT_ASSUMPTION.params.iter().map(|param| param.name);
-        let calls =
-            families.iter().flat_map(|(name, calls)| std::iter::once(name).chain(calls.iter())).copied();
-        let right: Vec<&str> = own.chain(calls).collect();
+        let right: Vec<&str> = own.chain(supervisor::family_names()).collect();
         let problem = Problem::new(format!("unknown parameter or syscall family `{family}`"));
         let families = families.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
         return Err(problem.hint(format!("families: {families}")).nearest(family, right));

@@ -20,14 +20,14 @@
 //! - A [`SyscallDecision::Delay`] holds up nobody but its caller.
 //! - Works as root and as an ordinary user.
 //!
-//! Not modelled: 32-bit and x32 syscalls (never trapped), the peer of `sendmsg`, a result other
-//! than an errno. A rule about `read` or
+//! Not modelled: 32-bit and x32 syscalls (never trapped), a result other than an errno. A rule about `read` or
 //! `write` cannot be decided in the filter program (it sees numbers, not kinds of files), so
 //! trapped families cost a round trip also on sockets. Where the kernel is older than 5.19, a
 //! signal restarts a trapped call, which is then decided anew.
 
 mod calls;
 mod channel;
+mod errno;
 mod features;
 mod filter;
 mod host;
@@ -40,6 +40,7 @@ mod mediate;
 mod names;
 mod network;
 mod notify;
+mod numbers;
 mod policy;
 mod probe;
 mod remap;
@@ -52,7 +53,8 @@ mod vdso;
 #[path = "../../shim/wire.rs"]
 mod wire;
 
-pub use calls::{errno_by_name, errno_name, families, family_calls};
+pub use calls::{families, family_calls, family_names};
+pub use errno::{errno_by_name, errno_name};
 pub use features::{Feature, Lack, Refused, SETTINGS, WITHOUT, explain, parse_without, without};
 pub use host::{Account, HostFacts, probe_host};
 pub use launcher::launcher_main;

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 /// A syscall that the filter traps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Trapped {
-    call: &'static Call,
+    call: Call,
     families: Vec<&'static str>,
     /// Whether the policy is asked (else it is trapped for the declared ports only).
     asked: bool,
@@ -49,7 +49,7 @@ impl Traps {
         Ok(traps)
     }
 
-    fn add(&mut self, call: &'static Call, asked: bool) {
+    fn add(&mut self, call: Call, asked: bool) {
         let index = call.number as usize;
         if self.0.len() <= index {
             self.0.resize(index + 1, None);
@@ -180,11 +180,11 @@ impl Supervisor {
                 self.delay(*notification, trapped.call, duration, changes.cloned());
             }
             Ok(Some(SyscallDecision::Continue)) => {
-                pass(&self.notifier, &self.remap, trapped.call, notification)
+                pass(&self.notifier, &self.remap, &trapped.call, notification)
             }
             Err(_) => {
                 self.note(format!("the policy panicked on a {} of '{}'", trapped.call.name, self.service));
-                pass(&self.notifier, &self.remap, trapped.call, notification);
+                pass(&self.notifier, &self.remap, &trapped.call, notification);
             }
         }
     }
@@ -203,7 +203,7 @@ impl Supervisor {
             ));
             return Some(SyscallDecision::Continue);
         }
-        let target = target::resolve(trapped.call, notification, &self.homes);
+        let target = target::resolve(&trapped.call, notification, &self.homes);
         if !self.notifier.valid(notification.id) {
             return None;
         }
@@ -221,7 +221,7 @@ impl Supervisor {
     fn delay(
         &self,
         notification: Notification,
-        call: &'static Call,
+        call: Call,
         pause: Duration,
         changes: Option<watch::Receiver<u64>>,
     ) {
@@ -241,7 +241,7 @@ impl Supervisor {
                 () = changed => {}
                 _ = calm.wait_for(|calm| *calm) => {}
             }
-            pass(&notifier, &remap, call, &notification);
+            pass(&notifier, &remap, &call, &notification);
             gate.held.send_modify(|held| *held -= 1);
         });
     }

@@ -4,8 +4,8 @@
 //! whether the notification still holds, since a thread's id may have gone to another thread
 //! meanwhile. What cannot be read is [`SyscallTarget::None`], never a guess.
 //!
-//! Not modelled: `AT_SYMLINK_NOFOLLOW` and `O_NOFOLLOW` (a link at the end of a path is followed
-//! where the call usually does).
+//! Not modelled: what `openat2` says about links (one at the end of a path is followed), the
+//! messages after the first of `sendmmsg`.
 
 use super::calls::{Call, Shape};
 use super::features::{Feature, refuse};
@@ -36,11 +36,18 @@ pub(super) fn resolve(call: &Call, notification: &Notification, homes: &[PathBuf
     let fd = |index: usize| arg(index) as u32 as i32;
     match call.shape {
         Shape::Fd(at) => descriptor(tid, fd(at)),
+        // Memory that is nobody's file.
+        Shape::Mapped(at) if arg(at - 1) as i32 & libc::MAP_ANONYMOUS != 0 => SyscallTarget::None,
+        Shape::Mapped(at) => descriptor(tid, fd(at)),
         Shape::Path(at, follow) => path(tid, libc::AT_FDCWD, arg(at), follow, homes),
         Shape::PathAt(dir, at, follow) => path(tid, fd(dir), arg(at), follow, homes),
+        Shape::PathFlag(dir, at, follow, flags, flag) => {
+            path(tid, fd(dir), arg(at), follow != (fd(flags) & flag != 0), homes)
+        }
         Shape::Address(at, len) => address(tid, arg(at), arg(len)),
         Shape::Send(at, _) if arg(at) == 0 => descriptor(tid, fd(0)),
         Shape::Send(at, len) => address(tid, arg(at), arg(len)),
+        Shape::Message(at) => message(tid, fd(0), arg(at)),
         Shape::Nothing => SyscallTarget::None,
     }
 }
@@ -166,6 +173,20 @@ fn canonical(path: &Path, follow: bool) -> PathBuf {
         return fs::canonicalize(&named).unwrap_or(named);
     }
     named
+}
+
+/// The peer that a message's header names, or the socket.
+fn message(tid: u32, fd: i32, at: u64) -> SyscallTarget {
+    // `struct msghdr` begins with the name and its length.
+    let mut header = [0; 12];
+    if read_memory(tid, at, &mut header) != Some(header.len()) {
+        return SyscallTarget::None;
+    }
+    let [n0, n1, n2, n3, n4, n5, n6, n7, l0, l1, l2, l3] = header;
+    match u64::from_ne_bytes([n0, n1, n2, n3, n4, n5, n6, n7]) {
+        0 => descriptor(tid, fd),
+        name => address(tid, name, u64::from(u32::from_ne_bytes([l0, l1, l2, l3]))),
+    }
 }
 
 /// The socket address in the thread's memory.
