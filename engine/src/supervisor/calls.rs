@@ -10,6 +10,7 @@
 //! (`fallocate`, `copy`), not part of `write`: failing them is another fault.
 
 use super::numbers::NUMBERS;
+use super::transfer::PARTIAL;
 
 /// Where a call's target stands among its arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,10 +174,13 @@ const SHAPES: &[(Shape, &[&str])] = &[
     (PathFlag(0, 1, true, 4, NOFOLLOW), &["fchownat", "execveat"]),
 ];
 
+/// The calls that write to files.
+const WRITES: &[&str] = &["write", "writev", "pwrite64", "pwritev", "pwritev2"];
+
 /// The families: a name that specs use, and the syscalls that it stands for (those that this
 /// architecture lacks included).
 const FAMILIES: &[(&str, &[&str])] = &[
-    ("write", &["write", "writev", "pwrite64", "pwritev", "pwritev2"]),
+    ("write", WRITES),
     ("read", &["read", "readv", "pread64", "preadv", "preadv2"]),
     ("open", &["open", "creat", "openat", "openat2", "open_by_handle_at"]),
     ("close", &["close", "close_range"]),
@@ -296,6 +300,34 @@ pub fn family_calls(name: &str) -> Option<Vec<&'static str>> {
 pub fn family_names() -> impl Iterator<Item = &'static str> {
     let calls = NUMBERS.iter().map(|(name, ..)| *name).filter(|name| !NEVER.contains(name));
     FAMILIES.iter().map(|(family, _)| *family).chain(calls)
+}
+
+/// Whether the family has a call that a part can be made of.
+pub fn moves_bytes(family: &str) -> bool {
+    family_calls(family).is_some_and(|calls| calls.iter().any(|call| PARTIAL.contains(call)))
+}
+
+/// Whether the family's calls take space on a disk.
+pub fn takes_space(family: &str) -> bool {
+    let takes = |call: &&str| *call == "fallocate" || WRITES.contains(call);
+    family_calls(family).is_some_and(|calls| calls.iter().all(takes))
+}
+
+/// Whether a call of the family has a descriptor.
+pub fn has_descriptor(family: &str) -> bool {
+    let has = |call: &&str| matches!(shape_of(call), Fd(_) | Mapped(_) | Send(..) | Message(_));
+    family_calls(family).is_some_and(|calls| calls.iter().any(has))
+}
+
+/// Whether a call of the family can have a peer.
+pub fn has_peer(family: &str) -> bool {
+    family == "connect" || has_descriptor(family)
+}
+
+/// Whether a call of the family can have a path: its own or its descriptor's.
+pub fn has_path(family: &str) -> bool {
+    let has = |call: &&str| !matches!(shape_of(call), Shape::Nothing | Address(..));
+    family_calls(family).is_some_and(|calls| calls.iter().any(has))
 }
 
 /// The call's families, the widest first, its own name last.
