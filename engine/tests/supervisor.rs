@@ -7,8 +7,9 @@ use faultbox_engine::determinism::{BEGINNING_NS, Entropy, Mediation};
 use faultbox_engine::link::{Dial, Stream};
 use faultbox_engine::prng::Key;
 use faultbox_engine::supervisor::{
-    Asked, Exit, Feature, Given, Isolation, Launch, LaunchError, Output, OutputStream, Quiet, Running,
-    SyscallCall, SyscallDecision, SyscallPolicy, SyscallTarget, launch, launcher_main, probe_host,
+    Asked, Exit, Feature, Given, Isolation, Kind, Launch, LaunchError, Output, OutputStream, Quiet, Running,
+    SyscallAct, SyscallCall, SyscallDecision, SyscallPolicy, SyscallTarget, launch, launcher_main,
+    probe_host,
 };
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -23,6 +24,9 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
+
+#[path = "supervisor/faults.rs"]
+mod faults;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
@@ -81,6 +85,7 @@ fn run_guest(words: &[&str]) {
         }
         ["driver", socket] => drive(socket),
         ["watch"] => watch(),
+        ["faults", guest @ ..] => faults::guest(guest),
         other => panic!("no guest {other:?}"),
     }
 }
@@ -248,6 +253,7 @@ fn drive(socket: &str) {
 // ---------------------------------------------------------------- the harness
 
 type Case = Pin<Box<dyn Future<Output = ()>>>;
+type Run = fn() -> Case;
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
@@ -267,7 +273,6 @@ fn run_cases(words: &[&str]) -> ExitCode {
     let facts = probe_host(&me());
     let namespaces = || facts.has(Feature::NetworkNamespace);
     let traps = || facts.has(Feature::Notify).and_then(|()| facts.has(Feature::ReadMemory));
-    type Run = fn() -> Case;
     let cases: Vec<(&str, Needs, Run)> = vec![
         ("one_port_in_two_namespaces", Needs::Namespace, || Box::pin(one_port_in_two_namespaces())),
         ("upstreams_are_accepted_outside", Needs::Namespace, || Box::pin(upstreams_are_accepted_outside())),
@@ -304,6 +309,7 @@ fn run_cases(words: &[&str]) -> ExitCode {
         ("a_clock_moves_in_every_process", Needs::Traps, || Box::pin(a_clock_moves_in_every_process())),
         ("the_helpers_death_is_noticed", Needs::Nothing, || Box::pin(the_helpers_death_is_noticed())),
     ];
+    let cases: Vec<_> = cases.into_iter().chain(faults::cases()).collect();
     if words.contains(&"--list") {
         let listed = if words.contains(&"--ignored") { &[][..] } else { &cases[..] };
         listed.iter().for_each(|(name, ..)| println!("{name}: test"));
@@ -420,16 +426,16 @@ async fn ask(dial: &Arc<dyn Dial>) -> String {
 /// Decides by a function.
 struct By<F>(F);
 
-impl<F: Fn(&SyscallCall<'_>) -> SyscallDecision + Send + Sync> SyscallPolicy for By<F> {
+impl<F: Fn(&SyscallCall<'_>) -> SyscallAct + Send + Sync> SyscallPolicy for By<F> {
     fn decide(&self, call: &SyscallCall<'_>) -> SyscallDecision {
-        self.0(call)
+        self.0(call).into()
     }
 }
 
-fn deny_regular(call: &SyscallCall<'_>) -> SyscallDecision {
+fn deny_regular(call: &SyscallCall<'_>) -> SyscallAct {
     match call.target {
-        SyscallTarget::File { regular: true, .. } => SyscallDecision::Errno(libc::EIO),
-        _ => SyscallDecision::Continue,
+        SyscallTarget::File { kind: Kind::File, .. } => SyscallAct::Errno(libc::EIO),
+        _ => SyscallAct::Continue,
     }
 }
 
@@ -530,8 +536,8 @@ async fn names_of_services_resolve_inside() {
     std::os::unix::fs::symlink(dir.path(), dir.path().join("here")).unwrap();
     let wanted = std::fs::canonicalize(dir.path()).unwrap().join("data");
     let policy = By(move |call: &SyscallCall<'_>| match &call.target {
-        SyscallTarget::File { path, .. } if *path == wanted => SyscallDecision::Errno(libc::EDQUOT),
-        _ => SyscallDecision::Continue,
+        SyscallTarget::File { path, .. } if *path == wanted => SyscallAct::Errno(libc::EDQUOT),
+        _ => SyscallAct::Continue,
     });
     let file = dir.path().join("here/data");
     let mut writing = trapping(&["write", text(&file)], &["open"]);
@@ -627,9 +633,9 @@ async fn a_connect_is_denied_by_its_peer() {
     let peers = ["127.0.0.1:3306", "127.0.0.1:6379", "[::1]:3306"];
     let denied: SocketAddr = peers[0].parse().unwrap();
     let policy = By(move |call: &SyscallCall<'_>| match &call.target {
-        SyscallTarget::Peer(peer) if *peer == denied => SyscallDecision::Errno(libc::ETIMEDOUT),
-        SyscallTarget::Peer(peer) if peer.is_ipv6() => SyscallDecision::Errno(libc::EHOSTUNREACH),
-        _ => SyscallDecision::Continue,
+        SyscallTarget::Peer(peer) if *peer == denied => SyscallAct::Errno(libc::ETIMEDOUT),
+        SyscallTarget::Peer(peer) if peer.is_ipv6() => SyscallAct::Errno(libc::EHOSTUNREACH),
+        _ => SyscallAct::Continue,
     });
     let mut plan = trapping(&["call", peers[0], peers[1], peers[2]], &["connect"]);
     plan.listen = peers[..2].iter().map(|a| a.parse().unwrap()).collect();
@@ -649,9 +655,9 @@ impl SyscallPolicy for DelayFirst {
         match names(call, "first") {
             true => {
                 self.delayed.send_replace(true);
-                SyscallDecision::Delay(Duration::from_secs(3600))
+                SyscallDecision { pause: Duration::from_secs(3600), act: SyscallAct::Continue }
             }
-            false => SyscallDecision::Delay(Duration::from_millis(1)),
+            false => SyscallDecision { pause: Duration::from_millis(1), act: SyscallAct::Continue },
         }
     }
     fn changes(&self) -> Option<watch::Receiver<u64>> {
@@ -701,10 +707,10 @@ async fn many_threads_each_get_their_answer() {
     let policy = By(move |call: &SyscallCall<'_>| {
         let mut seen = count.lock().unwrap();
         if !names(call, "data") {
-            return SyscallDecision::Continue;
+            return SyscallAct::Continue;
         }
         *seen += 1;
-        if *seen % 2 == 0 { SyscallDecision::Errno(libc::EIO) } else { SyscallDecision::Continue }
+        if *seen % 2 == 0 { SyscallAct::Errno(libc::EIO) } else { SyscallAct::Continue }
     });
     let mut running =
         launch(trapping(&["threads", text(&file)], &["write"]), Arc::new(policy)).await.unwrap();
@@ -724,9 +730,9 @@ async fn targets_are_resolved() {
     let (log, root) = (seen.clone(), dir.clone());
     let policy = By(move |call: &SyscallCall<'_>| {
         let (path, regular) = match &call.target {
-            SyscallTarget::File { path, regular } => (path, *regular),
+            SyscallTarget::File { path, kind } => (path, *kind == Kind::File),
             SyscallTarget::UnixPeer(path) => (path, false),
-            _ => return SyscallDecision::Continue,
+            _ => return SyscallAct::Continue,
         };
         if let Ok(path) = path.strip_prefix(&root) {
             log.lock().unwrap().push(format!(
@@ -736,11 +742,7 @@ async fn targets_are_resolved() {
                 path.display()
             ));
         }
-        if call.families.contains(&"fsync") {
-            SyscallDecision::Errno(libc::ENOSPC)
-        } else {
-            SyscallDecision::Continue
-        }
+        if call.families.contains(&"fsync") { SyscallAct::Errno(libc::ENOSPC) } else { SyscallAct::Continue }
     });
     let families = ["open", "rename", "unlink", "fsync", "connect"];
     let mut running = launch(trapping(&["files", text(&dir)], &families), Arc::new(policy)).await.unwrap();
@@ -778,7 +780,7 @@ async fn a_caller_killed_meanwhile_harms_nobody() {
             tell.send(call.pid).unwrap();
             wait.lock().unwrap().recv().unwrap();
         }
-        if names(call, "later") { SyscallDecision::Errno(libc::EDQUOT) } else { SyscallDecision::Continue }
+        if names(call, "later") { SyscallAct::Errno(libc::EDQUOT) } else { SyscallAct::Continue }
     });
     let guest = ["after", text(&later), "write", text(&doomed)];
     let mut running = launch(trapping(&guest, &["write"]), Arc::new(policy)).await.unwrap();
@@ -801,7 +803,7 @@ async fn a_policy_that_panics_lets_pass() {
     std::panic::set_hook(Box::new(|_| {}));
     let policy = By(|call: &SyscallCall<'_>| {
         assert!(!names(call, "data"), "on purpose");
-        SyscallDecision::Continue
+        SyscallAct::Continue
     });
     let mut running = launch(trapping(&["write", text(&file)], &["write"]), Arc::new(policy)).await.unwrap();
     let output = whole_output(&mut running).await;
@@ -935,7 +937,7 @@ struct Noting(Mutex<Vec<&'static str>>, Mutex<BTreeMap<Asked, usize>>);
 
 impl SyscallPolicy for Noting {
     fn decide(&self, _: &SyscallCall<'_>) -> SyscallDecision {
-        SyscallDecision::Continue
+        SyscallDecision::CONTINUE
     }
     fn given(&self, given: &Given) {
         self.0.lock().unwrap().push(given.call);

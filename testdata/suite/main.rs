@@ -28,6 +28,7 @@ mod report;
 mod secrets;
 mod shared;
 mod specs;
+mod syscalls;
 mod transcripts;
 mod up;
 mod waits;

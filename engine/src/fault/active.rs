@@ -1,12 +1,14 @@
 //! Which rules act now: counting, drawing, and the account of what fired.
 //!
 //! Contract: every consultation is counted; a match and its decision are journaled in one
-//! call. Rules are consulted in order of activation; the first that acts wins. A rule that
+//! call. Rules are consulted in order of activation; the first that acts wins, but for pauses of syscalls,
+//! which add up and let later rules act too. A rule that
 //! matched and did not act (its modifiers said no) shields nothing.
 
-use super::rule::{Assumption, Effect, Modifiers, Rule, Share, SyscallAction};
+use super::rule::{Assumption, Effect, FdScope, Modifiers, Pattern, Rule, Share, SyscallAction, SyscallRule};
 use crate::journal::Journal;
 use crate::oracle::{Oracle, Question, Ratio};
+use crate::supervisor::{Interest, Kind};
 use faultbox_bundle_format::{Body, Decision, FaultCount, FaultWindow, RuleHit};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, RwLock};
@@ -45,6 +47,58 @@ struct Account {
     matched: BTreeMap<(String, u32, String), u64>,
     draws: BTreeMap<(String, u32, String), u64>,
     totals: BTreeMap<(String, u32), (u64, u64)>,
+    /// Bytes that calls of a service were let to write by a rule of a disk that fills up.
+    spent: BTreeMap<(String, u32, String), u64>,
+}
+
+/// What rules about syscalls are asked about.
+pub struct SyscallAsk<'a> {
+    /// The service whose process makes the call.
+    pub service: &'a str,
+    /// The call's families, its own name last.
+    pub families: &'a [&'a str],
+    /// The service that a `connect` goes to.
+    pub peer: Option<&'a str>,
+    /// Names and addresses of the peer.
+    pub peers: &'a [String],
+    /// The resolved path of a file.
+    pub path: Option<&'a str>,
+    /// What the file or descriptor is.
+    pub kind: Option<Kind>,
+    /// How many bytes it asks for.
+    pub bytes: Option<u64>,
+    /// Names of the executable and the thread.
+    pub process: &'a [String],
+    /// The stable key.
+    pub key: &'a str,
+}
+
+impl SyscallAsk<'_> {
+    /// Whether a rule on `target`'s syscalls is about this one.
+    fn is_for(&self, rule: &SyscallRule, target: &str) -> bool {
+        if !self.families.contains(&rule.family.as_str()) {
+            return false;
+        }
+        let aimed = match rule.family == "connect" && rule.inbound {
+            true => self.peer == Some(target),
+            false => self.service == target,
+        };
+        let any = |pattern: &Option<Pattern>, texts: &[String]| {
+            pattern.as_ref().is_none_or(|pattern| texts.iter().any(|text| pattern.matches(text)))
+        };
+        let right_kind = match rule.fd {
+            Some(FdScope::Any) => true,
+            Some(FdScope::Kind(kind)) => self.kind == Some(kind),
+            None if rule.path.is_some() || rule.to.is_some() => true,
+            None => {
+                let files = self.families.iter().any(|family| FILE_FAMILIES.contains(family));
+                !files || self.kind == Some(Kind::File)
+            }
+        };
+        let right_path =
+            rule.path.as_ref().is_none_or(|pattern| self.path.is_some_and(|path| pattern.matches(path)));
+        aimed && right_kind && right_path && any(&rule.to, self.peers) && any(&rule.process, self.process)
+    }
 }
 
 /// The faults of one cell and their account.
@@ -160,56 +214,70 @@ impl ActiveFaults {
         .filter(|firing| firing.effect != Effect::Allow)
     }
 
-    /// Asks the rules about a syscall of `service`. `peer` is the service that a `connect`
-    /// goes to; `path` the resolved path of a file.
-    pub fn consult_syscall(
-        &self,
-        service: &str,
-        families: &[&str],
-        peer: Option<&str>,
-        path: Option<&str>,
-        regular_file: bool,
-        key: &str,
-    ) -> Option<(SyscallAction, RuleHit)> {
+    /// Asks the rules about a syscall. Pauses add up; the first rule that does something else ends
+    /// the search. What comes back is in the rules' order, for the journal.
+    pub fn consult_syscall(&self, about: &SyscallAsk<'_>) -> Vec<(SyscallAction, RuleHit)> {
+        let mut acting = Vec::new();
         self.find(|assumption, since| {
             let target = assumption.target.as_ref()?;
             let first = assumption.rules.len() as u32;
             for (offset, rule) in assumption.syscalls.iter().enumerate() {
                 let index = first + offset as u32;
-                if !families.contains(&rule.family.as_str()) {
+                if !about.is_for(rule, &target.service) {
                     continue;
                 }
-                let aimed = if rule.family == "connect" && rule.inbound {
-                    peer == Some(target.service.as_str())
-                } else {
-                    service == target.service
-                };
-                let right_file = match (&rule.path, path) {
-                    (Some(pattern), Some(path)) => pattern.matches(path),
-                    (Some(_), None) => false,
-                    (None, _) => !FILE_FAMILIES.contains(&rule.family.as_str()) || regular_file,
-                };
-                if !aimed || !right_file {
-                    continue;
-                }
+                let spent = (assumption.name.clone(), index, about.service.to_owned());
+                let Some(action) = self.now(rule.action, about.bytes, spent) else { continue };
                 let age = self.journal.clock().now_ns().saturating_sub(since);
-                let asked = Asked { source: service, key, share: None, age_ns: Some(age) };
-                if self.count(&assumption.name, index, &asked, &rule.modifiers) {
-                    let hit =
-                        RuleHit { assumption: assumption.name.clone(), index, action: rule.words.clone() };
-                    return Some((rule.action, hit));
+                let asked = Asked { source: about.service, key: about.key, share: None, age_ns: Some(age) };
+                if !self.count(&assumption.name, index, &asked, &rule.modifiers) {
+                    continue;
+                }
+                let hit = RuleHit { assumption: assumption.name.clone(), index, action: rule.words.clone() };
+                acting.push((action, hit));
+                if !matches!(action, SyscallAction::Delay(_)) {
+                    return Some(());
                 }
             }
             None
-        })
+        });
+        acting
     }
 
-    /// Whether an active rule looks at one of these syscall families.
-    pub fn looks_at(&self, families: &[&str]) -> bool {
-        self.find(|assumption, _| {
-            assumption.syscalls.iter().any(|rule| families.contains(&rule.family.as_str())).then_some(())
+    /// What the action comes to for a call of so many bytes; `None` where it is not about it (yet).
+    fn now(
+        &self,
+        action: SyscallAction,
+        bytes: Option<u64>,
+        spent: (String, u32, String),
+    ) -> Option<SyscallAction> {
+        match action {
+            SyscallAction::Partial(most) => bytes.filter(|bytes| *bytes > most).map(|_| action),
+            SyscallAction::EnospcAfter(room) => {
+                let bytes = bytes?;
+                let mut account = self.account.lock().unwrap_or_else(|p| p.into_inner());
+                let spent = account.spent.entry(spent).or_default();
+                let left = room.saturating_sub(*spent);
+                *spent = spent.saturating_add(bytes.min(left));
+                match left {
+                    left if bytes <= left => None,
+                    0 => Some(SyscallAction::Deny(libc::ENOSPC)),
+                    left => Some(SyscallAction::Partial(left)),
+                }
+            }
+            _ => Some(action),
+        }
+    }
+
+    /// What active rules about one of these syscall families look at; `None` where there is none.
+    pub fn looks_at(&self, families: &[&str]) -> Option<Interest> {
+        let active = self.active.read().unwrap_or_else(|p| p.into_inner());
+        let (assumption, _) = active.as_ref()?;
+        let rules = assumption.flatten().into_iter().flat_map(|part| &part.syscalls);
+        rules.filter(|rule| families.contains(&rule.family.as_str())).fold(None, |seen, rule| {
+            let Interest { peer, process } = seen.unwrap_or_default();
+            Some(Interest { peer: peer || rule.to.is_some(), process: process || rule.process.is_some() })
         })
-        .is_some()
     }
 
     /// Services whose open inbound connections are to be reset when the fault begins.
@@ -375,3 +443,7 @@ fn matches(rule: &Rule, about: &Consultation<'_>) -> bool {
         && in_scope
         && rule.matchers.iter().all(|m| (about.field)(&m.field).iter().any(|text| m.pattern.matches(text)))
 }
+
+#[cfg(test)]
+#[path = "active_tests.rs"]
+mod tests;

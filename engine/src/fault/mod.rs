@@ -3,7 +3,8 @@
 pub mod active;
 pub mod rule;
 
-pub use active::{ActiveFaults, Firing};
+pub use active::{ActiveFaults, Firing, SyscallAsk};
 pub use rule::{
-    Assumption, Effect, Fields, Matcher, Modifiers, Pattern, Rule, Share, SyscallAction, SyscallRule, Target,
+    Assumption, Effect, FdScope, Fields, Matcher, Modifiers, Pattern, Rule, Share, SyscallAction,
+    SyscallRule, Target,
 };

@@ -4,6 +4,7 @@
 //! ([`crate::protocol::Protocol::check_rule`]), consulted in order; the first that acts wins.
 
 use crate::oracle::Ratio;
+use crate::supervisor::Kind;
 use faultbox_bundle_format::Value;
 use std::time::Duration;
 
@@ -172,8 +173,23 @@ pub struct Rule {
 pub enum SyscallAction {
     /// The call fails with this errno.
     Deny(i32),
-    /// The call is made after a pause.
+    /// The call is made after a pause, or what a later rule says is done then.
     Delay(Duration),
+    /// The call moves at most so many bytes.
+    Partial(u64),
+    /// Calls that ask for more than so many bytes in all get what is left of them, then ENOSPC.
+    EnospcAfter(u64),
+    /// The process gets this signal instead of its call.
+    Kill(i32),
+}
+
+/// The descriptors that a rule is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FdScope {
+    /// All.
+    Any,
+    /// Those of a kind.
+    Kind(Kind),
 }
 
 /// A rule on a service's syscalls.
@@ -183,6 +199,13 @@ pub struct SyscallRule {
     pub family: String,
     /// Only targets whose resolved path matches.
     pub path: Option<Pattern>,
+    /// Only peers of which a name or an address matches.
+    pub to: Option<Pattern>,
+    /// Only descriptors of this kind; without it and without `path` and `to`, `write`, `read` and
+    /// `fsync` mean regular files.
+    pub fd: Option<FdScope>,
+    /// Only executables or threads of this name.
+    pub process: Option<Pattern>,
     /// What it does.
     pub action: SyscallAction,
     /// `connect` only: true for connects *to* the target, false for the target's own.

@@ -4,10 +4,14 @@
 
 use super::switchboard::lock;
 use super::{CellContext, RANDOMNESS_BY, TIME_BY};
-use crate::fault::{Assumption, SyscallAction};
-use crate::supervisor::{Asked, Given, SyscallCall, SyscallDecision, SyscallPolicy, SyscallTarget};
+use crate::fault::{Assumption, SyscallAction, SyscallAsk};
+use crate::supervisor::{
+    Asked, Given, Interest, Kind, SyscallAct, SyscallCall, SyscallDecision, SyscallPolicy, SyscallTarget,
+    errno_name,
+};
 use crate::topology::{Service, Topology};
 use faultbox_bundle_format::{Body, Named, Syscall};
+use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, Weak};
@@ -43,8 +47,8 @@ impl CellPolicy {
 }
 
 impl SyscallPolicy for CellPolicy {
-    fn wants(&self, _name: &'static str, families: &[&'static str]) -> bool {
-        lock(&self.cell).upgrade().is_some_and(|cell| cell.faults.looks_at(families))
+    fn wants(&self, _name: &'static str, families: &[&'static str]) -> Option<Interest> {
+        lock(&self.cell).upgrade()?.faults.looks_at(families)
     }
 
     fn changes(&self) -> Option<tokio::sync::watch::Receiver<u64>> {
@@ -74,60 +78,130 @@ impl SyscallPolicy for CellPolicy {
     }
 
     fn decide(&self, call: &SyscallCall<'_>) -> SyscallDecision {
-        let Some(cell) = lock(&self.cell).upgrade() else { return SyscallDecision::Continue };
-        let mut path = None;
-        let mut peer = None;
-        let mut regular = false;
-        let target = match &call.target {
-            SyscallTarget::File { path: file, regular: is_regular } => {
-                regular = *is_regular;
-                let name = file.strip_prefix(&self.root).unwrap_or(file).display().to_string();
-                path = Some(name.clone());
-                name
-            }
-            SyscallTarget::Peer(addr) => {
-                let interface = cell.plan.topology.interface_at(&addr.to_string());
-                peer =
-                    interface.as_ref().and_then(|i| i.split_once('.')).map(|(service, _)| service.to_owned());
-                interface.map_or_else(|| addr.to_string(), |interface| format!("@{interface}"))
-            }
-            SyscallTarget::UnixPeer(path) => path.display().to_string(),
-            SyscallTarget::Fd { kind } => kind.to_string(),
-            SyscallTarget::None => String::new(),
-        };
+        let Some(cell) = lock(&self.cell).upgrade() else { return SyscallDecision::CONTINUE };
+        let about = self.about(&cell, &call.target);
         let family = call.families.first().copied().unwrap_or(call.name);
-        let key = format!("{family} {target}");
-        let acting = cell.faults.consult_syscall(
-            &self.service,
-            call.families,
-            peer.as_deref(),
-            path.as_deref(),
-            regular,
-            &key,
-        );
-        let Some((action, hit)) = acting else { return SyscallDecision::Continue };
-        let (words, decision) = match action {
-            SyscallAction::Deny(errno) => {
-                *lock(&self.last) = Some(format!("{} on {target}", crate::supervisor::errno_name(errno)));
-                (format!("deny {}", crate::supervisor::errno_name(errno)), SyscallDecision::Errno(errno))
+        let key = format!("{family} {}", about.words);
+        let acting = cell.faults.consult_syscall(&SyscallAsk {
+            service: &self.service,
+            families: call.families,
+            peer: about.peers.first().map(String::as_str).filter(|_| about.declared),
+            peers: &about.peers,
+            path: about.path.as_deref(),
+            kind: about.kind,
+            bytes: call.bytes,
+            process: &call.process,
+            key: &key,
+        });
+        let mut decision = SyscallDecision::CONTINUE;
+        for (action, hit) in acting {
+            let failure = match action {
+                SyscallAction::Deny(errno) => {
+                    decision.act = SyscallAct::Errno(errno);
+                    Some(errno_name(errno).to_owned())
+                }
+                SyscallAction::Kill(signal) => {
+                    decision.act = SyscallAct::Kill(signal);
+                    Some(signal_name(signal).to_owned())
+                }
+                SyscallAction::Partial(bytes) => {
+                    decision.act = SyscallAct::AtMost(bytes);
+                    None
+                }
+                SyscallAction::Delay(pause) => {
+                    decision.pause += pause;
+                    None
+                }
+                SyscallAction::EnospcAfter(_) => None,
+            };
+            if let Some(failure) = failure {
+                *lock(&self.last) = Some(format!("{failure} on {}", about.words));
             }
-            SyscallAction::Delay(pause) => {
-                (format!("delay {}ms", pause.as_millis()), SyscallDecision::Delay(pause))
-            }
-        };
-        let entry = Syscall {
-            service: self.service.clone(),
-            name: call.name.to_owned(),
-            family: family.to_owned(),
-            target,
-            action: words,
-            rule: Some(hit),
-            on_sut: cell.faults.is_sut(&self.service),
-        };
-        let stream = format!("{}!{key}", self.service);
-        cell.journal.note(&self.service, &stream, None, Body::Syscall(entry));
+            let entry = Syscall {
+                service: self.service.clone(),
+                name: call.name.to_owned(),
+                family: family.to_owned(),
+                target: about.words.clone(),
+                action: words(action),
+                rule: Some(hit),
+                on_sut: cell.faults.is_sut(&self.service),
+            };
+            let stream = format!("{}!{key}", self.service);
+            cell.journal.note(&self.service, &stream, None, Body::Syscall(entry));
+        }
         decision
     }
+}
+
+/// A call's target as rules and the journal see it.
+#[derive(Default)]
+struct About {
+    /// For the stable key: never a port that another run would not have.
+    words: String,
+    path: Option<String>,
+    kind: Option<Kind>,
+    /// The peer's service and interface where it is declared, and its address.
+    peers: Vec<String>,
+    declared: bool,
+}
+
+impl CellPolicy {
+    fn about(&self, cell: &CellContext, target: &SyscallTarget) -> About {
+        match target {
+            SyscallTarget::File { path, kind } => {
+                let name = path.strip_prefix(&self.root).unwrap_or(path).display().to_string();
+                About { words: name.clone(), path: Some(name), kind: Some(*kind), ..About::default() }
+            }
+            SyscallTarget::Peer(address) => {
+                let shown = vec![address.to_string(), address.ip().to_string()];
+                match cell.plan.topology.interface_at(&address.to_string()) {
+                    Some(interface) => {
+                        let service = interface.split_once('.').map_or(&*interface, |(service, _)| service);
+                        let mut peers = vec![service.to_owned(), interface.clone()];
+                        peers.extend(shown);
+                        let words = format!("@{interface}");
+                        About { words, peers, declared: true, kind: Some(Kind::Socket), ..About::default() }
+                    }
+                    None => About {
+                        words: address.to_string(),
+                        peers: shown,
+                        kind: Some(Kind::Socket),
+                        ..About::default()
+                    },
+                }
+            }
+            SyscallTarget::UnixPeer(path) => {
+                let words = path.display().to_string();
+                let peers = vec![words.clone()];
+                About { words, peers, kind: Some(Kind::Socket), ..About::default() }
+            }
+            SyscallTarget::Fd { kind, peer } => {
+                let connected = peer.as_ref().map(|peer| self.about(cell, peer)).unwrap_or_default();
+                // The port of one who connected to the service is another in every run.
+                let words = match connected.declared {
+                    true => connected.words,
+                    false => kind.name().to_owned(),
+                };
+                About { words, kind: Some(*kind), peers: connected.peers, ..About::default() }
+            }
+            SyscallTarget::None => About::default(),
+        }
+    }
+}
+
+/// What was done, for the journal.
+fn words(action: SyscallAction) -> String {
+    match action {
+        SyscallAction::Deny(errno) => format!("deny {}", errno_name(errno)),
+        SyscallAction::Delay(pause) => format!("delay {}ms", pause.as_millis()),
+        SyscallAction::Partial(bytes) => format!("partial {bytes}"),
+        SyscallAction::EnospcAfter(bytes) => format!("enospc_after {bytes}"),
+        SyscallAction::Kill(signal) => format!("kill {}", signal_name(signal)),
+    }
+}
+
+fn signal_name(signal: i32) -> &'static str {
+    Signal::try_from(signal).map_or("signal?", Signal::as_str)
 }
 
 /// The syscall families that the whole spec could ever fault on a service.

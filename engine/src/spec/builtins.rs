@@ -4,13 +4,35 @@ use super::call::{Def, Param, keyword, optional, required};
 use super::diagnostics::{Problem, nearest};
 use super::dialect::{FrozenModule, Globals, Heap, Value};
 use super::values::{BuiltinValue, LateCall, ModuleValue};
-use super::{expect, faults, late, loads, matrix, services, steps};
+use super::{expect, faults, late, loads, matrix, services, steps, syscalls};
 use crate::protocol;
 
 /// A builtin that takes nothing but the parameters listed.
 const fn def(name: &'static str, params: &'static [Param], run: super::call::Run) -> Def {
     Def { name, params, rest: false, extra: false, run }
 }
+
+/// What a syscall fault takes: its own parameter, where it acts and when.
+const fn scoped(own: Param) -> [Param; 12] {
+    [
+        own,
+        keyword("path"),
+        keyword("to"),
+        keyword("fd"),
+        keyword("process"),
+        keyword("side"),
+        keyword("nth"),
+        keyword("after"),
+        keyword("every"),
+        keyword("times"),
+        keyword("probability"),
+        keyword("for_ms"),
+    ]
+}
+
+const DENY: [Param; 12] = scoped(required("errno"));
+const BYTES: [Param; 12] = scoped(required("bytes"));
+const KILL: [Param; 12] = scoped(optional("signal"));
 
 /// A builtin that checks further keywords itself.
 const fn open(name: &'static str, params: &'static [Param], run: super::call::Run) -> Def {
@@ -90,21 +112,10 @@ static BUILTINS: &[Def] = &[
     open("corrupt", &[], faults::corrupt),
     open("slow", &[optional("bytes_per_second")], faults::slow),
     open("reset_after", &[optional("bytes")], faults::reset_after),
-    def(
-        "deny",
-        &[
-            required("errno"),
-            keyword("path"),
-            keyword("side"),
-            keyword("nth"),
-            keyword("after"),
-            keyword("every"),
-            keyword("times"),
-            keyword("probability"),
-            keyword("for_ms"),
-        ],
-        faults::deny,
-    ),
+    def("deny", &DENY, syscalls::deny),
+    def("partial", &BYTES, syscalls::partial),
+    def("enospc_after", &BYTES, syscalls::enospc_after),
+    def("kill", &KILL, syscalls::kill),
     def(
         "fault_matrix",
         &[
@@ -301,8 +312,10 @@ pub fn globals() -> Globals {
 /// The globals of the standard library: faults, and what the library hands out.
 pub fn library_globals() -> Globals {
     let mut globals = super::dialect::standard_globals();
-    for builtin in
-        BUILTINS.iter().filter(|def| ["error", "deny"].contains(&def.name)).chain([&FAULT_ASSUMPTION])
+    for builtin in BUILTINS
+        .iter()
+        .filter(|def| ["error", "deny", "enospc_after"].contains(&def.name))
+        .chain([&FAULT_ASSUMPTION])
     {
         globals.set(builtin.name, BuiltinValue(builtin));
     }

@@ -5,20 +5,17 @@
 //! ([`RuleSpec::build`]). What the protocol does not know is refused there.
 
 use super::builtins;
-use super::call::{Call, Def, described};
+use super::call::{Call, Def, described, items};
 use super::convert;
 use super::diagnostics::{Argument, Problem, nearest};
 use super::dialect::{FileSpan, Result, Value};
 use super::state::Draft;
-use super::values::{AssumptionValue, DenyValue, InterfaceValue, MockValue, RuleValue, ServiceValue};
-use crate::fault::{
-    Assumption, Effect, Fields, Matcher, Modifiers, Pattern, Rule, Share, SyscallAction, SyscallRule, Target,
-};
+use super::syscalls::{self, SCOPE, SyscallFault};
+use super::values::{AssumptionValue, InterfaceValue, MockValue, RuleValue, ServiceValue, SyscallValue};
+use crate::fault::{Assumption, Effect, Fields, Matcher, Modifiers, Pattern, Rule, Share, Target};
 use crate::oracle::Ratio;
 use crate::protocol::kafka::rules::{DISTURBED_BY, disturbance};
 use crate::protocol::{PROTOCOLS, Protocol};
-use crate::supervisor;
-use crate::topology::ServiceKind;
 use faultbox_bundle_format::Value as Plain;
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,39 +59,6 @@ pub struct RuleSpec {
     pub span: Option<FileSpan>,
 }
 
-/// `deny(...)`.
-#[derive(Debug)]
-pub struct DenySpec {
-    /// The errno.
-    pub errno: i32,
-    /// In the language's words.
-    pub words: String,
-    /// Where and when.
-    pub scope: SyscallScope,
-}
-
-/// Where and when a syscall rule acts.
-#[derive(Debug, Clone)]
-pub struct SyscallScope {
-    /// When.
-    pub modifiers: Modifiers,
-    /// Only these files.
-    pub path: Option<String>,
-    /// Which end of a connect.
-    pub side: Option<Side>,
-    /// The call that made it.
-    pub span: Option<FileSpan>,
-}
-
-/// Which end of a connect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
-    /// Connects to the target.
-    In,
-    /// Connects of the target.
-    Out,
-}
-
 /// A declared assumption.
 pub struct AssumptionDraft {
     /// Its name.
@@ -105,8 +69,8 @@ pub struct AssumptionDraft {
     pub target: Option<Target>,
     /// Rules.
     pub rules: Vec<Arc<RuleSpec>>,
-    /// Family, action, words, where and when.
-    pub syscalls: Vec<(String, SyscallAction, String, SyscallScope)>,
+    /// Faults of its syscalls.
+    pub syscalls: Vec<SyscallFault>,
     /// What it composes: indices of earlier assumptions.
     pub parts: Vec<usize>,
     /// The call that made it.
@@ -114,7 +78,7 @@ pub struct AssumptionDraft {
 }
 
 /// `name(a=1, b="c")` of a call.
-fn words_of(call: &Call<'_, '_, '_, '_>, name: &str) -> String {
+pub(super) fn words_of(call: &Call<'_, '_, '_, '_>, name: &str) -> String {
     let params = call.def.params.iter().filter_map(|param| Some((param.name, call.value(param.name)?)));
     let positional = call.def.params.first().filter(|p| p.positional).map(|p| p.name);
     let own = params.map(|(name, value)| match positional == Some(name) {
@@ -162,7 +126,10 @@ fn spec_of(
         }
         match name.as_str() {
             "source" => spec.source = Some(source(value).map_err(at)?),
-            _ if is_known(&name, answers) || (name == "side" && call.def.name == "delay") => {
+            "to" if call.def.name == "delay" => {
+                spec.given.push((name.clone(), Plain::Text(syscalls::peer(value).map_err(at)?)));
+            }
+            _ if is_known(&name, answers) || (SCOPE.contains(&&*name) && call.def.name == "delay") => {
                 spec.given.push((name.clone(), convert::to_plain(value).map_err(at)?));
             }
             _ => return Err(unknown_keyword(call.def, &name, answers).into()),
@@ -192,7 +159,7 @@ fn unknown_keyword(builtin: &Def, name: &str, answers: bool) -> Problem {
 }
 
 /// Whether the keyword is a modifier; takes its value if so.
-fn modifier(modifiers: &mut Modifiers, name: &str, value: Value<'_>) -> Result<bool, Problem> {
+pub(super) fn modifier(modifiers: &mut Modifiers, name: &str, value: Value<'_>) -> Result<bool, Problem> {
     let count = || -> Result<Option<u64>, Problem> {
         let number =
             convert::integer(value).and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0 || name == "after");
@@ -343,33 +310,6 @@ fn members(call: &Call<'_, '_, '_, '_>) -> Result<Vec<String>, Problem> {
     }
 }
 
-/// `deny("EIO")`.
-pub fn deny<'v>(call: &mut Call<'_, 'v, '_, '_>) -> Result<Value<'v>> {
-    let name = call.needed_text("errno")?;
-    let Some(errno) = supervisor::errno_by_name(&name) else {
-        let right = (1..=133).map(supervisor::errno_name).filter(|name| name.starts_with('E'));
-        return Err(call.problem("errno", format!("unknown errno \"{name}\"")).nearest(&name, right).into());
-    };
-    let words = words_of(call, "deny");
-    let mut modifiers = Modifiers::default();
-    for name in MODIFIERS {
-        if let Some(value) = call.value(name) {
-            call.blame(name, modifier(&mut modifiers, name, value))?;
-        }
-    }
-    let side = call.value("side").map(|value| call.blame("side", side(value.unpack_str()))).transpose()?;
-    let scope = SyscallScope { modifiers, path: call.text("path")?, side, span: call.span() };
-    Ok(call.eval.heap().alloc(DenyValue(Arc::new(DenySpec { errno, words, scope }))))
-}
-
-fn side(text: Option<&str>) -> Result<Side, Problem> {
-    match text {
-        Some("in") => Ok(Side::In),
-        Some("out") => Ok(Side::Out),
-        _ => Err(Problem::new("`side` is \"in\" or \"out\"")),
-    }
-}
-
 /// `fault_assumption(...)`.
 pub fn fault_assumption<'v>(call: &mut Call<'_, 'v, '_, '_>) -> Result<Value<'v>> {
     let load = call.context()?.load("fault_assumption()")?;
@@ -388,7 +328,14 @@ pub fn fault_assumption<'v>(call: &mut Call<'_, 'v, '_, '_>) -> Result<Value<'v>
         span: call.span(),
     };
     for (family, value) in std::mem::take(&mut call.extra) {
-        draft.syscalls.push(syscall(&family, value).map_err(|problem| problem.at(&family))?);
+        let several = items(value).unwrap_or_else(|| vec![value]);
+        if several.is_empty() {
+            return Err(Problem::new(format!("`{family}` holds no syscall fault")).at(&family).into());
+        }
+        for value in several {
+            let fault = SyscallFault::of(&family, value).map_err(|problem| problem.at(&family))?;
+            draft.syscalls.push(fault);
+        }
     }
     let aimed = !draft.rules.is_empty() || !draft.syscalls.is_empty();
     if !aimed && draft.parts.is_empty() {
@@ -436,9 +383,11 @@ fn target(value: Value<'_>) -> Result<Target, Problem> {
 fn rules(call: &Call<'_, '_, '_, '_>) -> Result<Vec<Arc<RuleSpec>>, Problem> {
     let rules = call.list("rules")?.into_iter().map(|item| match RuleValue::from_value(item) {
         Some(rule) => Ok(rule.0.clone()),
-        None if DenyValue::from_value(item).is_some() => Err(call
-            .problem("rules", "deny() is a syscall fault, not a rule of an interface")
-            .hint("write it as `write = deny(...)`")),
+        None if SyscallValue::from_value(item).is_some() => {
+            let name = SyscallValue::from_value(item).map_or("deny", |fault| fault.0.name);
+            let message = format!("{name}() is a syscall fault, not a rule of an interface");
+            Err(call.problem("rules", message).hint(format!("write it as `write = {name}(...)`")))
+        }
         None => Err(call.problem("rules", format!("`rules` holds rules, not {}", described(item)))),
     });
     rules.collect()
@@ -452,51 +401,6 @@ fn parts(call: &Call<'_, '_, '_, '_>) -> Result<Vec<usize>, Problem> {
         }
     });
     parts.collect()
-}
-
-fn syscall(family: &str, value: Value<'_>) -> Result<(String, SyscallAction, String, SyscallScope), Problem> {
-    if supervisor::family_calls(family).is_none() {
-        let families = supervisor::families();
-        let own = builtins::FAULT_ASSUMPTION.params.iter().map(|param| param.name);
-        let calls =
-            families.iter().flat_map(|(name, calls)| std::iter::once(name).chain(calls.iter())).copied();
-        let right: Vec<&str> = own.chain(calls).collect();
-        let problem = Problem::new(format!("unknown parameter or syscall family `{family}`"));
-        let families = families.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-        return Err(problem.hint(format!("families: {families}")).nearest(family, right));
-    }
-    let words = |words: &str| format!("{family} = {words}");
-    if let Some(deny) = DenyValue::from_value(value) {
-        return Ok((
-            family.to_owned(),
-            SyscallAction::Deny(deny.0.errno),
-            words(&deny.0.words),
-            deny.0.scope.clone(),
-        ));
-    }
-    let Some(rule) = RuleValue::from_value(value).map(|rule| &rule.0) else {
-        let message = format!("`{family}` is a syscall fault, not {}", described(value));
-        return Err(
-            Problem::new(message).hint(format!("{family} = deny(\"EIO\") or {family} = delay(\"30ms\")"))
-        );
-    };
-    let Verb::Ready(Effect::Delay(duration)) = rule.verb else {
-        let message = format!("{} cannot be done to a syscall", rule.words);
-        return Err(Problem::new(message).hint("deny(...) and delay(...) can"));
-    };
-    let mut scope =
-        SyscallScope { modifiers: rule.modifiers.clone(), path: None, side: None, span: rule.span.clone() };
-    for (name, value) in &rule.given {
-        match (name.as_str(), value) {
-            ("path", Plain::Text(path)) => scope.path = Some(path.clone()),
-            ("side", value) => scope.side = Some(side(value.as_text())?),
-            _ => return Err(Problem::new(format!("a syscall has no `{name}`")).at(name).in_call(&rule.span)),
-        }
-    }
-    if rule.source.is_some() {
-        return Err(Problem::new("a syscall fault has no `source`").at("source").in_call(&rule.span));
-    }
-    Ok((family.to_owned(), SyscallAction::Delay(duration), words(&rule.words), scope))
 }
 
 impl RuleSpec {
@@ -655,8 +559,8 @@ impl AssumptionDraft {
                     Err(problem) => problems.push(problem),
                 }
             }
-            for (family, action, words, scope) in &self.syscalls {
-                match syscall_rule(draft, target, family, *action, words, scope) {
+            for fault in &self.syscalls {
+                match fault.build(draft, target) {
                     Ok(rule) => syscalls.push(rule),
                     Err(problem) => problems.push(problem),
                 }
@@ -707,42 +611,4 @@ impl AssumptionDraft {
                 .in_call(&rule.span)
         })
     }
-}
-
-fn syscall_rule(
-    draft: &Draft,
-    target: &Target,
-    family: &str,
-    action: SyscallAction,
-    words: &str,
-    scope: &SyscallScope,
-) -> Result<SyscallRule, Problem> {
-    let here = |problem: Problem| problem.in_call(&scope.span);
-    let inbound = family == "connect" && draft.inbound(&target.service, scope.side);
-    if scope.side.is_some() && family != "connect" {
-        return Err(here(Problem::new(format!("only `connect` has two sides, not `{family}`")).at("side")));
-    }
-    if scope.path.is_some() && family == "connect" {
-        return Err(here(Problem::new("`connect` has no path").at("path")));
-    }
-    let service = draft.service(&target.service).map(|draft| &draft.service);
-    if let Some(service) = service.filter(|_| !inbound) {
-        let why = match service.kind {
-            ServiceKind::Mock(_) => Some("is a mock and makes no syscalls of its own"),
-            ServiceKind::Remote(_) => Some("is remote: its syscalls are out of reach"),
-            _ if !service.seccomp => Some("is declared with seccomp = False"),
-            _ => None,
-        };
-        if let Some(why) = why {
-            return Err(here(Problem::new(format!("{words}: {} {why}", service.name))));
-        }
-    }
-    Ok(SyscallRule {
-        family: family.to_owned(),
-        path: scope.path.clone().map(|glob| Pattern { glob, case_sensitive: true }),
-        action,
-        inbound,
-        modifiers: scope.modifiers.clone(),
-        words: words.to_owned(),
-    })
 }

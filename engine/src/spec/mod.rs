@@ -31,6 +31,7 @@ mod select;
 mod services;
 mod state;
 mod steps;
+mod syscalls;
 mod values;
 
 #[cfg(test)]

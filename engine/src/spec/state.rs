@@ -4,8 +4,9 @@
 use super::diagnostics::{Problem, Sources};
 use super::dialect::{Evaluator, FileSpan, PrintHandler, ProvidesStaticType, Result, Value};
 use super::expect::Expectation;
-use super::faults::{AssumptionDraft, Side};
+use super::faults::AssumptionDraft;
 use super::files::FileSource;
+use super::syscalls::Side;
 use crate::addresses::AddressBook;
 use crate::plan::{Driver, LoadedFile, RequireFire};
 use crate::prng::Key;

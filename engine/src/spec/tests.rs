@@ -606,3 +606,47 @@ fn a_mocks_function_answers_by_what_it_was_asked() {
     let missing = GrpcAnswer::Error { code: "NOT_FOUND".into(), message: "no city 3".into() };
     assert_eq!(ask(3), Ok(missing));
 }
+
+/// Rules are planned from what the spec comes to, not from its text.
+#[test]
+fn syscall_faults_made_by_helpers_loops_and_variables_are_planned() {
+    use crate::fault::{FdScope, SyscallAction};
+    use crate::supervisor::Kind;
+    let plan = load_text(
+        r#"
+db = service("db", image = "mysql:8", interface("main", "mysql", 3306))
+api = service("api", binary = "/bin/true", interface("http", "http", 8080), depends_on = [db])
+def flaky(call, errno, **where):
+    return fault_assumption(call + "_" + errno, target = api, **{call: deny(errno, **where)})
+both = [partial(3, nth = 2, fd = "pipe"), delay("5ms", to = db, process = "wor*")]
+faults = [flaky(call, errno, to = db) for call in ["send", "connect"] for errno in ["EPIPE"]]
+faults.append(fault_assumption("more", target = api, write = both, fsync = kill("SIGTERM"), fallocate = enospc_after("1KiB")))
+def scenario():
+    return api.http.get(path = "/")
+fault_matrix(scenarios = [scenario], faults = [fault_assumption("all", faults = faults)])
+"#,
+    )
+    .unwrap();
+    let all = plan.cells[0].assumption.clone().unwrap();
+    let rules: Vec<_> = all.flatten().into_iter().flat_map(|part| part.syscalls.clone()).collect();
+    let words: Vec<&str> = rules.iter().map(|rule| rule.words.as_str()).collect();
+    let wanted = [
+        "send = deny(\"EPIPE\", to=service(\"db\"))",
+        "connect = deny(\"EPIPE\", to=service(\"db\"))",
+        "write = partial(3, fd=\"pipe\", nth=2)",
+        "write = delay(\"5ms\", to=service(\"db\"), process=\"wor*\")",
+        "fsync = kill(\"SIGTERM\")",
+        "fallocate = enospc_after(\"1KiB\")",
+    ];
+    assert_eq!(words, wanted);
+    let to = |n: usize| rules[n].to.as_ref().map(|pattern| pattern.glob.as_str());
+    assert_eq!([to(0), to(1), to(2), to(3)], [Some("db"), Some("db"), None, Some("db")]);
+    assert!(!rules[1].inbound, "a peer is whom the service itself connects to");
+    assert_eq!((rules[2].action, rules[2].fd), (SyscallAction::Partial(3), Some(FdScope::Kind(Kind::Pipe))));
+    assert_eq!((rules[2].modifiers.nth, rules[4].action), (Some(2), SyscallAction::Kill(15)));
+    assert_eq!(rules[5].action, SyscallAction::EnospcAfter(1024));
+    let api = plan.topology.service("api").unwrap();
+    let trapped = crate::runner::policy::families(&plan.topology, &[&all], api);
+    let trapped: Vec<&str> = trapped.iter().map(String::as_str).collect();
+    assert_eq!(trapped, ["connect", "fallocate", "fsync", "send", "write"]);
+}

@@ -9,8 +9,9 @@ use super::convert;
 use super::diagnostics::Problem;
 use super::dialect::*;
 use super::expect::Expectation;
-use super::faults::{DenySpec, RuleSpec};
+use super::faults::RuleSpec;
 use super::steps;
+use super::syscalls::SyscallSpec;
 use crate::mock::Mock;
 use crate::prng::Key;
 use crate::protocol::{Protocol, Verb};
@@ -108,7 +109,7 @@ things! {
     VerbValue = "step";
     MockValue = "mock";
     RuleValue = "rule";
-    DenyValue = "syscall fault";
+    SyscallValue = "syscall fault";
     AssumptionValue = "fault assumption";
     HealthcheckValue = "healthcheck";
     ExpectationValue = "expectation";
@@ -398,11 +399,11 @@ impl Thing for RuleValue {
     }
 }
 
-/// `deny(...)`.
+/// `deny(...)` and its like.
 #[derive(ProvidesStaticType, NoSerialize, StarlarkPagablePanic, Allocative)]
-pub struct DenyValue(#[allocative(skip)] pub Arc<DenySpec>);
+pub struct SyscallValue(#[allocative(skip)] pub Arc<SyscallSpec>);
 
-impl Thing for DenyValue {
+impl Thing for SyscallValue {
     fn words(&self) -> String {
         self.0.words.clone()
     }

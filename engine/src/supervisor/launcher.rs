@@ -203,7 +203,8 @@ fn prepare(config: Config, helper: Pid) -> StepResult<Image> {
 /// and waits for the go-ahead, this one executes, and if that fails the other reports it, since
 /// this one might be trapped in the attempt.
 fn execute_filtered(image: Image, handoff: Channel) -> ! {
-    let (to_sender, from_filter) = mpsc::channel::<StepResult<Arc<OwnedFd>>>();
+    // Of one place, so that nothing is allocated under the filter, which may trap that.
+    let (to_sender, from_filter) = mpsc::sync_channel::<StepResult<Arc<OwnedFd>>>(1);
     let (to_us, go_ahead) = mpsc::channel::<()>();
     let sender = std::thread::Builder::new().spawn(move || {
         let report = |(step, errno): (String, Errno)| {

@@ -14,7 +14,7 @@
 use super::filter::{Trap, When};
 use super::remap::process_of;
 use super::sys::{Notification, Notifier, Response};
-use super::target::{decode_address, read_address, read_memory, read_string};
+use super::target::{decode_address, read_address, read_memory, read_string, write_memory};
 use super::vdso;
 use super::{Asked, Given, SyscallPolicy, SyscallTarget};
 use crate::clock::wall_ns;
@@ -344,11 +344,6 @@ fn auxiliary(pid: u32, wanted: u64) -> Option<u64> {
         let number = |bytes: &[u8]| bytes.try_into().map(u64::from_le_bytes).ok();
         (number(kind)? == wanted).then(|| number(value)).flatten()
     })
-}
-
-fn write_memory(tid: u32, at: u64, bytes: &[u8]) -> bool {
-    let memory = File::options().write(true).open(format!("/proc/{tid}/mem"));
-    memory.and_then(|memory| memory.write_all_at(bytes, at)).is_ok()
 }
 
 /// These processes and all that descend from them, as far as they are there.

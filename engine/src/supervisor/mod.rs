@@ -17,17 +17,17 @@
 //!   closes, and the service dies with the helper.
 //! - A service without trapped families has no filter and runs at native speed.
 //! - Children and threads are under the same filter as the service itself.
-//! - A [`SyscallDecision::Delay`] holds up nobody but its caller.
+//! - A pause, and a part of a call that has to wait (`transfer`), hold up nobody but their caller.
 //! - Works as root and as an ordinary user.
 //!
-//! Not modelled: 32-bit and x32 syscalls (never trapped), the peer of `sendmsg`, a result other
-//! than an errno. A rule about `read` or
+//! Not modelled: 32-bit and x32 syscalls (never trapped), a result other than an errno. A rule about `read` or
 //! `write` cannot be decided in the filter program (it sees numbers, not kinds of files), so
 //! trapped families cost a round trip also on sockets. Where the kernel is older than 5.19, a
 //! signal restarts a trapped call, which is then decided anew.
 
 mod calls;
 mod channel;
+mod errno;
 mod features;
 mod filter;
 mod host;
@@ -40,24 +40,32 @@ mod mediate;
 mod names;
 mod network;
 mod notify;
+mod numbers;
 mod policy;
 mod probe;
 mod remap;
 mod running;
 mod sys;
 mod target;
+mod transfer;
 #[cfg(target_arch = "x86_64")]
 mod vdso;
 #[cfg(test)]
 #[path = "../../shim/wire.rs"]
 mod wire;
 
-pub use calls::{errno_by_name, errno_name, families, family_calls};
+pub use calls::{
+    families, family_calls, family_names, has_descriptor, has_path, has_peer, moves_bytes, takes_space,
+};
+pub use errno::{errno_by_name, errno_name};
 pub use features::{Feature, Lack, Refused, SETTINGS, WITHOUT, explain, parse_without, without};
 pub use host::{Account, HostFacts, probe_host};
 pub use launcher::launcher_main;
 pub use mediate::MEDIATES;
-pub use policy::{Asked, Given, Quiet, SyscallCall, SyscallDecision, SyscallPolicy, SyscallTarget};
+pub use policy::{
+    Asked, Given, Interest, Kind, Quiet, SyscallAct, SyscallCall, SyscallDecision, SyscallPolicy,
+    SyscallTarget,
+};
 pub use running::{Adopt, Exit, LaunchError, Output, OutputStream, Running, adopt, launch};
 pub use sys::step_back;
 pub use target::may_look_into;

@@ -8,11 +8,13 @@ use super::calls::{self, Call};
 use super::filter::Trap;
 use super::host::kernel_at_least;
 use super::mediate::{self, Mediator};
-use super::remap::Remap;
-use super::sys::{Notification, Notifier, Response, Wait};
-use super::{SyscallCall, SyscallDecision, SyscallPolicy, target};
+use super::remap::{Remap, process_of};
+use super::sys::{self, Notification, Notifier, Response, Wait};
+use super::transfer::Transfer;
+use super::{Kind, SyscallAct, SyscallCall, SyscallDecision, SyscallPolicy, SyscallTarget, target};
 use crate::determinism::Mediation;
 use nix::errno::Errno;
+use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -22,7 +24,7 @@ use tokio::sync::watch;
 /// A syscall that the filter traps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Trapped {
-    call: &'static Call,
+    call: Call,
     families: Vec<&'static str>,
     /// Whether the policy is asked (else it is trapped for the declared ports only).
     asked: bool,
@@ -49,7 +51,7 @@ impl Traps {
         Ok(traps)
     }
 
-    fn add(&mut self, call: &'static Call, asked: bool) {
+    fn add(&mut self, call: Call, asked: bool) {
         let index = call.number as usize;
         if self.0.len() <= index {
             self.0.resize(index + 1, None);
@@ -94,20 +96,14 @@ impl Gate {
 
 /// Answers the notifications of one service.
 pub(super) struct Supervisor {
-    pub service: String,
-    pub notifier: Arc<Notifier>,
+    pub hands: Arc<Hands>,
     pub traps: Arc<Traps>,
     pub policy: Arc<dyn SyscallPolicy>,
-    /// Answers what the service asks about time and randomness, where those are not the host's.
-    pub mediator: Option<Arc<Mediator>>,
-    pub remap: Arc<Remap>,
     pub runtime: tokio::runtime::Handle,
     /// The mount namespaces that show the host's files under the host's names.
     pub homes: Vec<PathBuf>,
     /// Turns true when the service is being stopped: nothing is held up any more.
     pub calm: watch::Receiver<bool>,
-    /// What went wrong with the supervision itself.
-    pub trouble: Arc<Mutex<Option<String>>>,
     /// Whether somebody else may answer later.
     pub keepable: bool,
     pub gate: Arc<Gate>,
@@ -117,14 +113,14 @@ impl Supervisor {
     /// Serves until nobody is left under the filter.
     pub(super) fn run(self) {
         // Older kernels have no such mode; calls then take a little longer.
-        let _ = self.notifier.sync_wake_up();
+        let _ = self.hands.notifier.sync_wake_up();
         // Before 6.11 a blocking receive sleeps on when its last target has ended, and one that
         // sleeps would take a call after the gate has closed.
         let wait_first = self.keepable || !kernel_at_least(6, 11);
         let mut changes = self.policy.changes();
         loop {
             if wait_first {
-                match self.notifier.wait(-1) {
+                match self.hands.notifier.wait(-1) {
                     Ok(Wait::Over) => return,
                     Ok(Wait::Ready) => {}
                     Ok(Wait::TimedOut) | Err(_) => continue,
@@ -136,98 +132,103 @@ impl Supervisor {
             }
             // A receive that may sleep must not hold the gate.
             let _open_until_answered = self.keepable.then_some(released);
-            match self.notifier.receive() {
+            match self.hands.notifier.receive() {
                 Ok(notification) => self.serve(&notification, changes.as_mut()),
                 Err(Errno::EINTR) => {}
                 // One vanished notification, or the end.
                 Err(Errno::ENOENT) => {
-                    if self.notifier.wait(0) == Ok(Wait::Over) {
+                    if self.hands.notifier.wait(0) == Ok(Wait::Over) {
                         return;
                     }
                 }
-                Err(errno) => return self.note(format!("supervision ended: {}", errno.desc())),
+                Err(errno) => return self.hands.note(format!("supervision ended: {}", errno.desc())),
             }
         }
     }
 
-    fn note(&self, trouble: String) {
-        self.trouble.lock().unwrap_or_else(|p| p.into_inner()).get_or_insert(trouble);
-    }
-
     fn serve(&self, notification: &Notification, changes: Option<&mut watch::Receiver<u64>>) {
-        let mediated = self.mediator.as_ref().and_then(|m| m.answer(&self.notifier, notification));
-        if let Some(response) = mediated {
-            return self.notifier.respond(notification.id, response);
-        }
-        let Some(trapped) = self.traps.get(notification.number) else {
-            return self.notifier.respond(notification.id, Response::Continue);
+        let trapped = self.traps.get(notification.number);
+        let Some(trapped) = trapped.filter(|trapped| trapped.asked) else {
+            return self.hands.pass(trapped.map(|trapped| &trapped.call), notification);
         };
         // From here on: a change after the decision ends its delay.
         let changes = changes.map(|changes| {
             changes.borrow_and_update();
             &*changes
         });
-        let decision = match trapped.asked {
-            true => catch_unwind(AssertUnwindSafe(|| self.decide(trapped, notification))),
-            false => Ok(Some(SyscallDecision::Continue)),
-        };
-        let id = notification.id;
+        let decision = catch_unwind(AssertUnwindSafe(|| self.decide(trapped, notification)));
         match decision {
             // Its caller is gone: there is nobody to answer.
             Ok(None) => {}
-            Ok(Some(SyscallDecision::Errno(errno))) => self.notifier.respond(id, Response::Errno(errno)),
-            Ok(Some(SyscallDecision::Delay(duration))) => {
-                self.delay(*notification, trapped.call, duration, changes.cloned());
+            Ok(Some(SyscallDecision { pause, act }))
+                if pause > Duration::ZERO || matches!(act, SyscallAct::AtMost(_)) =>
+            {
+                self.later(*notification, trapped.call, pause, act, changes.cloned());
             }
-            Ok(Some(SyscallDecision::Continue)) => {
-                pass(&self.notifier, &self.remap, trapped.call, notification)
+            Ok(Some(SyscallDecision { act, .. })) => {
+                self.hands.act(act, &trapped.call, notification, &|| false)
             }
             Err(_) => {
-                self.note(format!("the policy panicked on a {} of '{}'", trapped.call.name, self.service));
-                pass(&self.notifier, &self.remap, trapped.call, notification);
+                let what =
+                    format!("the policy panicked on a {} of '{}'", trapped.call.name, self.hands.service);
+                self.hands.note(what);
+                self.hands.pass(Some(&trapped.call), notification);
             }
         }
     }
 
     /// What the policy says; `None` when the caller is gone.
     fn decide(&self, trapped: &Trapped, notification: &Notification) -> Option<SyscallDecision> {
-        if !self.policy.wants(trapped.call.name, &trapped.families) {
-            return Some(SyscallDecision::Continue);
-        }
+        let Some(interest) = self.policy.wants(trapped.call.name, &trapped.families) else {
+            return Some(SyscallDecision::CONTINUE);
+        };
         if target::is_forbidden(notification.tid) {
             // Whatever the rules say, nobody could tell what the call is about.
-            self.note(format!(
+            self.hands.note(format!(
                 "the syscalls of '{}' cannot be looked at: its process is another user's; \
                  `faultbox doctor` says what it takes",
-                self.service
+                self.hands.service
             ));
-            return Some(SyscallDecision::Continue);
+            return Some(SyscallDecision::CONTINUE);
         }
-        let target = target::resolve(trapped.call, notification, &self.homes);
-        if !self.notifier.valid(notification.id) {
+        let mut target = target::resolve(&trapped.call, notification, &self.homes);
+        if let SyscallTarget::Fd { kind: Kind::Socket, peer } = &mut target
+            && interest.peer
+        {
+            *peer = target::peer(&trapped.call, notification).map(Box::new);
+        }
+        let bytes = match trapped.call.name {
+            "fallocate" => Some(notification.args[3]),
+            _ => Transfer::of(&trapped.call, notification).map(|transfer| transfer.total()),
+        };
+        let process = if interest.process { target::names(notification.tid) } else { Vec::new() };
+        if !self.hands.notifier.valid(notification.id) {
             return None;
         }
         Some(self.policy.decide(&SyscallCall {
-            service: &self.service,
+            service: &self.hands.service,
             pid: notification.tid,
             name: trapped.call.name,
             families: &trapped.families,
             target,
+            bytes,
+            process,
         }))
     }
 
-    /// Lets the call pass later: after the pause, when the faults change, or when the service is
-    /// being stopped.
-    fn delay(
+    /// Acts later: after the pause, when the faults change, or when the service is being stopped.
+    /// What may wait does so on a thread of its own.
+    fn later(
         &self,
         notification: Notification,
-        call: &'static Call,
+        call: Call,
         pause: Duration,
+        act: SyscallAct,
         changes: Option<watch::Receiver<u64>>,
     ) {
-        let (notifier, remap, mut calm) = (self.notifier.clone(), self.remap.clone(), self.calm.clone());
-        let gate = self.gate.clone();
-        gate.held.send_modify(|held| *held += 1);
+        let (hands, mut calm, gate) = (self.hands.clone(), self.calm.clone(), self.gate.clone());
+        let release = Held::by(gate);
+        let name = format!("syscalls of {}", hands.service);
         self.runtime.spawn(async move {
             let changed = async {
                 match changes {
@@ -236,21 +237,118 @@ impl Supervisor {
                     None => std::future::pending().await,
                 }
             };
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = changed => {}
-                _ = calm.wait_for(|calm| *calm) => {}
+            let now = pause == Duration::ZERO;
+            // Whether the pause was waited for; else it was ended together with the fault.
+            let waited = now
+                || tokio::select! {
+                    () = tokio::time::sleep(pause) => true,
+                    () = changed => false,
+                    _ = calm.wait_for(|calm| *calm) => false,
+                };
+            let act = if waited { act } else { SyscallAct::Continue };
+            let stop = calm.clone();
+            let done = move |hands: &Hands| {
+                hands.act(act, &call, &notification, &|| *stop.borrow());
+                drop(release);
+            };
+            if !matches!(act, SyscallAct::AtMost(_)) {
+                return done(&hands);
             }
-            pass(&notifier, &remap, call, &notification);
-            gate.held.send_modify(|held| *held -= 1);
+            let theirs = hands.clone();
+            let thread = std::thread::Builder::new().name(name).spawn(move || done(&theirs));
+            if thread.is_err() {
+                hands.note("a thread for a part of a call could not be started".to_owned());
+                hands.pass(Some(&call), &notification);
+            }
         });
     }
 }
 
-/// Lets the call be made, or makes it where it is a bind to a declared port.
-fn pass(notifier: &Notifier, remap: &Remap, call: &Call, notification: &Notification) {
-    let made = if call.name == "bind" { remap.bind(notifier, notification) } else { None };
-    notifier.respond(notification.id, made.unwrap_or(Response::Continue));
+/// A call that is held up, until this is dropped.
+struct Held(Arc<Gate>);
+
+impl Held {
+    fn by(gate: Arc<Gate>) -> Self {
+        gate.held.send_modify(|held| *held += 1);
+        Held(gate)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.held.send_modify(|held| *held -= 1);
+    }
+}
+
+/// What answers one service's calls.
+pub(super) struct Hands {
+    pub service: String,
+    pub notifier: Arc<Notifier>,
+    pub remap: Arc<Remap>,
+    /// Answers what the service asks about time and randomness, where those are not the host's.
+    pub mediator: Option<Arc<Mediator>>,
+    /// What went wrong with the supervision itself.
+    pub trouble: Arc<Mutex<Option<String>>>,
+}
+
+impl Hands {
+    fn note(&self, trouble: String) {
+        self.trouble.lock().unwrap_or_else(|p| p.into_inner()).get_or_insert(trouble);
+    }
+
+    /// Does to the call what was decided.
+    fn act(&self, act: SyscallAct, call: &Call, notification: &Notification, stopped: &dyn Fn() -> bool) {
+        let response = match act {
+            SyscallAct::Continue => return self.pass(Some(call), notification),
+            SyscallAct::Errno(errno) => Response::Errno(errno),
+            SyscallAct::AtMost(most) => {
+                let Some(transfer) = Transfer::of(call, notification) else {
+                    return self.pass(Some(call), notification);
+                };
+                match transfer.at_most(most, &self.notifier, notification, stopped) {
+                    Ok(Response::Continue) => return self.pass(Some(call), notification),
+                    Ok(response) => response,
+                    Err(errno) => {
+                        let why = errno.desc();
+                        self.note(format!(
+                            "a part of a {} of '{}' cannot be made: {why}",
+                            call.name, self.service
+                        ));
+                        return self.pass(Some(call), notification);
+                    }
+                }
+            }
+            SyscallAct::Kill(signal) => match self.kill(signal, notification) {
+                // One that survives it is told that it was interrupted.
+                Ok(()) => Response::Errno(libc::EINTR),
+                Err(errno) => {
+                    self.note(format!("'{}' cannot be sent signal {signal}: {}", self.service, errno.desc()));
+                    return self.pass(Some(call), notification);
+                }
+            },
+        };
+        self.notifier.respond(notification.id, response);
+    }
+
+    fn kill(&self, signal: i32, notification: &Notification) -> nix::Result<()> {
+        let process = process_of(notification.tid).ok_or(Errno::ESRCH).and_then(sys::open_process);
+        // A caller that is gone needs no signal, and its number may be another's.
+        if !self.notifier.valid(notification.id) {
+            return Ok(());
+        }
+        sys::signal_process(process?.as_fd(), signal)
+    }
+
+    /// Lets the call be made, or answers it where it is about time, randomness or a declared port.
+    fn pass(&self, call: Option<&Call>, notification: &Notification) {
+        let mediated = self.mediator.as_ref().and_then(|m| m.answer(&self.notifier, notification));
+        let bind = || {
+            call.filter(|call| call.name == "bind")
+                .and_then(|_| self.remap.bind(&self.notifier, notification))
+        };
+        let made = mediated.or_else(bind);
+        self.notifier.respond(notification.id, made.unwrap_or(Response::Continue));
+    }
 }
 
 #[cfg(test)]

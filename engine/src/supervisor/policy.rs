@@ -21,6 +21,84 @@ pub struct SyscallCall<'a> {
     pub families: &'a [&'static str],
     /// What it is about.
     pub target: SyscallTarget,
+    /// How many bytes it asks to move, where a part of them could be moved instead; or to
+    /// reserve.
+    pub bytes: Option<u64>,
+    /// The names of its executable and of its thread, where [`Interest::process`] asks for them.
+    pub process: Vec<String>,
+}
+
+/// What a descriptor or a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file, or one that does not exist yet.
+    File,
+    /// A directory.
+    Dir,
+    /// A socket.
+    Socket,
+    /// A pipe, with or without a name.
+    Pipe,
+    /// A terminal.
+    Tty,
+    /// Another device.
+    Device,
+    /// Memory by `memfd_create`.
+    Memfd,
+    /// An epoll instance.
+    Epoll,
+    /// An event counter.
+    Eventfd,
+    /// A timer.
+    Timerfd,
+    /// Signals as data.
+    Signalfd,
+    /// A watch over files.
+    Inotify,
+    /// Something else that has no name.
+    Other,
+    /// No open descriptor.
+    Closed,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Kind; 14] = [
+        Kind::File,
+        Kind::Dir,
+        Kind::Socket,
+        Kind::Pipe,
+        Kind::Tty,
+        Kind::Device,
+        Kind::Memfd,
+        Kind::Epoll,
+        Kind::Eventfd,
+        Kind::Timerfd,
+        Kind::Signalfd,
+        Kind::Inotify,
+        Kind::Other,
+        Kind::Closed,
+    ];
+
+    /// Its name in specs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::File => "file",
+            Kind::Dir => "dir",
+            Kind::Socket => "socket",
+            Kind::Pipe => "pipe",
+            Kind::Tty => "tty",
+            Kind::Device => "device",
+            Kind::Memfd => "memfd",
+            Kind::Epoll => "epoll",
+            Kind::Eventfd => "eventfd",
+            Kind::Timerfd => "timerfd",
+            Kind::Signalfd => "signalfd",
+            Kind::Inotify => "inotify",
+            Kind::Other => "other",
+            Kind::Closed => "closed",
+        }
+    }
 }
 
 /// What a syscall is about.
@@ -31,17 +109,20 @@ pub enum SyscallTarget {
     File {
         /// The path.
         path: PathBuf,
-        /// Whether it is a regular file (or does not exist yet), not a directory or device.
-        regular: bool,
+        /// What it is.
+        kind: Kind,
     },
-    /// An internet address: a peer for `connect` and `sendto`, one's own for `bind`.
+    /// An internet address: a peer for `connect`, `sendto` and `sendmsg`, one's own for `bind`.
     Peer(SocketAddr),
     /// A unix socket's address; abstract names begin with `@`.
     UnixPeer(PathBuf),
-    /// An open descriptor that is no file: `socket`, `pipe`, `anon_inode`, or `closed`.
+    /// A descriptor that is no file.
     Fd {
-        /// Its kind.
-        kind: String,
+        /// What it is.
+        kind: Kind,
+        /// Whom a socket is connected to ([`SyscallTarget::Peer`] or
+        /// [`SyscallTarget::UnixPeer`]), where [`Interest::peer`] asks for it.
+        peer: Option<Box<SyscallTarget>>,
     },
     /// Nothing in particular, or it could not be read.
     None,
@@ -71,13 +152,45 @@ pub enum Asked {
 
 /// What becomes of a syscall.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SyscallDecision {
+pub enum SyscallAct {
     /// It is made.
     Continue,
     /// It fails with this errno.
     Errno(i32),
-    /// It is made after a pause.
-    Delay(Duration),
+    /// It moves at most so many bytes.
+    AtMost(u64),
+    /// Its process gets this signal; it fails with EINTR where that is survived.
+    Kill(i32),
+}
+
+/// What becomes of a syscall, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SyscallDecision {
+    /// After this pause.
+    pub pause: Duration,
+    /// That.
+    pub act: SyscallAct,
+}
+
+impl SyscallDecision {
+    /// It is made.
+    pub const CONTINUE: SyscallDecision =
+        SyscallDecision { pause: Duration::ZERO, act: SyscallAct::Continue };
+}
+
+impl From<SyscallAct> for SyscallDecision {
+    fn from(act: SyscallAct) -> Self {
+        SyscallDecision { act, ..SyscallDecision::CONTINUE }
+    }
+}
+
+/// What a policy wants to know of a call.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Interest {
+    /// Whom a socket is connected to.
+    pub peer: bool,
+    /// Who makes it.
+    pub process: bool,
 }
 
 /// Decides about trapped syscalls.
@@ -85,11 +198,11 @@ pub trait SyscallPolicy: Send + Sync {
     /// Decides about one call.
     fn decide(&self, call: &SyscallCall<'_>) -> SyscallDecision;
 
-    /// Whether any rule could act on such a call now. `false` lets it pass at once, without
-    /// finding out what it is about.
-    fn wants(&self, name: &'static str, families: &[&'static str]) -> bool {
+    /// What any rule that could act on such a call now looks at. `None` lets it pass at once,
+    /// without finding out what it is about.
+    fn wants(&self, name: &'static str, families: &[&'static str]) -> Option<Interest> {
         let _ = (name, families);
-        true
+        Some(Interest { peer: true, process: true })
     }
 
     /// The service was given randomness that is not the host's.
@@ -114,9 +227,9 @@ pub struct Quiet;
 
 impl SyscallPolicy for Quiet {
     fn decide(&self, _: &SyscallCall<'_>) -> SyscallDecision {
-        SyscallDecision::Continue
+        SyscallDecision::CONTINUE
     }
-    fn wants(&self, _: &'static str, _: &[&'static str]) -> bool {
-        false
+    fn wants(&self, _: &'static str, _: &[&'static str]) -> Option<Interest> {
+        None
     }
 }

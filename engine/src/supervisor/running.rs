@@ -9,7 +9,7 @@
 use super::channel::{Channel, Command, Config, Report};
 use super::features::{Feature, refuse};
 use super::mediate::Mediator;
-use super::notify::{Gate, Supervisor, Traps};
+use super::notify::{Gate, Hands, Supervisor, Traps};
 use super::remap::Remap;
 use super::sys::Notifier;
 use super::{Isolation, Launch, SyscallPolicy, filter, target};
@@ -430,15 +430,18 @@ impl Attendant {
 
     fn supervise(&self, listener: OwnedFd) {
         let supervisor = Supervisor {
-            service: self.service.clone(),
-            notifier: Arc::new(Notifier::new(listener)),
+            hands: Arc::new(Hands {
+                service: self.service.clone(),
+                notifier: Arc::new(Notifier::new(listener)),
+                remap: self.shared.remap.clone(),
+                mediator: (!self.mediation.is_none()).then(|| {
+                    let (mediation, trouble) = (self.mediation.clone(), self.shared.trouble.clone());
+                    Mediator::new(mediation, self.helper, trouble, self.policy.clone())
+                }),
+                trouble: self.shared.trouble.clone(),
+            }),
             traps: self.traps.clone(),
             policy: self.policy.clone(),
-            mediator: (!self.mediation.is_none()).then(|| {
-                let (mediation, trouble) = (self.mediation.clone(), self.shared.trouble.clone());
-                Mediator::new(mediation, self.helper, trouble, self.policy.clone())
-            }),
-            remap: self.shared.remap.clone(),
             // A local service differs in its names of services only (`names`).
             homes: [Some(std::process::id()), self.helper]
                 .into_iter()
@@ -447,7 +450,6 @@ impl Attendant {
                 .collect(),
             runtime: self.runtime.clone(),
             calm: self.shared.calm.subscribe(),
-            trouble: self.shared.trouble.clone(),
             keepable: self.keepable,
             gate: self.shared.gate.clone(),
         };

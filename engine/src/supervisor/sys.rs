@@ -323,13 +323,27 @@ impl Notifier {
     }
 }
 
-/// A duplicate of descriptor `fd` of the process `pid`.
-pub(super) fn take_descriptor(pid: i32, fd: i32) -> nix::Result<OwnedFd> {
-    refuse(Feature::TakeDescriptor)?;
+/// A handle of a process, which stays that one's.
+pub(super) fn open_process(pid: i32) -> nix::Result<OwnedFd> {
     // SAFETY: two integers; the kernel returns a new descriptor or an error.
     let pidfd = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
     // SAFETY: the descriptor is new and only we know it.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd as RawFd) };
+    Ok(unsafe { OwnedFd::from_raw_fd(pidfd as RawFd) })
+}
+
+/// Sends a signal to the process of a handle.
+pub(super) fn signal_process(process: BorrowedFd<'_>, signal: i32) -> nix::Result<()> {
+    let no_info: *const libc::siginfo_t = std::ptr::null();
+    // SAFETY: integers and a null pointer, which stands for what kill(2) would say.
+    let result =
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal, no_info, 0) };
+    Errno::result(result).map(drop)
+}
+
+/// A duplicate of descriptor `fd` of the process `pid`.
+pub(super) fn take_descriptor(pid: i32, fd: i32) -> nix::Result<OwnedFd> {
+    refuse(Feature::TakeDescriptor)?;
+    let pidfd = open_process(pid)?;
     // SAFETY: three integers; the kernel returns a new descriptor or an error.
     let taken = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0) })?;
     // SAFETY: the descriptor is new and only we know it.

@@ -4,13 +4,14 @@
 //! whether the notification still holds, since a thread's id may have gone to another thread
 //! meanwhile. What cannot be read is [`SyscallTarget::None`], never a guess.
 //!
-//! Not modelled: `AT_SYMLINK_NOFOLLOW` and `O_NOFOLLOW` (a link at the end of a path is followed
-//! where the call usually does).
+//! Not modelled: what `openat2` says about links (one at the end of a path is followed), the
+//! messages after the first of `sendmmsg`.
 
 use super::calls::{Call, Shape};
 use super::features::{Feature, refuse};
-use super::policy::SyscallTarget;
-use super::sys::Notification;
+use super::policy::{Kind, SyscallTarget};
+use super::remap::process_of;
+use super::sys::{self, Notification};
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
 use std::ffi::OsStr;
@@ -19,7 +20,7 @@ use std::io::IoSliceMut;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 const LONGEST_PATH: usize = 4096;
@@ -36,11 +37,18 @@ pub(super) fn resolve(call: &Call, notification: &Notification, homes: &[PathBuf
     let fd = |index: usize| arg(index) as u32 as i32;
     match call.shape {
         Shape::Fd(at) => descriptor(tid, fd(at)),
+        // Memory that is nobody's file.
+        Shape::Mapped(at) if arg(at - 1) as i32 & libc::MAP_ANONYMOUS != 0 => SyscallTarget::None,
+        Shape::Mapped(at) => descriptor(tid, fd(at)),
         Shape::Path(at, follow) => path(tid, libc::AT_FDCWD, arg(at), follow, homes),
         Shape::PathAt(dir, at, follow) => path(tid, fd(dir), arg(at), follow, homes),
+        Shape::PathFlag(dir, at, follow, flags, flag) => {
+            path(tid, fd(dir), arg(at), follow != (fd(flags) & flag != 0), homes)
+        }
         Shape::Address(at, len) => address(tid, arg(at), arg(len)),
         Shape::Send(at, _) if arg(at) == 0 => descriptor(tid, fd(0)),
         Shape::Send(at, len) => address(tid, arg(at), arg(len)),
+        Shape::Message(at) => message(tid, fd(0), arg(at)),
         Shape::Nothing => SyscallTarget::None,
     }
 }
@@ -63,18 +71,15 @@ pub fn may_look_into(pid: u32) -> bool {
 
 /// What descriptor `fd` of the thread is.
 fn descriptor(tid: u32, fd: i32) -> SyscallTarget {
+    let unnamed = |kind| SyscallTarget::Fd { kind, peer: None };
     let link = format!("/proc/{tid}/fd/{fd}");
-    let Ok(path) = fs::read_link(&link) else {
-        return SyscallTarget::Fd { kind: "closed".to_owned() };
-    };
+    let Ok(path) = fs::read_link(&link) else { return unnamed(Kind::Closed) };
     let bytes = path.as_os_str().as_bytes();
     if bytes.starts_with(b"/memfd:") {
-        return SyscallTarget::Fd { kind: "memfd".to_owned() };
+        return unnamed(Kind::Memfd);
     }
     if !bytes.starts_with(b"/") {
-        let kind = String::from_utf8_lossy(bytes);
-        let kind = kind.split(':').next().unwrap_or_default();
-        return SyscallTarget::Fd { kind: kind.to_owned() };
+        return unnamed(unnamed_kind(bytes));
     }
     // Follows the descriptor, not the name.
     let Ok(meta) = fs::metadata(&link) else { return SyscallTarget::None };
@@ -82,7 +87,67 @@ fn descriptor(tid: u32, fd: i32) -> SyscallTarget {
         Some(name) if meta.nlink() == 0 => PathBuf::from(OsStr::from_bytes(name)),
         _ => path,
     };
-    SyscallTarget::File { path, regular: meta.is_file() }
+    SyscallTarget::File { path, kind: kind(&meta) }
+}
+
+/// What a descriptor without a path is, by what its link says.
+fn unnamed_kind(link: &[u8]) -> Kind {
+    let text = String::from_utf8_lossy(link);
+    match text.split_once(':') {
+        Some(("socket", _)) => Kind::Socket,
+        Some(("pipe", _)) => Kind::Pipe,
+        Some(("anon_inode", what)) => match what.trim_matches(['[', ']']) {
+            "eventpoll" => Kind::Epoll,
+            "eventfd" => Kind::Eventfd,
+            "timerfd" => Kind::Timerfd,
+            "signalfd" => Kind::Signalfd,
+            "inotify" => Kind::Inotify,
+            _ => Kind::Other,
+        },
+        _ => Kind::Other,
+    }
+}
+
+fn kind(meta: &fs::Metadata) -> Kind {
+    let file = meta.file_type();
+    match () {
+        () if file.is_file() => Kind::File,
+        () if file.is_dir() => Kind::Dir,
+        () if file.is_fifo() => Kind::Pipe,
+        () if file.is_socket() => Kind::Socket,
+        // TTY_MAJOR, TTYAUX_MAJOR, and those of pseudo-terminals (Documentation/admin-guide/devices.txt).
+        () if file.is_char_device() && matches!(nix::sys::stat::major(meta.rdev()), 4 | 5 | 136..=143) => {
+            Kind::Tty
+        }
+        () => Kind::Device,
+    }
+}
+
+/// Whom the socket that the call is about is connected to.
+pub(super) fn peer(call: &Call, notification: &Notification) -> Option<SyscallTarget> {
+    use nix::sys::socket::{SockaddrStorage, getpeername};
+    let at = if let Shape::Fd(at) = call.shape { at } else { 0 };
+    let fd = *notification.args.get(at)? as u32 as i32;
+    let socket = sys::take_descriptor(process_of(notification.tid)?, fd).ok()?;
+    let peer: SockaddrStorage = getpeername(socket.as_raw_fd()).ok()?;
+    if let Some(unix) = peer.as_unix_addr() {
+        return match (unix.path(), unix.as_abstract()) {
+            (Some(path), _) => Some(SyscallTarget::UnixPeer(path.to_owned())),
+            (None, Some(name)) => Some(decode_address(&[&[1, 0, 0], name].concat())),
+            (None, None) => None,
+        };
+    }
+    let v4 = peer.as_sockaddr_in().map(|v4| SocketAddr::new(v4.ip().into(), v4.port()));
+    let v6 = peer.as_sockaddr_in6().map(|v6| SocketAddr::new(v6.ip().to_canonical(), v6.port()));
+    v4.or(v6).map(SyscallTarget::Peer)
+}
+
+/// The names of the executable and of the thread.
+pub(super) fn names(tid: u32) -> Vec<String> {
+    let program = fs::read_link(format!("/proc/{tid}/exe")).ok();
+    let program = program.and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+    let thread = fs::read_to_string(format!("/proc/{tid}/comm")).ok();
+    program.into_iter().chain(thread.map(|name| name.trim_end_matches('\n').to_owned())).collect()
 }
 
 /// The file that a path in the thread's memory names.
@@ -101,14 +166,19 @@ fn path(tid: u32, dir: i32, at: u64, follow: bool, homes: &[PathBuf]) -> Syscall
         fs::read_link(format!("/proc/{tid}/fd/{dir}"))
     };
     let Ok(base) = base else { return SyscallTarget::None };
+    let root = fs::read_link(format!("/proc/{tid}/root")).ok().filter(|root| root != Path::new("/"));
+    // What `/proc` says of a folder is as seen from outside a root that the thread has changed.
+    let base = match root.as_ref().and_then(|root| base.strip_prefix(root).ok()) {
+        Some(inside) => Path::new("/").join(inside),
+        None => base,
+    };
     let joined = own_proc(tid, &base.join(name));
-    if elsewhere(tid, homes) {
-        return in_its_own_mounts(tid, &joined, follow);
+    if root.is_some() || elsewhere(tid, homes) {
+        return in_its_own_tree(tid, &joined, follow);
     }
-    let joined = in_its_own_root(tid, joined);
     let path = canonical(&joined, follow);
-    let regular = fs::metadata(&path).map_or(true, |meta| meta.is_file());
-    SyscallTarget::File { path, regular }
+    let kind = fs::metadata(&path).map_or(Kind::File, |meta| kind(&meta));
+    SyscallTarget::File { path, kind }
 }
 
 /// `/proc/self` is another folder for the thread than for us.
@@ -127,8 +197,9 @@ pub(super) fn mounts(pid: u32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/ns/mnt")).ok()
 }
 
-/// The path as the thread's own mounts name it, without symbolic links and dots.
-fn in_its_own_mounts(tid: u32, path: &Path, follow: bool) -> SyscallTarget {
+/// A path of the thread's own mounts or root, without symbolic links and dots: named as its mounts name
+/// it, and as seen from outside where it has only changed its root.
+fn in_its_own_tree(tid: u32, path: &Path, follow: bool) -> SyscallTarget {
     use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
     let Ok(root) = File::open(format!("/proc/{tid}/root")) else { return SyscallTarget::None };
     let resolve = |path: &Path, follow: bool| {
@@ -136,23 +207,15 @@ fn in_its_own_mounts(tid: u32, path: &Path, follow: bool) -> SyscallTarget {
         let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC | link);
         let file = File::from(openat2(&root, path, how.resolve(ResolveFlag::RESOLVE_IN_ROOT)).ok()?);
         let name = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
-        Some((name, file.metadata().ok()?.is_file()))
+        Some((name, kind(&file.metadata().ok()?)))
     };
-    if let Some((path, regular)) = resolve(path, follow) {
-        return SyscallTarget::File { path, regular };
+    if let Some((path, kind)) = resolve(path, follow) {
+        return SyscallTarget::File { path, kind };
     }
     // What does not exist keeps its name in its folder.
     let (parent, name) = (path.parent().unwrap_or(path), path.file_name().unwrap_or_default());
     let parent = resolve(parent, true).map_or_else(|| parent.to_owned(), |(parent, _)| parent);
-    SyscallTarget::File { path: parent.join(name), regular: true }
-}
-
-/// As seen from outside where the thread has changed its root.
-fn in_its_own_root(tid: u32, path: PathBuf) -> PathBuf {
-    match fs::read_link(format!("/proc/{tid}/root")) {
-        Ok(root) if root != Path::new("/") => root.join(path.strip_prefix("/").unwrap_or(&path)),
-        _ => path,
-    }
+    SyscallTarget::File { path: parent.join(name), kind: Kind::File }
 }
 
 /// The path without symbolic links and dots. What does not exist keeps its name in its folder.
@@ -166,6 +229,20 @@ fn canonical(path: &Path, follow: bool) -> PathBuf {
         return fs::canonicalize(&named).unwrap_or(named);
     }
     named
+}
+
+/// The peer that a message's header names, or the socket.
+fn message(tid: u32, fd: i32, at: u64) -> SyscallTarget {
+    // `struct msghdr` begins with the name and its length.
+    let mut header = [0; 12];
+    if read_memory(tid, at, &mut header) != Some(header.len()) {
+        return SyscallTarget::None;
+    }
+    let [n0, n1, n2, n3, n4, n5, n6, n7, l0, l1, l2, l3] = header;
+    match u64::from_ne_bytes([n0, n1, n2, n3, n4, n5, n6, n7]) {
+        0 => descriptor(tid, fd),
+        name => address(tid, name, u64::from(u32::from_ne_bytes([l0, l1, l2, l3]))),
+    }
 }
 
 /// The socket address in the thread's memory.
@@ -260,6 +337,12 @@ pub(super) fn read_memory(tid: u32, at: u64, into: &mut [u8]) -> Option<usize> {
     File::open(format!("/proc/{tid}/mem")).and_then(|memory| memory.read_at(into, at)).ok()
 }
 
+/// Writes into the thread's memory.
+pub(super) fn write_memory(tid: u32, at: u64, bytes: &[u8]) -> bool {
+    let memory = File::options().write(true).open(format!("/proc/{tid}/mem"));
+    memory.and_then(|memory| memory.write_all_at(bytes, at)).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -307,13 +390,13 @@ mod tests {
         let file = dir.join("data");
         let open = File::create(&file).unwrap();
         let fd = std::os::fd::AsRawFd::as_raw_fd(&open);
-        assert_eq!(descriptor(us, fd), SyscallTarget::File { path: file.clone(), regular: true });
+        assert_eq!(descriptor(us, fd), SyscallTarget::File { path: file.clone(), kind: Kind::File });
         fs::remove_file(&file).unwrap();
-        assert_eq!(descriptor(us, fd), SyscallTarget::File { path: file.clone(), regular: true });
+        assert_eq!(descriptor(us, fd), SyscallTarget::File { path: file.clone(), kind: Kind::File });
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let fd = std::os::fd::AsRawFd::as_raw_fd(&socket);
-        assert_eq!(descriptor(us, fd), SyscallTarget::Fd { kind: "socket".into() });
-        assert_eq!(descriptor(us, -1), SyscallTarget::Fd { kind: "closed".into() });
+        assert_eq!(descriptor(us, fd), SyscallTarget::Fd { kind: Kind::Socket, peer: None });
+        assert_eq!(descriptor(us, -1), SyscallTarget::Fd { kind: Kind::Closed, peer: None });
 
         std::os::unix::fs::symlink(&dir, dir.join("loop")).unwrap();
         let name = std::ffi::CString::new(format!("{}/loop/./loop/new", dir.display())).unwrap();
@@ -321,7 +404,7 @@ mod tests {
         let homes = [mounts(us).unwrap()];
         assert_eq!(
             path(us, libc::AT_FDCWD, at, true, &homes),
-            SyscallTarget::File { path: dir.join("new"), regular: true }
+            SyscallTarget::File { path: dir.join("new"), kind: Kind::File }
         );
         assert_eq!(path(us, libc::AT_FDCWD, 8, true, &homes), SyscallTarget::None);
     }
