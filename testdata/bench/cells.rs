@@ -70,11 +70,38 @@ pub fn around(paths: &[String]) {
     }
 }
 
-/// What a cell took, milliseconds.
+/// What a cell took one way and the other, milliseconds.
 #[derive(Default)]
 struct Times {
-    recorded: Vec<f64>,
-    replayed: Vec<f64>,
+    before: Vec<f64>,
+    after: Vec<f64>,
+}
+
+/// Each cell of what `test` or `replay` printed.
+fn printed(path: &str) -> Vec<(String, serde_json::Value)> {
+    let text = std::fs::read_to_string(path).expect("what a run printed");
+    let document: serde_json::Value = serde_json::from_str(&text).expect("a document");
+    let cells = document["cells"].as_array().expect("cells");
+    cells.iter().map(|cell| (cell["name"].as_str().expect("a name").to_owned(), cell.clone())).collect()
+}
+
+/// `recording PLAIN.json... -- RECORDED.json...`: each cell's median over the runs without a bundle against its
+/// median over those with one.
+pub fn recording(paths: &[String]) {
+    let mut cells = BTreeMap::<String, Times>::new();
+    let mut recorded = false;
+    for path in paths {
+        if path == "--" {
+            recorded = true;
+            continue;
+        }
+        for (name, cell) in printed(path) {
+            let times = cells.entry(name).or_default();
+            let times = if recorded { &mut times.after } else { &mut times.before };
+            times.push(cell["cell_ms"].as_f64().expect("a time"));
+        }
+    }
+    against("whole cells", ["without a bundle", "with one"], cells);
 }
 
 /// `redrive REPLAY.json...`: each cell's median over the replays against its median over the recordings,
@@ -82,33 +109,30 @@ struct Times {
 pub fn redrive(paths: &[String]) {
     let (mut whole, mut beside) = (BTreeMap::<String, Times>::new(), BTreeMap::<String, Times>::new());
     for path in paths {
-        let text = std::fs::read_to_string(path).expect("what a replay printed");
-        let document: serde_json::Value = serde_json::from_str(&text).expect("a document");
-        for cell in document["cells"].as_array().expect("cells") {
-            let name = cell["name"].as_str().expect("a name").to_owned();
+        for (name, cell) in printed(path) {
             let time = |field: &str| cell[field].as_f64().expect("a time");
             let times = whole.entry(name.clone()).or_default();
-            times.recorded.push(time("recorded_cell_ms"));
-            times.replayed.push(time("cell_ms"));
+            times.before.push(time("recorded_cell_ms"));
+            times.after.push(time("cell_ms"));
             let times = beside.entry(name).or_default();
-            times.recorded.push(time("recorded_cell_ms") - time("recorded_start_ms"));
-            times.replayed.push(time("cell_ms") - time("start_ms"));
+            times.before.push(time("recorded_cell_ms") - time("recorded_start_ms"));
+            times.after.push(time("cell_ms") - time("start_ms"));
         }
     }
     for (what, cells) in [("whole cells", whole), ("beside the service's own start", beside)] {
-        against(&format!("{what}, medians of {}", paths.len()), cells);
+        against(&format!("{what}, medians of {}", paths.len()), ["recorded", "replayed"], cells);
     }
 }
 
-fn against(what: &str, cells: BTreeMap<String, Times>) {
+fn against(what: &str, [before, after]: [&str; 2], cells: BTreeMap<String, Times>) {
     let medians: Vec<_> = cells
         .into_iter()
-        .map(|(name, times)| (name, median(times.recorded), median(times.replayed)))
+        .map(|(name, times)| (name, median(times.before), median(times.after)))
         .collect();
     let (was, now) = medians.iter().fold((0.0, 0.0), |sum, (_, was, now)| (sum.0 + was, sum.1 + now));
     let slower: Vec<_> = medians.iter().filter(|(_, was, now)| now > was).collect();
     println!(
-        "  {what}: {} cells, {was:.0}ms recorded, {now:.0}ms replayed, ratio {:.2}; {} slower than recorded",
+        "  {what}: {} cells, {was:.0}ms {before}, {now:.0}ms {after}, ratio {:.2}; {} slower",
         medians.len(),
         now / was,
         slower.len(),

@@ -7,7 +7,7 @@
 //! so that they share the machine's noise; figures are ratios of medians over the rounds. At the
 //! end the bundle must hold an entry for every request that was made.
 //! `cargo bench --workspace --bench proxies [-- NAME...]`. The same executable reads what cells cost
-//! out of bundles (`cells`) and replays (`redrive`), and what a read of the clock costs (`clock`), for
+//! out of bundles (`cells`), replays (`redrive`) and runs (`recording`), and what a read of the clock costs (`clock`), for
 //! `.ci/bench`.
 
 mod cells;
@@ -161,6 +161,7 @@ fn main() {
     match args.split_first() {
         Some((first, paths)) if first == "cells" => return cells::around(paths),
         Some((first, paths)) if first == "redrive" => return cells::redrive(paths),
+        Some((first, paths)) if first == "recording" => return cells::recording(paths),
         // Before there is any other thread.
         Some((first, _)) if first == "__launch" => {
             let _ = faultbox_engine::supervisor::launcher_main();
