@@ -6,7 +6,7 @@
 
 use faultbox_engine::clock::{RunClock, wall_ns};
 use faultbox_engine::determinism::Mediation;
-use faultbox_engine::supervisor::{Exit, Isolation, Launch, Output, Quiet, launch};
+use faultbox_engine::supervisor::{Exit, Isolation, Launch, Output, Quiet, SyscallPolicy, launch};
 use std::hint::black_box;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -48,10 +48,6 @@ pub async fn reads() {
     }
     println!("A read of the clock by a service, nanoseconds, median of {ROUNDS} times {READS} reads:");
     for (way, (wall, monotonic)) in WAYS.into_iter().zip(&mut seen) {
-        let median = |figures: &mut Vec<f64>| {
-            figures.sort_by(f64::total_cmp);
-            figures[figures.len() / 2]
-        };
         let (wall, monotonic) = (median(wall), median(monotonic));
         let aim = match way {
             "virtual" => format!(" (aim {AIM_PUSHED}{})", if wall < AIM_PUSHED { "" } else { ", MISSED" }),
@@ -63,17 +59,22 @@ pub async fn reads() {
 }
 
 async fn run(way: &str) -> String {
-    let me = std::env::current_exe().expect("this executable");
     let mediation = match way {
         "virtual" => Mediation { clock: Some(Arc::default()), ..Mediation::default() },
         "watched" => Mediation { watched: true, ..Mediation::default() },
         _ => Mediation::default(),
     };
-    let service = Launch {
-        service: way.to_owned(),
+    said(Launch { mediation, ..service(way, &["__clock"]) }, Arc::new(Quiet)).await
+}
+
+/// This executable as a service, with these arguments.
+pub fn service(name: &str, args: &[&str]) -> Launch {
+    let me = std::env::current_exe().expect("this executable");
+    Launch {
+        service: name.to_owned(),
         launcher: me.clone(),
         program: me,
-        args: vec!["__clock".to_owned()],
+        args: args.iter().map(|arg| (*arg).to_owned()).collect(),
         env: Vec::new(),
         cwd: PathBuf::from("/"),
         isolation: Isolation::Shared,
@@ -81,9 +82,13 @@ async fn run(way: &str) -> String {
         listen: Vec::new(),
         declared_ports: Vec::new(),
         families: Default::default(),
-        mediation,
-    };
-    let mut running = launch(service, Arc::new(Quiet)).await.expect("a service");
+        mediation: Mediation::default(),
+    }
+}
+
+/// What a service says until it ends.
+pub async fn said(service: Launch, policy: Arc<dyn SyscallPolicy>) -> String {
+    let mut running = launch(service, policy).await.expect("a service");
     let mut output = running.output().expect("its output");
     let mut said = Vec::new();
     while let Some(Output { bytes, .. }) = output.recv().await {
@@ -91,4 +96,10 @@ async fn run(way: &str) -> String {
     }
     assert_eq!(running.exited().await, Exit::Code(0), "{}", String::from_utf8_lossy(&said));
     String::from_utf8(said).expect("text")
+}
+
+/// The one in the middle.
+pub fn median(figures: &mut [f64]) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
 }

@@ -7,13 +7,14 @@
 //! so that they share the machine's noise; figures are ratios of medians over the rounds. At the
 //! end the bundle must hold an entry for every request that was made.
 //! `cargo bench --workspace --bench proxies [-- NAME...]`. The same executable reads what cells cost
-//! out of bundles (`cells`), replays (`redrive`) and runs (`recording`), and what a read of the clock costs (`clock`), for
-//! `.ci/bench`.
+//! out of bundles (`cells`), replays (`redrive`) and runs (`recording`), and what a read of the clock (`clock`) and a
+//! trapped syscall (`syscalls`) cost, for `.ci/bench`.
 
 mod cells;
 mod clients;
 mod clock;
 mod parts;
+mod syscalls;
 
 use clients::{Client, KINDS, Kind};
 use faultbox_engine::clock::RunClock;
@@ -168,6 +169,7 @@ fn main() {
             return;
         }
         Some((first, _)) if first == "__clock" => return clock::guest(),
+        Some((first, paths)) if first == "__writes" => return syscalls::guest(paths),
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -177,6 +179,9 @@ fn main() {
     }
     if args.first().is_some_and(|arg| arg == "clock") {
         return runtime.block_on(clock::reads());
+    }
+    if args.first().is_some_and(|arg| arg == "syscalls") {
+        return runtime.block_on(syscalls::writes());
     }
     let kinds = KINDS.iter().filter(|kind| args.is_empty() || args.iter().any(|arg| kind.name.contains(arg)));
     println!("Requests per second on one connection (p50, p99 in microseconds), no rule, journal on:");

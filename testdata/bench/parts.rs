@@ -7,7 +7,7 @@ use crate::clients::{City, CityQuery, DESCRIPTORS};
 use faultbox_bundle_format::redact::Redactor;
 use faultbox_bundle_format::{Bundle, Phase};
 use faultbox_engine::clock::RunClock;
-use faultbox_engine::event_sink::{MemorySink, Tee};
+use faultbox_engine::event_sink::{EventSink, MemorySink, Tee};
 use faultbox_engine::fault::ActiveFaults;
 use faultbox_engine::journal::Journal;
 use faultbox_engine::link::{BoxFuture, Dial, InterfaceOptions, Link, Stream};
@@ -150,18 +150,27 @@ impl Dial for Upstream {
     }
 }
 
+/// A recorder that writes a bundle in this folder.
+pub fn recorder(folder: &Path) -> Arc<Recorder> {
+    let header = faultbox_recorder::new_header().expect("a header");
+    let secrets = [("MYSQL_ROOT_PASSWORD".to_owned(), "correct horse".to_owned())];
+    let redactor = Redactor::new(&header.salt, secrets);
+    Arc::new(Recorder::create(&folder.join("run.fb"), header, redactor).expect("a bundle"))
+}
+
+/// A journal of a scenario.
+pub fn journal(sink: Arc<dyn EventSink>) -> Arc<Journal> {
+    let journal = Journal::new(sink, RunClock::start(), Arc::default(), 1, "cell");
+    journal.enter(Phase::Scenario);
+    Arc::new(journal)
+}
+
 /// Our proxy, as a run has it: rules are asked, the journal goes to memory and into a bundle.
 fn ours(runtime: &Runtime, kind: &str, folder: &Path, listener: TcpListener) {
     let upstream = next_port();
     let address = listener.local_addr().expect("an address").to_string();
-    let header = faultbox_recorder::new_header().expect("a header");
-    let secrets = [("MYSQL_ROOT_PASSWORD".to_owned(), "correct horse".to_owned())];
-    let redactor = Redactor::new(&header.salt, secrets);
-    let recorder = Recorder::create(&folder.join("run.fb"), header, redactor).expect("a bundle");
-    let (recorder, memory) = (Arc::new(recorder), Arc::new(MemorySink::default()));
-    let sink = Arc::new(Tee(memory.clone(), recorder.clone()));
-    let journal = Arc::new(Journal::new(sink, RunClock::start(), Arc::default(), 1, "cell"));
-    journal.enter(Phase::Scenario);
+    let (recorder, memory) = (recorder(folder), Arc::new(MemorySink::default()));
+    let journal = journal(Arc::new(Tee(memory.clone(), recorder.clone())));
     let faults = ActiveFaults::new(journal.clone(), Arc::new(SeededOracle::new(1)), "api");
     let protocol = protocol::by_name(kind).expect("a protocol");
     let descriptors = (kind == "grpc").then(|| Arc::new(DESCRIPTORS.to_vec()));

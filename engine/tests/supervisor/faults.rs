@@ -66,7 +66,7 @@ pub fn guest(words: &[&str]) {
 
 /// Every call that moves bytes of a file, ten each; and where the file stands afterwards.
 fn file(path: &str) {
-    let mut file = File::options().read(true).write(true).create(true).open(path).unwrap();
+    let mut file = File::options().read(true).write(true).create_new(true).open(path).unwrap();
     let parts = [IoSlice::new(b"01"), IoSlice::new(b"23456789")];
     println!("write {}", file.write(b"0123456789").unwrap());
     println!("writev {}", file.write_vectored(&parts).unwrap());
@@ -313,8 +313,9 @@ async fn peers_are_found() {
 }
 
 async fn kinds_and_names_are_told() {
+    type Writer = (Kind, Vec<String>);
     let dir = tempfile::tempdir().unwrap();
-    let seen: Arc<Mutex<Vec<(Kind, Vec<String>)>>> = Arc::default();
+    let seen: Arc<Mutex<Vec<Writer>>> = Arc::default();
     let log = seen.clone();
     let policy = By(move |call: &SyscallCall<'_>| {
         let (SyscallTarget::File { kind, .. } | SyscallTarget::Fd { kind, .. }) = &call.target else {
