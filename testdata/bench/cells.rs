@@ -125,10 +125,8 @@ pub fn redrive(paths: &[String]) {
 }
 
 fn against(what: &str, [before, after]: [&str; 2], cells: BTreeMap<String, Times>) {
-    let medians: Vec<_> = cells
-        .into_iter()
-        .map(|(name, times)| (name, median(times.before), median(times.after)))
-        .collect();
+    let medians: Vec<_> =
+        cells.into_iter().map(|(name, times)| (name, median(times.before), median(times.after))).collect();
     let (was, now) = medians.iter().fold((0.0, 0.0), |sum, (_, was, now)| (sum.0 + was, sum.1 + now));
     let slower: Vec<_> = medians.iter().filter(|(_, was, now)| now > was).collect();
     println!(
