@@ -25,7 +25,8 @@ pub fn completions(shell: clap_complete::Shell) -> u8 {
 
 /// Writes a manual page for the whole command, and one for each of its commands.
 pub fn man(folder: &Path) -> u8 {
-    match clap_mangen::generate_to(Cli::command(), folder) {
+    let written = std::fs::create_dir_all(folder);
+    match written.and_then(|()| clap_mangen::generate_to(Cli::command(), folder)) {
         Ok(()) => exit_code::OK,
         Err(error) => {
             notice(&format!("faultbox: cannot write manual pages to {}: {error}", folder.display()));
