@@ -47,7 +47,7 @@ lint: setup
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 
-unit: setup
+unit: setup-tests
 	$(CARGO) test --release --locked --workspace --lib --bins --test supervisor
 
 # Whole matrices, one after the other, so that they do not wait for each other's processors.
