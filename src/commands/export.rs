@@ -69,7 +69,7 @@ fn try_run(args: &ExportArgs) -> Result<(), u8> {
             }
             notice(&format!("notice: {} connections", written.connections));
             for (why, count) in &written.left_out {
-                notice(&format!("notice: {count} exchanges are left out: {}", one_line(why)));
+                notice(&format!("notice: left out {count}x: {}", one_line(why)));
             }
         }
     }
