@@ -275,8 +275,13 @@ impl ActiveFaults {
         let (assumption, _) = active.as_ref()?;
         let rules = assumption.flatten().into_iter().flat_map(|part| &part.syscalls);
         rules.filter(|rule| families.contains(&rule.family.as_str())).fold(None, |seen, rule| {
-            let Interest { peer, process } = seen.unwrap_or_default();
-            Some(Interest { peer: peer || rule.to.is_some(), process: process || rule.process.is_some() })
+            let Interest { peer, process, bytes } = seen.unwrap_or_default();
+            let counts = matches!(rule.action, SyscallAction::Partial(_) | SyscallAction::EnospcAfter(_));
+            Some(Interest {
+                peer: peer || rule.to.is_some(),
+                process: process || rule.process.is_some(),
+                bytes: bytes || counts,
+            })
         })
     }
 

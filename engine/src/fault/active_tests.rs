@@ -133,8 +133,14 @@ fn where_a_rule_acts_is_all_of_what_it_says() {
 #[test]
 fn a_rule_says_what_it_looks_at() {
     let to = SyscallRule { to: glob("bus"), ..rule("send", SyscallAction::Kill(9)) };
-    let faults = active(assumption("a", vec![rule("write", SyscallAction::Kill(9)), to], Vec::new()));
+    let partial = rule("recv", SyscallAction::Partial(1));
+    let faults =
+        active(assumption("a", vec![rule("write", SyscallAction::Kill(9)), to, partial], Vec::new()));
     assert_eq!(faults.looks_at(&["write"]), Some(Interest::default()));
-    assert_eq!(faults.looks_at(&["send", "sendto"]), Some(Interest { peer: true, process: false }));
+    assert_eq!(
+        faults.looks_at(&["send", "sendto"]),
+        Some(Interest { peer: true, process: false, bytes: false })
+    );
+    assert_eq!(faults.looks_at(&["recv"]), Some(Interest { bytes: true, ..Interest::default() }));
     assert_eq!(faults.looks_at(&["read"]), None);
 }

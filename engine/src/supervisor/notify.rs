@@ -198,6 +198,7 @@ impl Supervisor {
             *peer = target::peer(&trapped.call, notification).map(Box::new);
         }
         let bytes = match trapped.call.name {
+            _ if !interest.bytes => None,
             "fallocate" => Some(notification.args[3]),
             _ => Transfer::of(&trapped.call, notification).map(|transfer| transfer.total()),
         };

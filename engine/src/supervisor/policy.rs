@@ -21,8 +21,8 @@ pub struct SyscallCall<'a> {
     pub families: &'a [&'static str],
     /// What it is about.
     pub target: SyscallTarget,
-    /// How many bytes it asks to move, where a part of them could be moved instead; or to
-    /// reserve.
+    /// How many bytes it asks to move, where a part of them could be moved instead, or to
+    /// reserve; where [`Interest::bytes`] asks for it.
     pub bytes: Option<u64>,
     /// The names of its executable and of its thread, where [`Interest::process`] asks for them.
     pub process: Vec<String>,
@@ -191,6 +191,8 @@ pub struct Interest {
     pub peer: bool,
     /// Who makes it.
     pub process: bool,
+    /// How many bytes it asks for.
+    pub bytes: bool,
 }
 
 /// Decides about trapped syscalls.
@@ -202,7 +204,7 @@ pub trait SyscallPolicy: Send + Sync {
     /// without finding out what it is about.
     fn wants(&self, name: &'static str, families: &[&'static str]) -> Option<Interest> {
         let _ = (name, families);
-        Some(Interest { peer: true, process: true })
+        Some(Interest { peer: true, process: true, bytes: true })
     }
 
     /// The service was given randomness that is not the host's.

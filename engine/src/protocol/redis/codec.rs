@@ -296,6 +296,11 @@ impl Sent {
         self.bytes.clone()
     }
 
+    /// Its words, apart from its bytes.
+    pub fn to_command(&self) -> Command {
+        self.words().into_iter().map(<[u8]>::to_vec).collect()
+    }
+
     /// Its words.
     pub fn words(&self) -> SmallVec<[&[u8]; 8]> {
         match &self.words {
@@ -321,17 +326,16 @@ impl CommandDecoder {
         with_room(&mut self.buffer)
     }
 
-    /// The next whole command and the bytes it came in; `None` means that more bytes are needed.
+    /// The next whole command; `None` means that more bytes are needed.
     /// A command without any words (an empty line) is one that servers do not answer.
     ///
     /// # Errors
     /// When the bytes are no command. The decoder still holds them: see [`CommandDecoder::rest`].
-    pub fn next_command(&mut self) -> Result<Option<(Command, Bytes)>, CodecError> {
-        let words = |sent: Sent| (sent.words().into_iter().map(<[u8]>::to_vec).collect(), sent.bytes);
-        self.next_sent().map(|sent| sent.map(words))
+    pub fn next_command(&mut self) -> Result<Option<Command>, CodecError> {
+        self.next_sent().map(|sent| sent.map(|sent| sent.to_command()))
     }
 
-    /// As [`CommandDecoder::next_command`], with the words left where they are.
+    /// As [`CommandDecoder::next_command`], with the bytes it came in and the words left where they are.
     ///
     /// # Errors
     /// As there.
@@ -615,7 +619,7 @@ pub fn fuzz_one(bytes: &[u8]) {
     let mut commands = CommandDecoder::default();
     commands.buffer().extend_from_slice(bytes);
     let mut session = super::session::Session::default();
-    while let Ok(Some((command, _))) = commands.next_command() {
+    while let Ok(Some(command)) = commands.next_command() {
         if !command.is_empty() {
             session.ask(&command);
         }
@@ -697,8 +701,9 @@ mod tests {
             let mut got = Vec::new();
             for byte in sent.iter().flat_map(|words| encode_command(words)) {
                 decoder.buffer().extend_from_slice(&[byte]);
-                while let Some((command, raw)) = decoder.next_command().unwrap() {
-                    prop_assert_eq!(raw.to_vec(), encode_command(&command));
+                while let Some(sent) = decoder.next_sent().unwrap() {
+                    let command = sent.to_command();
+                    prop_assert_eq!(sent.raw().to_vec(), encode_command(&command));
                     got.push(command);
                 }
             }
@@ -723,7 +728,7 @@ mod tests {
     fn inline(line: &[u8]) -> Result<Option<Command>, CodecError> {
         let mut decoder = CommandDecoder::default();
         decoder.buffer().extend_from_slice(line);
-        decoder.next_command().map(|found| found.map(|(command, _)| command))
+        decoder.next_command()
     }
 
     #[test]

@@ -219,7 +219,7 @@ async fn unreachable_server(
     let mut session = Session::default();
     let mut asked = false;
     while !asked && from_client.read_buf(decoder.buffer()).await? > 0 {
-        while let Ok(Some((words, _))) = decoder.next_command() {
+        while let Ok(Some(words)) = decoder.next_command() {
             if !words.is_empty() {
                 asked = true;
                 let request = session.ask(&words).request;

@@ -83,8 +83,8 @@ impl Server {
         let mut push: Option<Await> = None;
         loop {
             match self.decoder.next_command() {
-                Ok(Some((words, _))) if words.is_empty() => {}
-                Ok(Some((words, _))) => {
+                Ok(Some(words)) if words.is_empty() => {}
+                Ok(Some(words)) => {
                     let asked = session.ask(&words);
                     let quits = asked.name == "QUIT";
                     if !self.command(&words, asked).await? {

@@ -246,8 +246,13 @@ fn list_words<W: AsRef<[u8]>>(words: &[W]) -> (Value, Option<Value>) {
 
 /// The words of a request that [`Session::ask`] built.
 pub fn words_of(request: &Request) -> Vec<Vec<u8>> {
-    let words = request.body.get("args").and_then(Value::as_list).unwrap_or_default();
-    words.iter().map(|word| word.as_bytes().unwrap_or_default().to_vec()).collect()
+    words_in(&request.body).map(<[u8]>::to_vec).collect()
+}
+
+/// The words in the body of such a request.
+pub fn words_in(body: &Value) -> impl Iterator<Item = &[u8]> {
+    let words = body.get("args").and_then(Value::as_list).unwrap_or_default();
+    words.iter().map(|word| word.as_bytes().unwrap_or_default())
 }
 
 /// Marks in a reply what differs between two equal runs.
