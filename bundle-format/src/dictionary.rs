@@ -1,7 +1,8 @@
 //! What small chunks are compressed with: the contents of earlier ones.
 //!
 //! Contract: a frame names an earlier one; its dictionary is that one's dictionary and content, one after the
-//! other. Every step goes towards the beginning of the file, and their number and the length are bounded.
+//! other. Every step goes towards the beginning of the file, and their number and the length are bounded: what
+//! is beyond that is refused whatever was read before.
 
 use crate::error::FrameProblem;
 use crate::frame::{self, HEAD, Head, Kind};
@@ -21,28 +22,28 @@ pub(crate) fn fits(bytes: &[u8]) -> bool {
     (8..=limits::DICTIONARY_MAX).contains(&bytes.len()) && !bytes.starts_with(&ZSTD_MAGIC)
 }
 
+/// A dictionary, and of how many frames it is made.
+type Known = (Arc<Vec<u8>>, usize);
+
 /// The dictionaries of a file by the offset of the frame that is named.
 #[derive(Default)]
-pub(crate) struct Dictionaries(Mutex<BTreeMap<u64, Arc<Vec<u8>>>>);
+pub(crate) struct Dictionaries(Mutex<BTreeMap<u64, Known>>);
 
 impl Dictionaries {
     /// The dictionary for the frame at `user`, which names the one that begins `distance` before it.
     pub fn of(&self, source: &Source, user: u64, distance: u64) -> Result<Arc<Vec<u8>>, FrameProblem> {
-        self.at(source, user, distance, limits::DICTIONARY_FRAMES_MAX).map_err(|_| FrameProblem::Dictionary)
+        let found = self.at(source, user, distance, limits::DICTIONARY_FRAMES_MAX);
+        found.map(|(all, _)| all).map_err(|_| FrameProblem::Dictionary)
     }
 
-    fn at(
-        &self,
-        source: &Source,
-        user: u64,
-        distance: u64,
-        left: usize,
-    ) -> Result<Arc<Vec<u8>>, FrameProblem> {
+    /// Made of `left` frames at most.
+    fn at(&self, source: &Source, user: u64, distance: u64, left: usize) -> Result<Known, FrameProblem> {
         let left = left.checked_sub(1).ok_or(FrameProblem::Dictionary)?;
         let offset = user.checked_sub(distance).filter(|offset| *offset >= HEADER_LEN as u64 && distance > 0);
         let offset = offset.ok_or(FrameProblem::Dictionary)?;
-        if let Some(known) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&offset) {
-            return Ok(known.clone());
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&offset).cloned();
+        if let Some((all, frames)) = known {
+            return if frames <= left + 1 { Ok((all, frames)) } else { Err(FrameProblem::Dictionary) };
         }
         let bytes = whole(source, offset)?;
         let head = frame::check(&bytes)?;
@@ -53,18 +54,22 @@ impl Dictionaries {
             Some(base) => Some(self.at(source, offset, base, left)?),
             None => None,
         };
-        let content = frame::decode_with(&bytes, |_| before.clone().ok_or(FrameProblem::Dictionary))?.content;
-        let all = before.map(|before| [&before[..], &content].concat()).unwrap_or(content);
+        let own = |_| before.as_ref().map(|(all, _)| all.clone()).ok_or(FrameProblem::Dictionary);
+        let content = frame::decode_with(&bytes, own)?.content;
+        let (all, frames) = match before {
+            Some((before, frames)) => ([&before[..], &content].concat(), frames + 1),
+            None => (content, 1),
+        };
         if !fits(&all) {
             return Err(FrameProblem::Dictionary);
         }
-        let all = Arc::new(all);
+        let found = (Arc::new(all), frames);
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= KEPT {
             known.clear();
         }
-        known.insert(offset, all.clone());
-        Ok(all)
+        known.insert(offset, found.clone());
+        Ok(found)
     }
 }
 

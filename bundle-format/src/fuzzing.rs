@@ -6,11 +6,13 @@
 
 use crate::canonical::{self, Policy};
 use crate::chunk;
+use crate::dictionary::{self, Dictionaries};
 use crate::event::{Body, CellStarted, Ending, Entry, Output, Payload, Phase, StoredFile};
 use crate::extract::extract;
 use crate::frame::{self, HEAD, Head, Kind, TAIL};
 use crate::index::{BlobRef, CellSummary, FOOTER_RAW, FOOTER_TOTAL, Footer, FrameRef, Index};
-use crate::reader::Bundle;
+use crate::limits;
+use crate::reader::{Bundle, Source};
 use crate::version::{HEADER_LEN, Header, MAGIC};
 use crate::{Blame, Redactor, Value, Verdict, check, writer};
 use std::path::Path;
@@ -152,6 +154,75 @@ fn chunk_of(cell: u32, content: &[u8]) -> Option<Vec<Entry>> {
     let entries = bundle.raw_entries(cell).ok();
     assert!(entries.is_some(), "what a scan took cannot be read");
     entries
+}
+
+/// Any bytes as chunks that are compressed with the dictionaries of earlier ones: for each a length, how many
+/// frames back the other one is (0: none), and how much farther back it is said to be than it is. What was
+/// compressed with a dictionary that may be one reads back, and nothing reads otherwise because of what was
+/// read before it.
+pub fn based(bytes: &[u8]) {
+    let mut file = Header::new([1; 16], [2; 16]).encode().to_vec();
+    let mut placed: Vec<Based> = Vec::new();
+    let mut rest = bytes;
+    while let Some((&[len, repeats, back, astray], after)) = rest.split_first_chunk() {
+        let (part, after) = after.split_at(usize::from(len).min(after.len()));
+        rest = after;
+        let other = usize::from(back).checked_sub(1).and_then(|back| placed.iter().rev().nth(back));
+        let content = part.repeat(1 + usize::from(repeats));
+        let (one, stored) = Based::new(file.len() as u64, content, other, u64::from(astray));
+        placed.push(one);
+        file.extend(stored);
+    }
+    let source = Source::Bytes(file.clone());
+    let kept = Dictionaries::default();
+    for one in placed.iter().chain(placed.iter().rev()) {
+        let read = |dictionaries: &Dictionaries| {
+            let bytes = dictionary::whole(&source, one.at)?;
+            frame::decode_with(&bytes, |distance| dictionaries.of(&source, one.at, distance))
+        };
+        let content = read(&Dictionaries::default()).map(|frame| frame.content);
+        assert_eq!(read(&kept).map(|frame| frame.content), content, "at {}: not as before", one.at);
+        assert!(!one.reads || content.as_ref() == Ok(&one.content), "at {}: {content:?}", one.at);
+    }
+    if let Ok(bundle) = Bundle::from_bytes(file) {
+        everything(&bundle);
+    }
+}
+
+/// A frame that [`based`] wrote.
+struct Based {
+    at: u64,
+    content: Vec<u8>,
+    /// It reads as that.
+    reads: bool,
+    /// It may be a dictionary, of so many frames.
+    frames: Option<usize>,
+    /// What that dictionary is.
+    all: Vec<u8>,
+}
+
+impl Based {
+    /// A frame at `at` with the dictionary of another one, and its bytes.
+    fn new(at: u64, content: Vec<u8>, other: Option<&Based>, astray: u64) -> (Self, Vec<u8>) {
+        let mut encoder = frame::Encoder::new(1).expect("1 is a level");
+        let other = other.filter(|other| {
+            let said = other.at.saturating_sub(astray);
+            // What zstd takes for another kind of dictionary is none.
+            other.all.len() <= limits::DICTIONARY_MAX && encoder.set_dictionary(said, &other.all, 1).is_ok()
+        });
+        let stored = encoder.encode(Kind::Chunk, 1, &content, Some(at));
+        let stored = stored.map(<[u8]>::to_vec).expect("no content is too long");
+        let uses = stored.get(frame::CODEC_AT) == Some(&frame::CODEC_BASED);
+        let (before, of) = match other.filter(|_| uses) {
+            Some(other) => (other.all.as_slice(), other.frames.filter(|_| astray == 0)),
+            None => (&[][..], Some(0)),
+        };
+        let all = [before, &content].concat();
+        let frames = of.map(|frames| frames + 1);
+        let frames =
+            frames.filter(|frames| *frames <= limits::DICTIONARY_FRAMES_MAX && dictionary::fits(&all));
+        (Based { at, content, reads: of.is_some(), frames, all }, stored)
+    }
 }
 
 /// Any bytes as the number of a cell and the content of its end.

@@ -467,6 +467,16 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
         text("hostile"),
         b"2\na\nx\n2\na/b\ny\n2\n../up\nz\n2\na\nx\n3\nq\n../../api\n3\nq\n..\n1\n/\n\n".to_vec(),
     ));
+    let part =
+        |repeats: u8, back: u8, astray: u8| [&[11, repeats, back, astray], &b"frame of it"[..]].concat();
+    // Longer than a dictionary may be, each based on the one before; then on one that is far back, and on none.
+    let chain: Vec<u8> = (0..40).flat_map(|n| part(40 + n, 1, 0)).collect();
+    seeds.push(("based", text("chain"), [chain, part(9, 36, 0), part(9, 0, 0)].concat()));
+    seeds.push((
+        "based",
+        text("astray"),
+        [part(9, 0, 0), part(9, 1, 1), part(9, 1, 24), part(9, 2, 99)].concat(),
+    ));
     seeds.push(("ends", text("header"), Header::new([1; 16], [2; 16]).encode().to_vec()));
     seeds
 }
@@ -492,6 +502,7 @@ fn the_corpus_of_the_fuzz_targets_is_as_it_is_made_and_holds() {
     let mut run = 0;
     let targets: BTreeMap<&str, fn(&[u8])> = BTreeMap::from([
         ("container", fuzzing::container as fn(&[u8])),
+        ("based", fuzzing::based),
         ("chunk", fuzzing::chunk),
         ("cell_end", fuzzing::cell_end),
         ("index", fuzzing::index),
