@@ -401,7 +401,7 @@ fn ambient_decisions(entries: &[Entry]) -> BTreeSet<(String, String)> {
     for entry in entries {
         if let Body::Exchange(exchange) = &entry.body {
             let set = if exchange.class == Class::Work { &mut work } else { &mut ambient };
-            set.insert((exchange.source.clone(), exchange.key.clone()));
+            set.insert((exchange.source.to_string(), exchange.key.clone()));
         }
     }
     &ambient - &work

@@ -296,6 +296,18 @@ impl Columnar for String {
     }
 }
 
+impl Columnar for Name {
+    const WIDTH: usize = 1;
+
+    fn put(&self, at: usize, _: Of, out: &mut Sheet) {
+        out.text(at, self.as_bytes(), Sort::Text);
+    }
+
+    fn take(of: &[Of], from: &mut Source<'_>) -> Result<Vec<Self>, String> {
+        Ok(String::take(of, from)?.into_iter().map(Name::from).collect())
+    }
+}
+
 fn utf8(text: Vec<u8>) -> Result<String, String> {
     String::from_utf8(text).map_err(|_| "text that is not UTF-8".to_owned())
 }
@@ -597,7 +609,7 @@ pub(crate) fn take(entries: u32, cell: u32, texts: &[u8], columns: &[u8]) -> Res
     let times = from.steps(count)?;
     let of: Vec<Of> = seqs.iter().zip(&times).map(|(seq, at_ns)| Of { seq: *seq, at_ns: *at_ns }).collect();
     let mut phases = Phase::take(&of, &mut from)?.into_iter();
-    let mut actors = String::take(&of, &mut from)?.into_iter();
+    let mut actors = Name::take(&of, &mut from)?.into_iter();
     let mut streams = from.texts(count)?.into_iter();
     let mut ordinals = from.numbers(count)?.into_iter();
     let caused = from.tags(count, 2)?;

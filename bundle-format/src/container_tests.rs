@@ -14,7 +14,7 @@ fn entry(seq: u64, cell: u32, stream: &str, body: Body) -> Entry {
         at_ns: seq * 1000,
         cell,
         phase: if cell == 0 { Phase::Run } else { Phase::Scenario },
-        actor: "test".to_owned(),
+        actor: "test".into(),
         stream: stream.to_owned(),
         ordinal: seq,
         cause: None,

@@ -8,6 +8,9 @@
 use crate::Value;
 use rkyv::{Archive, Deserialize, Serialize};
 
+/// A `String` as far as the format goes; a short one needs no memory of its own, and an exchange has many.
+pub type Name = compact_str::CompactString;
+
 /// One entry of the journal.
 #[derive(Debug, Clone, PartialEq, Archive, Serialize, Deserialize)]
 pub struct Entry {
@@ -20,7 +23,7 @@ pub struct Entry {
     /// When in the cell.
     pub phase: Phase,
     /// Who did it: a service's name, `test`, or `faultbox`.
-    pub actor: String,
+    pub actor: Name,
     /// The ordered sequence it belongs to (`source>service.interface:key` for exchanges).
     pub stream: String,
     /// Position in the stream, from 0.
@@ -293,15 +296,15 @@ pub struct StepEnded {
 #[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct Exchange {
     /// The protocol's registered name.
-    pub protocol: String,
+    pub protocol: Name,
     /// Who asked: a service's name or `test`.
-    pub source: String,
+    pub source: Name,
     /// Who was asked: `service.interface`.
-    pub interface: String,
+    pub interface: Name,
     /// Connection number in the cell (never part of a digest).
     pub connection: u64,
     /// What was asked, for people: `SELECT`, `GET /orders`, `Produce`.
-    pub operation: String,
+    pub operation: Name,
     /// The stable key: identifies the request without generated values.
     pub key: String,
     /// How it counts.

@@ -63,7 +63,7 @@ fn entry(seq: u64, body: Body) -> Entry {
         at_ns: seq * 1000,
         cell: 1,
         phase: Phase::Scenario,
-        actor: "faultbox".to_owned(),
+        actor: "faultbox".into(),
         stream: "cell".to_owned(),
         ordinal: seq,
         cause: None,

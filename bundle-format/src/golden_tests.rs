@@ -23,11 +23,11 @@ fn hit() -> RuleHit {
 
 fn exchange(body: &str) -> Body {
     Body::Exchange(Exchange {
-        protocol: "http".to_owned(),
-        source: "api".to_owned(),
-        interface: "users.main".to_owned(),
+        protocol: "http".into(),
+        source: "api".into(),
+        interface: "users.main".into(),
         connection: 7,
-        operation: "GET /users".to_owned(),
+        operation: "GET /users".into(),
         key: "GET /users".to_owned(),
         class: Class::Work,
         mutating: true,
@@ -190,7 +190,7 @@ fn said() -> Vec<Entry> {
         at_ns: seq as u64 * 1_000_003,
         cell,
         phase,
-        actor: "api".to_owned(),
+        actor: "api".into(),
         stream: format!("stream {}", seq % 3),
         ordinal: seq as u64 / 3,
         cause: (seq % 4 == 1).then_some(0),

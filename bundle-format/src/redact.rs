@@ -10,7 +10,7 @@
 //! values that a service makes up and names itself.
 
 use crate::Value;
-use crate::event::{Body, Entry, Named, Payload, StoredFile, Verdict};
+use crate::event::{Body, Entry, Name, Named, Payload, StoredFile, Verdict};
 use crate::spelling;
 use regex::{Captures, Regex, bytes};
 use std::borrow::Cow;
@@ -452,6 +452,11 @@ impl Redactor {
         for (_, piece) in pieces(entry) {
             match piece {
                 Piece::Text(text) => self.string(text),
+                Piece::Name(name) => {
+                    if let Cow::Owned(redacted) = self.text(name) {
+                        *name = redacted.into();
+                    }
+                }
                 Piece::Bytes(bytes) => *bytes = self.bytes(bytes),
                 Piece::Payload(payload) => self.payload(payload),
                 Piece::Arguments(arguments) => self.arguments(arguments),
@@ -609,6 +614,7 @@ pub fn escaped_in_url(value: &str) -> Cow<'_, str> {
 /// A part of an entry in which credentials can stand.
 enum Piece<'a> {
     Text(&'a mut String),
+    Name(&'a mut Name),
     Bytes(&'a mut Vec<u8>),
     Payload(&'a mut Payload),
     Arguments(&'a mut Vec<String>),
@@ -637,7 +643,7 @@ fn pieces(entry: &mut Entry) -> Vec<(&'static str, Piece<'_>)> {
         Body::StepEnded(step) => all.push(("response", Piece::Payload(&mut step.response))),
         Body::Exchange(exchange) => {
             all.push(("key", Piece::Text(&mut exchange.key)));
-            all.push(("operation", Piece::Text(&mut exchange.operation)));
+            all.push(("operation", Piece::Name(&mut exchange.operation)));
             all.push(("request", Piece::Payload(&mut exchange.request)));
             all.extend(exchange.response.iter_mut().map(|response| ("response", Piece::Payload(response))));
             all.extend(exchange.rule.iter_mut().map(|rule| ("rule", Piece::Text(&mut rule.action))));
@@ -688,6 +694,7 @@ pub fn redacted(entry: &Entry) -> Vec<Redacted> {
         let place = format!("{subject}{word}");
         match piece {
             Piece::Text(text) => tokens(text, &place, &mut found),
+            Piece::Name(name) => tokens(name, &place, &mut found),
             Piece::Bytes(bytes) => tokens(&String::from_utf8_lossy(bytes), &place, &mut found),
             Piece::Payload(payload) => match payload.value() {
                 Some(value) => tokens_of(&value, &place, &mut found),
@@ -864,7 +871,7 @@ mod tests {
             at_ns: 0,
             cell: 0,
             phase: Phase::Run,
-            actor: String::new(),
+            actor: "".into(),
             stream: String::new(),
             ordinal: 0,
             cause: None,
@@ -1044,7 +1051,7 @@ mod tests {
             at_ns: 0,
             cell: 1,
             phase: Phase::Scenario,
-            actor: String::new(),
+            actor: "".into(),
             stream: String::new(),
             ordinal: 0,
             cause: None,

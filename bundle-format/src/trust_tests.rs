@@ -60,11 +60,11 @@ fn hit() -> RuleHit {
 
 fn exchange() -> Exchange {
     Exchange {
-        protocol: text("http"),
-        source: text("api"),
-        interface: text("users.main"),
+        protocol: text("http").into(),
+        source: text("api").into(),
+        interface: text("users.main").into(),
         connection: 1,
-        operation: text("GET /users"),
+        operation: text("GET /users").into(),
         key: text("GET /users"),
         class: Class::Work,
         mutating: false,
@@ -182,7 +182,7 @@ fn every_kind() -> Vec<(&'static str, Entry)> {
             at_ns: seq as u64 * 1_000_000,
             cell,
             phase: if cell == 0 { Phase::Run } else { Phase::Scenario },
-            actor: text("faultbox"),
+            actor: text("faultbox").into(),
             stream: text("a stream with a name"),
             ordinal: seq as u64,
             cause: (seq % 2 == 0).then_some(seq as u64),
@@ -536,7 +536,8 @@ fn declarations(source: &str) -> Vec<String> {
         let lines = body.lines().map(str::trim).filter(|line| !line.starts_with("///"));
         let text = lines.map(|line| line.trim_start_matches("pub ")).collect::<Vec<_>>().join(" ");
         if derived {
-            let text = format!("{} }}", text.trim_end_matches(','));
+            // A `Name` is stored as a `String` is.
+            let text = format!("{} }}", text.trim_end_matches(',').replace(": Name", ": String"));
             found.push(text.replace(", }", " }"));
         }
     }

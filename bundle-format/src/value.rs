@@ -168,9 +168,28 @@ impl Value {
 
     /// The portable encoding (`FORMAT.md`, "Values").
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(64);
+        let mut out = Vec::with_capacity(self.encoded_len());
         self.encode_into(&mut out);
         out
+    }
+
+    /// How many bytes [`Value::encode`] makes.
+    fn encoded_len(&self) -> usize {
+        let sized = |len: usize| crate::varint::len(len as u64) + len;
+        1 + match self {
+            Value::Null | Value::Bool(_) => 0,
+            Value::Int(_) | Value::UInt(_) | Value::Float(_) => 8,
+            Value::Text(text) => sized(text.len()),
+            Value::Bytes(bytes) => sized(bytes.len()),
+            Value::List(items) => {
+                crate::varint::len(items.len() as u64) + items.iter().map(Value::encoded_len).sum::<usize>()
+            }
+            Value::Map(fields) => {
+                let field = |(name, value): &(String, Value)| sized(name.len()) + value.encoded_len();
+                crate::varint::len(fields.len() as u64) + fields.iter().map(field).sum::<usize>()
+            }
+            Value::Volatile(inner) => inner.encoded_len(),
+        }
     }
 
     fn encode_into(&self, out: &mut Vec<u8>) {

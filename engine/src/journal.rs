@@ -5,7 +5,7 @@
 
 use crate::clock::RunClock;
 use crate::event_sink::{self, EventSink};
-use faultbox_bundle_format::{Body, Entry, Phase};
+use faultbox_bundle_format::{Body, Entry, Name, Phase};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -47,7 +47,7 @@ pub trait Said: Send + 'static {
 
 /// Said in words already.
 struct Words {
-    actor: String,
+    actor: Name,
     stream: String,
     cause: Option<u64>,
     body: Body,
@@ -80,7 +80,7 @@ impl Place {
     }
 
     /// The entry that says this, here.
-    pub fn entry(self, actor: String, stream: String, cause: Option<u64>, body: Body) -> Entry {
+    pub fn entry(self, actor: Name, stream: String, cause: Option<u64>, body: Body) -> Entry {
         let Place { seq, at_ns, cell, phase, ordinal } = self;
         Entry { seq, at_ns, cell, phase, actor, stream, ordinal, cause, body }
     }
@@ -167,7 +167,7 @@ impl Journal {
 
     /// Notes something that belongs to the phase in which it began.
     pub fn note_in(&self, phase: Phase, actor: &str, stream: &str, cause: Option<u64>, body: Body) -> u64 {
-        let (actor, stream) = (actor.to_owned(), stream.to_owned());
+        let (actor, stream) = (actor.into(), stream.to_owned());
         self.note_later(phase, Words { actor, stream, cause, body })
     }
 
@@ -198,7 +198,7 @@ mod tests {
 
         fn entry(self, place: Place) -> Entry {
             self.0.store(true, Ordering::SeqCst);
-            place.entry("api".to_owned(), "slow".to_owned(), None, Body::PhaseBegan)
+            place.entry("api".into(), "slow".to_owned(), None, Body::PhaseBegan)
         }
     }
 

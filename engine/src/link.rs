@@ -7,7 +7,7 @@
 
 use crate::fault::active::{ActiveFaults, Consultation, Firing};
 use crate::journal::{Journal, Place, Said};
-use faultbox_bundle_format::{Body, Class, Entry, Exchange, Outcome, Payload, Phase, RuleHit, Value};
+use faultbox_bundle_format::{Body, Class, Entry, Exchange, Name, Outcome, Payload, Phase, RuleHit, Value};
 use std::any::Any;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -489,6 +489,7 @@ struct Closed {
 impl Said for Closed {
     fn stream(&self, name: &mut String) {
         let parts = [&*self.source, ">", &self.interface, ":", &self.request.key];
+        name.reserve_exact(parts.iter().map(|part| part.len()).sum());
         name.extend(parts);
     }
 
@@ -496,12 +497,13 @@ impl Said for Closed {
         let mut stream = String::new();
         self.stream(&mut stream);
         let request = self.request;
+        let source = Name::from(&*self.source);
         let exchange = Exchange {
-            protocol: self.protocol.to_owned(),
-            source: self.source.to_string(),
-            interface: self.interface.to_string(),
+            protocol: self.protocol.into(),
+            source: source.clone(),
+            interface: Name::from(&*self.interface),
             connection: self.connection,
-            operation: request.operation.into_owned(),
+            operation: Name::from(&*request.operation),
             key: request.key,
             class: request.class,
             mutating: request.mutating,
@@ -514,7 +516,7 @@ impl Said for Closed {
             ended_ns: place.at_ns(),
             began_seq: self.began_seq,
         };
-        place.entry(self.source.to_string(), stream, None, Body::Exchange(exchange))
+        place.entry(source, stream, None, Body::Exchange(exchange))
     }
 }
 

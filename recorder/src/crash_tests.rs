@@ -44,7 +44,7 @@ fn nth(n: u64) -> Entry {
         at_ns: n,
         cell: u32::try_from(cell).unwrap() + 1,
         phase: Phase::Scenario,
-        actor: "api".to_owned(),
+        actor: "api".into(),
         stream: "s".to_owned(),
         ordinal: within,
         cause: None,

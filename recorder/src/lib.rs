@@ -273,7 +273,7 @@ mod tests {
             at_ns: seq,
             cell,
             phase: if cell == 0 { Phase::Run } else { Phase::Scenario },
-            actor: "api".to_owned(),
+            actor: "api".into(),
             stream: "s".to_owned(),
             ordinal: seq,
             cause: None,
@@ -287,11 +287,11 @@ mod tests {
 
     fn exchange(request: Value, response: Value) -> Body {
         Body::Exchange(Exchange {
-            protocol: "http".to_owned(),
-            source: "api".to_owned(),
-            interface: "users.main".to_owned(),
+            protocol: "http".into(),
+            source: "api".into(),
+            interface: "users.main".into(),
             connection: 1,
-            operation: "GET /".to_owned(),
+            operation: "GET /".into(),
             key: "GET /".to_owned(),
             class: Class::Work,
             mutating: false,

@@ -111,7 +111,7 @@ pub async fn redrive(
 
 /// A recording without what services asked that do not run again: it is their business.
 fn asked_by(recording: &Recording, suts: &BTreeSet<String>) -> Recording {
-    let asks = |source: &String| source == runner::TEST || suts.contains(source);
+    let asks = |source: &str| source == runner::TEST || suts.contains(source);
     let stays = |entry: &&Entry| match &entry.body {
         Body::Exchange(exchange) => asks(&exchange.source),
         _ => true,

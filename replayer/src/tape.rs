@@ -123,7 +123,8 @@ impl Tape {
                 continue;
             }
             let Some(request) = exchange.request.value() else { continue };
-            let key = (exchange.source.clone(), exchange.interface.clone(), exchange.key.clone());
+            let (source, interface) = (exchange.source.to_string(), exchange.interface.to_string());
+            let key = (source, interface, exchange.key.clone());
             state.queues.entry(key).or_default().push(state.recorded.len());
             // A poll brings what came while it was open: it belongs to where it ended, not to where it began.
             let polled = exchange.class == Class::Ambient;
@@ -382,7 +383,7 @@ impl Tape {
         if tokio::time::timeout(HELD_AT_MOST, held).await.is_err() && !polled {
             let missing = self.missing_before(index, polled).unwrap_or_default();
             let mut state = self.lock();
-            let before = state.recorded[index].exchange.operation.clone();
+            let before = state.recorded[index].exchange.operation.to_string();
             let divergence =
                 Divergence::Order { interface: interface.to_owned(), operation: before, missing };
             state.divergences.push(divergence);
@@ -526,7 +527,7 @@ fn nearest(
             let other_operation = usize::from(recorded.exchange.operation != request.operation) * 100;
             let spent = usize::from(recorded.used) * 10;
             let nearest = Nearest {
-                operation: recorded.exchange.operation.clone(),
+                operation: recorded.exchange.operation.to_string(),
                 spent: recorded.used,
                 differences: differences.clone(),
             };
@@ -669,7 +670,7 @@ mod tests {
 
     fn entry(seq: u64, body: Body) -> Entry {
         let phase = Phase::Scenario;
-        let (actor, stream) = ("api".to_owned(), format!("s{seq}"));
+        let (actor, stream) = ("api".into(), format!("s{seq}"));
         Entry { seq, at_ns: seq, cell: 1, phase, actor, stream, ordinal: 0, cause: None, body }
     }
 
@@ -677,11 +678,11 @@ mod tests {
     fn tape(asked: &[Option<&str>]) -> Arc<Tape> {
         let exchange = |(seq, key): (usize, &Option<&str>)| {
             let exchange = Exchange {
-                protocol: "mysql".to_owned(),
-                source: "api".to_owned(),
-                interface: "db.main".to_owned(),
+                protocol: "mysql".into(),
+                source: "api".into(),
+                interface: "db.main".into(),
                 connection: 1,
-                operation: key.unwrap_or(UNREACHABLE).to_owned(),
+                operation: key.unwrap_or(UNREACHABLE).into(),
                 key: key.unwrap_or(UNREACHABLE).to_owned(),
                 class: if key.is_some() { Class::Work } else { Class::Control },
                 mutating: false,

@@ -77,7 +77,7 @@ fn entry(page: &str, base: u64, exchange: &Exchange) -> Json {
 fn asked(exchange: &Exchange, request: &Value) -> Json {
     let text = |name: &str| request.get(name).and_then(Value::as_text).unwrap_or_default();
     let (host, query) = (header(request, "host"), text("query"));
-    let host = host.filter(|host| !host.is_empty()).unwrap_or_else(|| exchange.interface.clone());
+    let host = host.filter(|host| !host.is_empty()).unwrap_or_else(|| exchange.interface.to_string());
     let mark = if query.is_empty() { "" } else { "?" };
     let pair = |pair: &str| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));

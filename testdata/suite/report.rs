@@ -48,7 +48,8 @@ impl Made {
         self.seq += 1;
         let (seq, at_ns) = (self.seq, self.seq * 1_000_000);
         let (actor, stream) = ("api".to_owned(), "s".to_owned());
-        let entry = Entry { seq, at_ns, cell, phase, actor, stream, ordinal: seq, cause: None, body };
+        let entry =
+            Entry { seq, at_ns, cell, phase, actor: actor.into(), stream, ordinal: seq, cause: None, body };
         self.writer.append(&entry).unwrap();
     }
 
@@ -65,11 +66,11 @@ impl Made {
     fn exchange(&mut self, cell: u32, service: &str, text: &str) {
         let request = Value::map([("path", Value::text(text)), (text, Value::text(text))]);
         let exchange = Exchange {
-            protocol: "http".to_owned(),
-            source: "test".to_owned(),
-            interface: format!("{service}.public"),
+            protocol: "http".into(),
+            source: "test".into(),
+            interface: format!("{service}.public").into(),
             connection: 1,
-            operation: format!("GET {text}"),
+            operation: format!("GET {text}").into(),
             key: "k".to_owned(),
             class: Class::Work,
             mutating: false,

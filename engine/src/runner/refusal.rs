@@ -23,7 +23,7 @@ fn words(exchange: &Exchange) -> Option<String> {
     let response = exchange.response.as_ref()?.value()?;
     let why = refusal(&response)?;
     let asked = exchange.request.value().and_then(|body| asked(&body));
-    let asked = asked.unwrap_or_else(|| exchange.operation.clone());
+    let asked = asked.unwrap_or_else(|| exchange.operation.to_string());
     Some(format!("{} refused {}: {}", exchange.interface, short(&asked), short(why)))
 }
 
@@ -61,11 +61,11 @@ mod tests {
 
     fn entry(phase: Phase, sql: &str, answer: &Value) -> Entry {
         let exchange = Exchange {
-            protocol: "mysql".to_owned(),
-            source: "api".to_owned(),
-            interface: "db.main".to_owned(),
+            protocol: "mysql".into(),
+            source: "api".into(),
+            interface: "db.main".into(),
             connection: 1,
-            operation: "SELECT".to_owned(),
+            operation: "SELECT".into(),
             key: String::new(),
             class: Class::Work,
             mutating: false,
@@ -83,7 +83,7 @@ mod tests {
             at_ns: 0,
             cell: 1,
             phase,
-            actor: "api".to_owned(),
+            actor: "api".into(),
             stream: String::new(),
             ordinal: 0,
             cause: None,

@@ -285,7 +285,7 @@ pub fn most_retried(entries: &[Entry], suts: &BTreeSet<String>) -> Option<(Strin
             Body::Exchange(exchange) => Some(exchange),
             _ => None,
         })
-        .filter(|exchange| suts.contains(&exchange.source) && exchange.class == Class::Work)
+        .filter(|exchange| suts.contains(exchange.source.as_str()) && exchange.class == Class::Work)
         .collect();
     exchanges.sort_by_key(|exchange| exchange.began_seq);
     for exchange in exchanges {

@@ -166,11 +166,11 @@ impl Event {
             }
         };
         Exchange {
-            protocol: protocol.to_owned(),
-            source: self.source.to_string(),
-            interface: self.interface().to_owned(),
+            protocol: protocol.into(),
+            source: (*self.source).into(),
+            interface: self.interface().into(),
             connection: self.n % 8,
-            operation: operation.to_owned(),
+            operation: operation.into(),
             key: self.key().to_owned(),
             class: Class::Work,
             mutating: false,
@@ -191,7 +191,11 @@ impl Said for Event {
         match self.kind {
             Kind::Output => name.extend([&*self.source, " stdout"]),
             Kind::Decision => name.extend(["decision slow#0:", self.key()]),
-            _ => name.extend([&*self.source, ">", self.interface(), ":", self.key()]),
+            _ => {
+                let parts = [&*self.source, ">", self.interface(), ":", self.key()];
+                name.reserve_exact(parts.iter().map(|part| part.len()).sum());
+                name.extend(parts);
+            }
         }
     }
 
@@ -222,7 +226,7 @@ impl Said for Event {
             }),
             _ => Body::Exchange(self.exchange(&place)),
         };
-        place.entry(self.source.to_string(), stream, None, body)
+        place.entry((*self.source).into(), stream, None, body)
     }
 }
 
