@@ -4,10 +4,11 @@
 //! semantic ones. Chunks of format 1 (an archived `Vec<Entry>`) are read and not written.
 
 use crate::check;
-use crate::columns::{self, Sheet};
+use crate::columns;
 use crate::error::WriteError;
 use crate::event::Entry;
 use crate::reader::unarchive;
+use crate::sheet::Sheet;
 use rkyv::rancor::Error;
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
@@ -37,7 +38,7 @@ impl Maker {
         entries: &[E],
         room: AlignedVec,
     ) -> Result<AlignedVec, WriteError> {
-        self.sheet.clear();
+        self.sheet.begin();
         entries.iter().for_each(|entry| self.sheet.put(entry.as_ref()));
         self.chunk.entries = entries.len() as u32;
         self.chunk.texts.clear();

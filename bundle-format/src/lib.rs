@@ -32,6 +32,7 @@ pub mod limits;
 pub mod reader;
 pub mod recover;
 pub mod redact;
+mod sheet;
 mod spelling;
 mod template;
 mod texts;
