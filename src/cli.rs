@@ -29,6 +29,8 @@ pub enum Command {
     Test(TestArgs),
     /// Drive recorded cells again, without their environment
     Replay(ReplayArgs),
+    /// Record cells twice and write what services make up anew into the spec's side file
+    Learn(LearnArgs),
     /// Start what a spec declares, without its tests, and leave it running until Ctrl-C
     Up(UpArgs),
     /// Show what a bundle holds
@@ -197,7 +199,7 @@ pub struct InitArgs {
     pub ci: Option<Ci>,
 }
 
-/// What `test` and `up` start, and from what.
+/// What `test`, `learn` and `up` start, and from what.
 #[derive(Debug, Args)]
 pub struct StackArgs {
     /// The spec
@@ -228,6 +230,20 @@ pub struct UpArgs {
     /// What is started
     #[command(flatten)]
     pub stack: StackArgs,
+    /// How to print
+    #[arg(long, value_enum, default_value = "human")]
+    pub format: Format,
+}
+
+/// Arguments of `learn`.
+#[derive(Debug, Args)]
+pub struct LearnArgs {
+    /// What is started
+    #[command(flatten)]
+    pub stack: StackArgs,
+    /// Only these cells: names, globs (matrix_*_db_down) or /regular expressions/; repeatable
+    #[arg(long = "test", value_name = "CELL")]
+    pub tests: Vec<String>,
     /// How to print
     #[arg(long, value_enum, default_value = "human")]
     pub format: Format,

@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         cli::Command::Completions { shell } => ExitCode::from(commands::shell::completions(shell)),
         cli::Command::Man { folder } => ExitCode::from(commands::shell::man(&folder)),
         cli::Command::Help { name } => ExitCode::from(commands::shell::help(name.as_deref())),
+        cli::Command::Learn(args) => ExitCode::from(commands::learn::run(args)),
         cli::Command::Up(args) => ExitCode::from(commands::up::run(args)),
         cli::Command::Diff { a, b, format } => ExitCode::from(commands::diff::run(&a, &b, format)),
         cli::Command::Verify { bundle } => ExitCode::from(commands::verify::run(&bundle)),

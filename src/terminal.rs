@@ -4,8 +4,8 @@
 //! Contract: nothing that is printed, wherever it came from, has a sequence that drives a terminal or
 //! turns its text around: the two doors to stdout and stderr replace them.
 
-use faultbox_bundle_format::{Blame, Body, Ending, Entry, Named, Verdict};
-use faultbox_engine::runner::{CLOCK_FACT, CREPT, asked_host};
+use faultbox_bundle_format::{Blame, Body, Ending, Entry, Verdict};
+use faultbox_engine::runner::{CLOCK_FACT, CREPT, PROVES_NOTHING, asked_host};
 use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
@@ -132,23 +132,55 @@ pub fn result(name: &str, verdict: &Verdict, seed: u64) -> String {
     text
 }
 
-/// What a cell says of clocks and randomness, a line each: what its services asked the host, and a virtual
-/// clock that did not stand still.
-pub fn determinism(entries: &[Entry]) -> Vec<String> {
-    let facts = entries.iter().filter_map(|entry| match &entry.body {
-        Body::HostFact(fact) => Some(fact),
-        _ => None,
-    });
-    let words = |fact: &Named| match asked_host(fact) {
-        Some((service, what)) => {
-            Some(format!("  not determined: {} asked the host: {}", plain(service), plain(what)))
+/// What a cell says of itself beside its verdict.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// What services asked the host: service, what.
+    pub undetermined: Vec<(String, String)>,
+    /// That a virtual clock did not stand still, in words.
+    pub crept: Vec<String>,
+    /// Why what judged it could not have failed.
+    pub proves_nothing: Vec<String>,
+}
+
+impl Findings {
+    /// Out of a cell's entries.
+    pub fn of(entries: &[Entry]) -> Self {
+        let mut found = Findings::default();
+        for entry in entries {
+            let Body::HostFact(fact) = &entry.body else { continue };
+            if let Some((service, what)) = asked_host(fact) {
+                found.undetermined.push((one_line(service), one_line(what)));
+            } else if fact.name == CLOCK_FACT && fact.value.contains(CREPT) {
+                found.crept.push(one_line(&fact.value));
+            } else if fact.name == PROVES_NOTHING && !found.proves_nothing.contains(&fact.value) {
+                found.proves_nothing.push(one_line(&fact.value));
+            }
         }
-        None if fact.name == CLOCK_FACT && fact.value.contains(CREPT) => {
-            Some(format!("  {}: {}", plain(&fact.name), plain(&fact.value)))
-        }
-        None => None,
-    };
-    facts.filter_map(words).collect()
+        found
+    }
+
+    /// A line each.
+    pub fn lines(&self) -> Vec<String> {
+        let asked = self.undetermined.iter();
+        let asked = asked.map(|(service, what)| format!("not determined: {service} asked the host: {what}"));
+        let crept = self.crept.iter().map(|said| format!("{CLOCK_FACT}: {said}"));
+        let nothing = self.proves_nothing.iter().map(|why| format!("{PROVES_NOTHING}: {why}"));
+        asked.chain(crept).chain(nothing).collect()
+    }
+
+    /// Adds them to a document about the cell.
+    pub fn put_into(&self, document: &mut serde_json::Value) {
+        let Some(fields) = document.as_object_mut() else { return };
+        let asked = self.undetermined.iter();
+        let asked = asked.map(|(service, what)| serde_json::json!({ "service": service, "asked": what }));
+        fields.insert("not_determined".to_owned(), asked.collect());
+        fields.insert("clock_moved_by_itself".to_owned(), (!self.crept.is_empty()).into());
+        fields.insert(
+            "proves_nothing".to_owned(),
+            self.proves_nothing.iter().map(String::as_str).collect::<serde_json::Value>(),
+        );
+    }
 }
 
 /// Text without control sequences (what a service printed must not drive the terminal).

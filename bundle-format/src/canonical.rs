@@ -9,8 +9,10 @@
 
 use crate::event::{Body, Class, Entry, Exchange, Outcome, Payload, Phase, RuleHit, Verdict};
 use crate::generated::{Generated, Kind, Scanner, placeholder};
+use crate::learned::{self, Rule, Side};
 use crate::value::Value;
 use regex::Regex;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::LazyLock;
@@ -71,23 +73,33 @@ pub struct Canonical {
 /// The canonical form of a cell from its entries (payloads inline) and the wall clock at
 /// the start of its run, nanoseconds since the Unix epoch.
 pub fn of_cell(entries: &[Entry], unix_ns: u64, policy: Policy) -> Canonical {
+    of_cell_by(entries, unix_ns, policy, &[])
+}
+
+/// As [`of_cell`], with rules for learned values beside those that the cell was recorded with.
+pub fn of_cell_by(entries: &[Entry], unix_ns: u64, policy: Policy, rules: &[Rule]) -> Canonical {
     let verdict = entries.iter().rev().find_map(|entry| match &entry.body {
         Body::Verdict(verdict) => Some(verdict),
         _ => None,
     });
-    of_cell_with(entries, verdict, unix_ns, policy)
+    of_cell_seen(entries, verdict, scanner_of(entries, unix_ns).with_rules(rules.iter().cloned()), policy)
 }
 
 /// As [`of_cell`], for a cell whose verdict is not among its entries yet.
 pub fn of_cell_with(entries: &[Entry], verdict: Option<&Verdict>, unix_ns: u64, policy: Policy) -> Canonical {
-    let scanner = scanner_of(entries, unix_ns);
+    of_cell_seen(entries, verdict, scanner_of(entries, unix_ns), policy)
+}
+
+fn of_cell_seen(entries: &[Entry], verdict: Option<&Verdict>, scanner: Scanner, policy: Policy) -> Canonical {
+    let known = learned_values(entries, &scanner);
+    let scanner = scanner.knowing(known);
     let mut gathered = Gathered {
         policy,
         scanner: &scanner,
         ambient: ambient_decisions(entries),
         streams: BTreeMap::new(),
         counted: BTreeMap::new(),
-        steps: BTreeSet::new(),
+        steps: BTreeMap::new(),
     };
     entries.iter().for_each(|entry| gathered.take(entry));
     if let Some(verdict) = verdict {
@@ -96,13 +108,89 @@ pub fn of_cell_with(entries: &[Entry], verdict: Option<&Verdict>, unix_ns: u64, 
     gathered.finish()
 }
 
-/// The scanner for a cell: its clock and its addresses.
+/// The scanner for a cell: its clock, its addresses and the rules that it was recorded with.
 pub fn scanner_of(entries: &[Entry], unix_ns: u64) -> Scanner {
     let addresses = entries.iter().filter_map(|entry| match &entry.body {
         Body::Addresses(addresses) => Some(addresses),
         _ => None,
     });
-    addresses.fold(Scanner::new(unix_ns), |scanner, addresses| scanner.with_addresses(addresses))
+    let scanner =
+        addresses.fold(Scanner::new(unix_ns), |scanner, addresses| scanner.with_addresses(addresses));
+    let rules = entries.iter().filter_map(|entry| match &entry.body {
+        // A line that cannot be read is one of a later version: it finds nothing.
+        Body::HostFact(fact) if fact.name == learned::FACT => Rule::parse(&fact.value).ok().flatten(),
+        _ => None,
+    });
+    scanner.with_rules(rules)
+}
+
+/// A message of a cell that rules for learned values may be about.
+#[derive(Debug, Clone)]
+pub struct Message<'a> {
+    /// Its entry.
+    pub entry: &'a Entry,
+    /// `service.interface`.
+    pub interface: &'a str,
+    /// Which of an exchange it is.
+    pub side: Side,
+    /// What was asked, or the verb of a step.
+    pub operation: &'a str,
+    /// What it says.
+    pub value: Value,
+}
+
+/// The messages of a cell's exchanges that do work, and the answers to its steps, in order.
+pub fn messages(entries: &[Entry]) -> Vec<Message<'_>> {
+    let mut steps = BTreeMap::new();
+    let mut found = Vec::new();
+    for entry in entries {
+        match &entry.body {
+            Body::Exchange(exchange) if exchange.class == Class::Work => {
+                let sides =
+                    [(Side::Request, Some(&exchange.request)), (Side::Response, exchange.response.as_ref())];
+                for (side, payload) in sides {
+                    let (interface, operation) = (exchange.interface.as_str(), exchange.operation.as_str());
+                    found.extend(payload.map(|payload| {
+                        let value = content(payload);
+                        Message { entry, interface, side, operation, value }
+                    }));
+                }
+            }
+            Body::StepStarted(step) => {
+                steps.insert(step.step, step);
+            }
+            Body::StepEnded(ended) => found.extend(steps.get(&ended.step).map(|step| Message {
+                entry,
+                interface: &step.interface,
+                side: Side::Step,
+                operation: &step.verb,
+                value: step_response(&content(&ended.response)),
+            })),
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Whether a rule finds anything in a cell's messages.
+pub fn finds(entries: &[Entry], unix_ns: u64, rule: &Rule) -> bool {
+    let alone = scanner_of(entries, unix_ns).with_only(rule.clone());
+    messages(entries).iter().any(|message| {
+        let alone = alone.about(message.interface, message.operation, Some(message.side));
+        !alone.learned(&message.value).is_empty()
+    })
+}
+
+/// What rules find in a cell's messages, as far as it is known wherever it stands.
+fn learned_values(entries: &[Entry], scanner: &Scanner) -> BTreeSet<String> {
+    if scanner.rules().is_empty() {
+        return BTreeSet::new();
+    }
+    let of = |message: Message<'_>| {
+        let scanner = scanner.about(message.interface, message.operation, Some(message.side));
+        scanner.learned(&message.value)
+    };
+    messages(entries).into_iter().flat_map(of).filter(|value| learned::is_telling(value)).collect()
 }
 
 /// Text without its durations: `took 5003ms` and `took 5001ms` say the same.
@@ -125,6 +213,8 @@ struct Raw {
     /// The same with the tokens of secrets as they are in this bundle.
     exact: Vec<u8>,
     collapses: bool,
+    /// Who knows what is made up in it, where that is another one than for the cell.
+    scanner: Option<Scanner>,
 }
 
 struct Gathered<'a> {
@@ -133,7 +223,8 @@ struct Gathered<'a> {
     ambient: BTreeSet<(String, String)>,
     streams: BTreeMap<String, Vec<Raw>>,
     counted: BTreeMap<String, u64>,
-    steps: BTreeSet<u32>,
+    /// Interface and verb of the steps that have begun.
+    steps: BTreeMap<u32, (String, String)>,
 }
 
 impl Gathered<'_> {
@@ -188,7 +279,7 @@ impl Gathered<'_> {
                 );
             }
             Body::StepStarted(step) if scenario => {
-                self.steps.insert(step.step);
+                self.steps.insert(step.step, (step.interface.clone(), step.verb.clone()));
                 let value = Value::map([
                     ("step", Value::Int(i64::from(step.step))),
                     ("interface", Value::text(step.interface.clone())),
@@ -198,12 +289,16 @@ impl Gathered<'_> {
                 let label = format!("step {} {} {}", step.step, step.verb, step.interface);
                 self.push("steps", entry, label, value, false);
             }
-            Body::StepEnded(step) if or_tail && self.steps.contains(&step.step) => {
+            Body::StepEnded(step) if or_tail => {
+                let Some((interface, verb)) = self.steps.get(&step.step) else { return };
+                let scanner = self.scanner.about(interface, verb, None);
                 let value = Value::map([
                     ("step", Value::Int(i64::from(step.step))),
                     ("response", step_response(&content(&step.response))),
                 ]);
-                self.push("steps", entry, format!("answer to step {}", step.step), value, false);
+                let label = format!("answer to step {}", step.step);
+                let raw = self.raw(own(scanner), entry.seq, entry.at_ns, label, value, false);
+                self.streams.entry("steps".to_owned()).or_default().push(raw);
             }
             Body::Signed(signed) if scenario => {
                 let value = Value::map([
@@ -246,14 +341,17 @@ impl Gathered<'_> {
             ("response", response),
             ("rule", hit(exchange.rule.as_ref())),
         ]);
-        let Exchange { source, interface, operation, .. } = exchange;
+        let Exchange { source, interface, operation, key, .. } = exchange;
         let label = format!("{source} -> {interface} {operation} ({})", outcome(exchange.outcome));
-        let stream = format!("{source}>{interface}:{}", exchange.key);
-        self.push(&stream, entry, label, value, exchange.repeatable);
-        if let Some(raw) = self.streams.get_mut(&self.scanner_key(&stream)).and_then(|s| s.last_mut()) {
-            raw.began_ns = exchange.began_ns;
-            raw.ended_ns = exchange.ended_ns;
-        }
+        let scanner = self.scanner.about(interface, operation, None);
+        let key = match &scanner {
+            Cow::Owned(scanner) => scanner.keyed(key, &value),
+            Cow::Borrowed(_) => key.clone(),
+        };
+        let stream = self.scanner_key(&format!("{source}>{interface}:{key}"));
+        let mut raw = self.raw(own(scanner), entry.seq, entry.at_ns, label, value, exchange.repeatable);
+        (raw.began_ns, raw.ended_ns) = (exchange.began_ns, exchange.ended_ns);
+        self.streams.entry(stream).or_default().push(raw);
     }
 
     fn verdict(&mut self, verdict: &Verdict) {
@@ -264,19 +362,28 @@ impl Gathered<'_> {
         let ending = format!("{:?}", verdict.ending).to_lowercase();
         let reason = if verdict.reason.is_empty() { "" } else { ": " };
         let label = format!("verdict {ending}{reason}{}", verdict.reason);
-        let raw = self.raw(u64::MAX, 0, label, value, false);
+        let raw = self.raw(None, u64::MAX, 0, label, value, false);
         self.streams.entry("verdict".to_owned()).or_default().push(raw);
     }
 
     fn push(&mut self, stream: &str, entry: &Entry, label: String, value: Value, collapses: bool) {
-        let raw = self.raw(entry.seq, entry.at_ns, label, value, collapses);
+        let raw = self.raw(None, entry.seq, entry.at_ns, label, value, collapses);
         self.streams.entry(self.scanner_key(stream)).or_default().push(raw);
     }
 
-    fn raw(&self, seq: u64, at_ns: u64, label: String, value: Value, collapses: bool) -> Raw {
-        let shape = self.scanner.replace(&value, &mut |generated| placeholder(generated)).encode();
-        let exact = self.scanner.template(&value).encode();
-        Raw { seq, began_ns: at_ns, ended_ns: at_ns, label, value, shape, exact, collapses }
+    fn raw(
+        &self,
+        scanner: Option<Scanner>,
+        seq: u64,
+        at_ns: u64,
+        label: String,
+        value: Value,
+        collapses: bool,
+    ) -> Raw {
+        let seen = scanner.as_ref().unwrap_or(self.scanner);
+        let shape = seen.replace(&value, &mut |generated| placeholder(generated)).encode();
+        let exact = seen.template(&value).encode();
+        Raw { seq, began_ns: at_ns, ended_ns: at_ns, label, value, shape, exact, collapses, scanner }
     }
 
     /// A stream's key never holds a generated value by contract; if it does, it is a hole.
@@ -300,8 +407,8 @@ impl Gathered<'_> {
                 if group.len() > 1 {
                     // Of those that look alike, the one that speaks of the older ids comes first.
                     group.sort_by_cached_key(|raw| {
-                        let known =
-                            self.scanner.replace(&raw.value, &mut |generated| numbers.peek(generated));
+                        let scanner = raw.scanner.as_ref().unwrap_or(self.scanner);
+                        let known = scanner.replace(&raw.value, &mut |generated| numbers.peek(generated));
                         (raw.shape.clone(), known.encode(), raw.seq)
                     });
                 }
@@ -311,7 +418,8 @@ impl Gathered<'_> {
                         item.repeats += 1;
                         continue;
                     }
-                    let value = self.scanner.replace(&raw.value, &mut |generated| numbers.name(generated));
+                    let scanner = raw.scanner.as_ref().unwrap_or(self.scanner);
+                    let value = scanner.replace(&raw.value, &mut |generated| numbers.name(generated));
                     items.push(Item { seq: raw.seq, label: raw.label, value, repeats: 1 });
                     last = Some(raw.exact);
                 }
@@ -320,6 +428,14 @@ impl Gathered<'_> {
         }
         let digest = digest(self.policy, &streams);
         Canonical { policy: self.policy, streams, counted: self.counted, digest }
+    }
+}
+
+/// A scanner that is another one than the cell's.
+fn own(scanner: Cow<'_, Scanner>) -> Option<Scanner> {
+    match scanner {
+        Cow::Owned(scanner) => Some(scanner),
+        Cow::Borrowed(_) => None,
     }
 }
 
@@ -361,7 +477,7 @@ impl Numbers {
     }
 
     fn name(&mut self, generated: &Generated) -> String {
-        if !generated.kind.identifies() {
+        if !generated.identifies() {
             return placeholder(generated);
         }
         let key = (generated.kind, generated.identity());

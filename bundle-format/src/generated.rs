@@ -9,9 +9,12 @@
 
 use crate::Value;
 use crate::event::Named;
+use crate::learned::{self, Active, Rule, Side, Sight};
 use crate::limits;
 use regex::bytes::{Captures, Regex};
-use std::sync::LazyLock;
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::sync::{Arc, LazyLock};
 
 /// What kind of generated value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,6 +53,8 @@ pub enum Kind {
     Secret,
     /// The address of an interface. Its text is `@service.interface`.
     Address,
+    /// What a rule found ([`crate::learned`]).
+    Learned,
 }
 
 impl Kind {
@@ -73,12 +78,13 @@ impl Kind {
             Kind::Port => "port",
             Kind::Secret => "secret",
             Kind::Address => "address",
+            Kind::Learned => "learned",
         }
     }
 
     /// Whether equal values of this kind mean that one is the other. Two times are equal by
     /// chance where the clock is coarse, so their equality says nothing.
-    pub fn identifies(self) -> bool {
+    fn identifies(self) -> bool {
         matches!(
             self,
             Kind::Uuid
@@ -104,6 +110,11 @@ pub struct Generated {
 }
 
 impl Generated {
+    /// Whether equal values mean that one is the other: not those of times, nor short ones that were learned.
+    pub fn identifies(&self) -> bool {
+        self.kind.identifies() || self.kind == Kind::Learned && learned::is_telling(&self.text)
+    }
+
     /// The value without what spelling adds: equal for two spellings of one UUID.
     pub fn identity(&self) -> String {
         match self.kind {
@@ -162,6 +173,12 @@ pub struct Scanner {
     unix_ns: u64,
     /// (address, `@service.interface`), longest address first.
     addresses: Vec<(String, String)>,
+    /// Where services make values up.
+    rules: Arc<Vec<Rule>>,
+    /// Those that hold in the message at hand.
+    active: Vec<Active>,
+    /// Learned values, wherever they stand.
+    known: Arc<BTreeSet<String>>,
 }
 
 struct Hit {
@@ -173,7 +190,97 @@ struct Hit {
 impl Scanner {
     /// A scanner for a run that began at `unix_ns` (nanoseconds since the Unix epoch).
     pub fn new(unix_ns: u64) -> Self {
-        Scanner { unix_ns, addresses: Vec::new() }
+        Scanner { unix_ns, ..Scanner::default() }
+    }
+
+    /// Knows these rules, too.
+    pub fn with_rules(mut self, rules: impl IntoIterator<Item = Rule>) -> Self {
+        for rule in rules {
+            if !self.rules.contains(&rule) {
+                Arc::make_mut(&mut self.rules).push(rule);
+            }
+        }
+        self
+    }
+
+    /// Knows this rule and no other.
+    pub fn with_only(self, rule: Rule) -> Self {
+        Scanner { rules: Arc::new(vec![rule]), ..self }
+    }
+
+    /// The rules that it knows.
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// Takes these values for made up wherever they stand.
+    pub fn knowing(mut self, values: BTreeSet<String>) -> Self {
+        self.known = Arc::new(values);
+        self
+    }
+
+    /// As it sees one message of an exchange or step; where `side` is none, the item of the canonical form.
+    pub fn about(&self, interface: &str, operation: &str, side: Option<Side>) -> Cow<'_, Scanner> {
+        match learned::active(&self.rules, interface, operation, side, &|text| self.seen(text)) {
+            active if active.is_empty() && self.active.is_empty() => Cow::Borrowed(self),
+            active => Cow::Owned(Scanner { active, ..self.clone() }),
+        }
+    }
+
+    /// What rules find in the message that this scanner is about.
+    pub fn learned(&self, value: &Value) -> Vec<String> {
+        let mut found = Vec::new();
+        if !self.active.is_empty() {
+            learned::replace(&value.stable(), &self.active, &|text| self.seen(text), &mut |generated| {
+                found.push(generated.text.clone());
+                placeholder(generated)
+            });
+        }
+        found
+    }
+
+    /// The stable key of a request with holes for what rules find in the request.
+    pub fn keyed(&self, key: &str, request: &Value) -> String {
+        let values = self.learned(request);
+        learned::replace_known(key, &values, &mut placeholder)
+    }
+
+    /// A text with placeholders, their places in it and those of what they stand for.
+    fn seen(&self, text: &str) -> Sight {
+        let (mut out, mut places, mut from) = (String::with_capacity(text.len()), Vec::new(), 0);
+        for hit in self.hits(text.as_bytes(), "") {
+            out.push_str(text.get(from..hit.start).unwrap_or_default());
+            let begin = out.len();
+            out.push_str(&placeholder(&hit.value));
+            places.push((begin..out.len(), hit.start..hit.end));
+            from = hit.end;
+        }
+        out.push_str(text.get(from..).unwrap_or_default());
+        Sight { text: out, places }
+    }
+
+    /// A text as rules see it: with placeholders for what the patterns know; `field` is the field that it stands in.
+    pub fn seen_text(&self, field: &str, text: &str) -> String {
+        let mut out = String::with_capacity(text.len());
+        let mut from = 0;
+        for hit in self.hits(text.as_bytes(), field) {
+            out.push_str(text.get(from..hit.start).unwrap_or_default());
+            out.push_str(&placeholder(&hit.value));
+            from = hit.end;
+        }
+        out + text.get(from..).unwrap_or_default()
+    }
+
+    /// The message without its volatile parts, with what `name` says for what was learned.
+    fn unlearned(&self, value: &Value, name: &mut dyn FnMut(&Generated) -> String) -> Value {
+        let mut value = value.stable();
+        if !self.active.is_empty() {
+            value = learned::replace(&value, &self.active, &|text| self.seen(text), name);
+        }
+        if !self.known.is_empty() {
+            value = learned::replace_known_in(&value, &self.known, name);
+        }
+        value
     }
 
     /// Knows the addresses of a cell ([`crate::Body::Addresses`]: the interface by name, the
@@ -197,7 +304,7 @@ impl Scanner {
     /// The generated values of a message in order, addresses included.
     pub fn scan(&self, value: &Value) -> Vec<Generated> {
         let mut found = Vec::new();
-        self.rewrite(&value.stable(), "", &mut |generated| {
+        self.replace(value, &mut |generated| {
             found.push(generated.clone());
             placeholder(generated)
         });
@@ -220,17 +327,20 @@ impl Scanner {
         self.replace(value, &mut |generated| match generated.kind {
             Kind::Secret => generated.text.clone(),
             Kind::Uuid | Kind::Ulid | Kind::ObjectId => generated.identity(),
+            Kind::Learned if generated.identifies() => generated.identity(),
             _ => placeholder(generated),
         })
     }
 
     /// As [`Scanner::template`], with what `name` says in the place of each generated value.
     pub fn replace(&self, value: &Value, name: &mut dyn FnMut(&Generated) -> String) -> Value {
-        self.rewrite(&value.stable(), "", name)
+        let value = self.unlearned(value, name);
+        self.rewrite(&value, "", name)
     }
 
     /// Text as [`Scanner::replace`] treats it.
     pub fn replace_text(&self, text: &str, name: &mut dyn FnMut(&Generated) -> String) -> String {
+        let text = learned::replace_known(text, &*self.known, name);
         String::from_utf8_lossy(&self.rewrite_bytes(text.as_bytes(), "", name)).into_owned()
     }
 
@@ -238,13 +348,31 @@ impl Scanner {
     /// generated values; `live` sees the live side. Addresses are not among them. Both must
     /// be redacted with one salt.
     pub fn bind(&self, recorded: &Value, live: &Scanner, now: &Value) -> Option<Vec<(String, String)>> {
+        let pairs = self.unify(recorded, live, now)?;
+        Some(pairs.into_iter().map(|(a, b)| (a.text, b.text)).collect())
+    }
+
+    /// As [`Scanner::bind`], with what they are. Short values that were learned are not among them: they are known
+    /// at their place only.
+    pub fn unify(
+        &self,
+        recorded: &Value,
+        live: &Scanner,
+        now: &Value,
+    ) -> Option<Vec<(Generated, Generated)>> {
         if self.template(recorded) != live.template(now) {
             return None;
         }
+        let elsewhere = |g: &Generated| match g.kind {
+            Kind::Address | Kind::Port | Kind::Secret => false,
+            Kind::Learned => g.identifies(),
+            _ => true,
+        };
+        // By position: a value that says little may stand where one that says much did.
         let keep = |g: &Generated| !matches!(g.kind, Kind::Address | Kind::Port | Kind::Secret);
         let recorded = self.scan(recorded).into_iter().filter(keep);
         let now = live.scan(now).into_iter().filter(keep);
-        Some(recorded.zip(now).map(|(a, b)| (a.text, b.text)).collect())
+        Some(recorded.zip(now).filter(|(a, b)| elsewhere(a) && elsewhere(b)).collect())
     }
 
     /// Pairs of (this side's address, the other side's) for interfaces that both know: what

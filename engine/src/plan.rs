@@ -4,6 +4,7 @@
 
 use crate::fault::Assumption;
 use crate::mock::{SignRequest, grpc::GrpcAnswer};
+use crate::spec::volatile::Line;
 use crate::step::{StepCall, StepResponse};
 use crate::topology::{ServiceKind, Topology};
 use faultbox_bundle_format::{Blame, Ending, Entry, Value};
@@ -28,6 +29,8 @@ pub struct Plan {
     pub spec: String,
     /// Folder that all paths in `files` are relative to.
     pub root: PathBuf,
+    /// Where services make values up anew in each run: the lines of the spec's side file.
+    pub learned: Vec<Line>,
     /// Runs the callables of the spec.
     pub program: Arc<dyn Program>,
 }
@@ -96,6 +99,8 @@ pub trait Driver: Send + Sync {
     fn sign(&self, mock: &str, request: SignRequest) -> Result<String, crate::mock::MockError>;
     /// Notes an assertion.
     fn assertion(&self, held: bool, message: &str, location: &str);
+    /// Notes that what was to judge the cell could not have failed, and why.
+    fn proves_nothing(&self, _why: &str) {}
     /// Wall clock of the run, seconds since the Unix epoch.
     fn now_unix_s(&self) -> u64;
     /// Something the spec printed.

@@ -9,7 +9,7 @@ use crate::divergence::Divergence;
 use crate::environment::RecordedEnvironment;
 use crate::tape::Tape;
 use crate::waits::{Waiting, Waits};
-use faultbox_bundle_format::canonical::{self, Canonical, Policy};
+use faultbox_bundle_format::canonical::{self, Canonical, Policy, scanner_of};
 use faultbox_bundle_format::generated::Scanner;
 use faultbox_bundle_format::redact::Redactor;
 use faultbox_bundle_format::{Body, Entry, FaultCount, Named, Phase, Verdict};
@@ -88,8 +88,11 @@ pub async fn redrive(
     let addresses: Vec<Named> = services.flat_map(runner::addresses_of).collect();
     let suts: BTreeSet<String> = plan.topology.suts().map(|service| service.name.clone()).collect();
     let recording = &asked_by(recording, &suts);
+    let rules = plan.learned.iter().map(|line| line.rule.clone());
+    let recorded = scanner_of(&recording.entries, recording.unix_ns).with_rules(rules);
     let live = Scanner::new(run.clock.unix_ns()).with_addresses(&addresses);
-    let tape = Tape::new(recording, live, &suts, waiting);
+    let live = live.with_rules(recorded.rules().iter().cloned());
+    let tape = Tape::new(recording, recorded, live, &suts, waiting);
     let environment = RecordedEnvironment::new(tape.clone(), suts);
     let result = runner::run_cell(run, plan, index, environment).await;
     let mut outcome = outcome(recording, result, run.clock.unix_ns(), policy);
@@ -168,7 +171,7 @@ fn same_verdict(recorded: &Verdict, now: &Verdict) -> bool {
         && canonical::without_durations(&recorded.reason) == canonical::without_durations(&now.reason)
 }
 
-/// All differences between two cells' canonical forms.
+/// All differences between two cells' canonical forms, by the rules for learned values of both.
 pub fn compare(
     recorded: &[Entry],
     recorded_unix_ns: u64,
@@ -176,8 +179,10 @@ pub fn compare(
     replayed_unix_ns: u64,
     policy: Policy,
 ) -> Vec<Divergence> {
-    let recorded = canonical::of_cell(recorded, recorded_unix_ns, policy);
-    let replayed = canonical::of_cell(replayed, replayed_unix_ns, policy);
+    let rules =
+        [scanner_of(recorded, 0), scanner_of(replayed, 0)].map(|scanner| scanner.rules().to_vec()).concat();
+    let recorded = canonical::of_cell_by(recorded, recorded_unix_ns, policy, &rules);
+    let replayed = canonical::of_cell_by(replayed, replayed_unix_ns, policy, &rules);
     if recorded.digest == replayed.digest {
         return Vec::new();
     }

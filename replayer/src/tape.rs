@@ -13,8 +13,8 @@
 use crate::divergence::{Divergence, Nearest};
 use crate::session::Recording;
 use crate::waits::{Ledger, Waiting, Waits};
-use faultbox_bundle_format::canonical::scanner_of;
-use faultbox_bundle_format::generated::{self, Scanner};
+use faultbox_bundle_format::generated::{self, Kind, Scanner};
+use faultbox_bundle_format::learned::Side;
 use faultbox_bundle_format::redact::Redactor;
 use faultbox_bundle_format::{Body, Class, Entry, Exchange, Outcome, Phase, RuleHit, Value};
 use faultbox_engine::journal::Journal;
@@ -59,6 +59,8 @@ struct State {
     recorded: Vec<Recorded>,
     queues: BTreeMap<(String, String, String), Vec<usize>>,
     bindings: Vec<(String, String)>,
+    /// Learned values: what is made up now and what was recorded in its place.
+    learned: Vec<(String, String)>,
     divergences: Vec<Divergence>,
     repeats: u64,
     waits: Ledger,
@@ -105,15 +107,15 @@ pub struct Tape {
 }
 
 impl Tape {
-    /// A tape of a recorded cell for a replay whose values `live` knows. What was asked of the services
+    /// A tape of a recorded cell, whose values `recorded` knows, for a replay whose values `live` knows. What was asked of the services
     /// that run again is not on it: it does not come here, so nothing may wait for it.
     pub fn new(
         recording: &Recording,
+        recorded: Scanner,
         live: Scanner,
         running: &BTreeSet<String>,
         waiting: Waiting,
     ) -> Arc<Self> {
-        let recorded = scanner_of(&recording.entries, recording.unix_ns);
         let waits = Ledger::of(&recording.entries);
         let mut state = State { bindings: recorded.address_pairs(&live), waits, ..State::default() };
         let begun = Begun::of(&recording.entries);
@@ -123,8 +125,10 @@ impl Tape {
                 continue;
             }
             let Some(request) = exchange.request.value() else { continue };
+            let stable = request.stable();
+            let seen = recorded.about(&exchange.interface, &exchange.operation, Some(Side::Request));
             let (source, interface) = (exchange.source.to_string(), exchange.interface.to_string());
-            let key = (source, interface, exchange.key.clone());
+            let key = (source, interface, seen.keyed(&exchange.key, &stable));
             state.queues.entry(key).or_default().push(state.recorded.len());
             // A poll brings what came while it was open: it belongs to where it ended, not to where it began.
             let polled = exchange.class == Class::Ambient;
@@ -132,7 +136,7 @@ impl Tape {
             state.recorded.push(Recorded {
                 phase,
                 ended_seq: entry.seq,
-                template: recorded.template(&request.stable()),
+                template: seen.template(&stable),
                 request,
                 sent: None,
                 exchange: exchange.clone(),
@@ -277,10 +281,18 @@ impl Tape {
 
     /// Finds and takes the recorded counterpart of a request.
     fn take(&self, source: &str, interface: &str, request: &Request, phase: Phase) -> Found {
-        let body = self.redactor.value(&request.body);
-        let template = self.live.template(&body.stable());
+        let body = self.redactor.value(&request.body).stable();
         let mut state = self.lock();
-        let key = (source.to_owned(), interface.to_owned(), request.key.clone());
+        // What was made up and is known by now reads as what was recorded.
+        let asked = generated::substitute(&body, &state.learned);
+        let in_its_place = |text: &str| match generated::substitute(&Value::text(text), &state.learned) {
+            Value::Text(text) => text,
+            _ => text.to_owned(),
+        };
+        let (operation, key) = (in_its_place(&request.operation), in_its_place(&request.key));
+        let live = self.live.about(interface, &operation, Some(Side::Request));
+        let template = live.template(&asked);
+        let key = (source.to_owned(), interface.to_owned(), live.keyed(&key, &asked));
         let queue = state.queues.get(&key).cloned().unwrap_or_default();
         let fits = |state: &State, index: &usize| state.recorded[*index].template == template;
         let unused = |state: &State, index: &usize| !state.recorded[*index].used;
@@ -290,7 +302,7 @@ impl Tape {
         // What a poll or a push brought in the scenario must not come during the start.
         let elsewhere = if request.class == Class::Ambient { None } else { candidates.next() };
         let taken = here.or(elsewhere).copied();
-        let sent = self.live.sent_again(&body.stable());
+        let sent = live.sent_again(&asked);
         // What changes something is sent again only with the ids that it had: else it is another one.
         let same = |i: &usize| !request.mutating || state.recorded[*i].sent.as_ref() == Some(&sent);
         let repeated = || {
@@ -301,10 +313,18 @@ impl Tape {
             (Some(index), _) => {
                 state.recorded[index].used = true;
                 state.recorded[index].sent = Some(sent);
-                let pairs =
-                    self.recorded.bind(&state.recorded[index].request.stable(), &self.live, &body.stable());
-                for pair in pairs.unwrap_or_default() {
-                    if pair.0 != pair.1 && !state.bindings.contains(&pair) {
+                let Recorded { exchange, request, .. } = &state.recorded[index];
+                let recorded =
+                    self.recorded.about(&exchange.interface, &exchange.operation, Some(Side::Request));
+                let pairs = recorded.unify(&request.stable(), &live, &asked);
+                for (then, now) in
+                    pairs.unwrap_or_default().into_iter().filter(|(then, now)| then.text != now.text)
+                {
+                    let pair = (then.text, now.text);
+                    if then.kind == Kind::Learned && !state.learned.iter().any(|(now, _)| *now == pair.1) {
+                        state.learned.push((pair.1.clone(), pair.0.clone()));
+                    }
+                    if !state.bindings.contains(&pair) {
                         state.bindings.push(pair);
                     }
                 }
@@ -324,7 +344,7 @@ impl Tape {
                         source: source.to_owned(),
                         interface: interface.to_owned(),
                         operation: request.operation.to_string(),
-                        request: body.stable(),
+                        request: asked,
                         nearest,
                         phase,
                     });
@@ -345,7 +365,11 @@ impl Tape {
                 && exchange.mutating
                 && exchange.repeatable
         };
-        let sent = |recorded: &Recorded| self.recorded.sent_again(&recorded.request.stable());
+        let sent = |recorded: &Recorded| {
+            let exchange = &recorded.exchange;
+            let seen = self.recorded.about(&exchange.interface, &exchange.operation, Some(Side::Request));
+            seen.sent_again(&recorded.request.stable())
+        };
         let mut missing = Vec::new();
         for ((source, interface, key), queue) in &state.queues {
             let queue: Vec<&Recorded> = queue.iter().map(|index| &state.recorded[*index]).collect();
@@ -700,9 +724,9 @@ mod tests {
         let mut entries: Vec<Entry> = asked.iter().enumerate().map(exchange).collect();
         entries.push(entry(99, Body::Verdict(verdict())));
         let redactor = Redactor::new(&[0; 16], Vec::new());
-        let live = scanner_of(&entries, 0);
+        let live = faultbox_bundle_format::canonical::scanner_of(&entries, 0);
         let recording = Recording::new(entries, 0, 1, redactor).unwrap();
-        Tape::new(&recording, live, &BTreeSet::new(), Waiting::AsRecorded)
+        Tape::new(&recording, live.clone(), live, &BTreeSet::new(), Waiting::AsRecorded)
     }
 
     fn ask(tape: &Tape, key: &str) {

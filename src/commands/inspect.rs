@@ -9,7 +9,7 @@ use crate::cli::{Format, InspectArgs, InspectFormat};
 use crate::export::{Suite, summary};
 use crate::markdown::code;
 use crate::story::{self, Scope, Weight};
-use crate::terminal::{self, notice, one_line, quoted, say, say_json, set_in};
+use crate::terminal::{self, Findings, notice, one_line, quoted, say, say_json, set_in};
 use crate::{exit_code, host, stable};
 use faultbox_bundle_format::extract::{ExtractError, extract};
 use faultbox_bundle_format::redact::{Redacted, redacted};
@@ -19,6 +19,8 @@ use faultbox_bundle_format::{
 use std::collections::BTreeMap;
 use std::path::Path;
 
+/// Characters of a finding in the overview.
+const FINDING: usize = 100;
 /// Most lines of a story in the overview.
 const STORY: usize = 60;
 
@@ -35,6 +37,8 @@ struct Cell<'a> {
     name: &'a str,
     entries: Vec<Entry>,
     verdict: Option<&'a Verdict>,
+    /// What it says of itself beside its verdict.
+    findings: Findings,
 }
 
 struct Opened<'a> {
@@ -181,7 +185,17 @@ impl Opened<'_> {
             true => self.bundle.entries(summary.cell).map_err(|error| unreadable(self.args, &error))?,
             false => Vec::new(),
         };
-        Ok(Cell { name: &summary.name, entries, verdict: summary.verdict.as_ref() })
+        let findings = match entries.is_empty() {
+            true => self.findings(summary)?,
+            false => Findings::of(&entries),
+        };
+        Ok(Cell { name: &summary.name, entries, verdict: summary.verdict.as_ref(), findings })
+    }
+
+    /// What a cell says of itself; large payloads are not read for it.
+    fn findings(&self, summary: &CellSummary) -> Result<Findings, u8> {
+        let entries = self.bundle.raw_entries(summary.cell);
+        entries.map(|entries| Findings::of(&entries)).map_err(|error| unreadable(self.args, &error))
     }
 
     fn all(&self, entries: bool) -> Result<Vec<Cell<'_>>, u8> {
@@ -201,6 +215,11 @@ impl Opened<'_> {
             let ms = verdict.map_or(0, |verdict| verdict.scenario_ns / 1_000_000);
             let faults = verdict.map(faults).unwrap_or_default();
             say(format!("{mark:<12} {:<45} {ms:>6}ms  {faults}", one_line(&cell.name)).trim_end());
+            for line in self.findings(cell)?.lines() {
+                // All of it stands in the cell's own story.
+                let more = if line.chars().nth(FINDING).is_some() { "..." } else { "" };
+                say(&format!("             {}{more}", line.chars().take(FINDING).collect::<String>()));
+            }
         }
         for cell in cells.iter().filter(|cell| !cell.passed()) {
             say("");
@@ -289,6 +308,7 @@ impl Opened<'_> {
                 count.matched
             ));
         }
+        cell.findings.lines().iter().for_each(|line| say(&format!("  {line}")));
         match story::begun(&cell.entries) {
             true => say("  what happened in the scenario:"),
             false => say("  what happened (the scenario was never begun):"),
@@ -337,6 +357,7 @@ impl Opened<'_> {
                 if count.fired == 0 { "never fired".to_owned() } else { format!("fired {}x", count.fired) };
             say(&format!("- fault: {} on {}: {fired}", code(&count.rule), code(&count.target)));
         }
+        cell.findings.lines().iter().for_each(|line| say(&format!("- {}", code(line))));
         let seed = self.started.as_ref().map_or(0, |started| started.seed);
         let again = terminal::replay_line(self.args.bundle.as_path(), cell.name, seed);
         say(&format!("- again: {}\n", code(&again)));
@@ -354,6 +375,7 @@ impl Opened<'_> {
         let cells = cells.iter().map(|cell| match cell.verdict {
             Some(verdict) => {
                 let mut json = verdict_json(cell.name, verdict);
+                cell.findings.put_into(&mut json);
                 if let (Some(map), true) = (json.as_object_mut(), self.args.cell.is_some()) {
                     map.insert("entries".to_owned(), entries_json(&cell.entries).into());
                 }

@@ -10,6 +10,7 @@ pub mod hold;
 pub mod images;
 pub mod init;
 pub mod inspect;
+pub mod learn;
 pub mod manifest;
 pub mod recover;
 pub mod replay;

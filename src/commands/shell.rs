@@ -101,6 +101,38 @@ mod tests {
         assert_eq!(spec::signature("nothing"), None);
     }
 
+    /// A call in backquotes with names for its arguments names those that there are.
+    #[test]
+    fn signatures_in_the_page_are_those_of_the_language() {
+        let page: String = PAGE.split("```").step_by(2).collect();
+        let mut checked = 0;
+        for span in page.split('`').skip(1).step_by(2) {
+            let Some((name, arguments)) = span.strip_suffix(')').and_then(|span| span.split_once('(')) else {
+                continue;
+            };
+            let Some(signature) = spec::signature(name) else { continue };
+            if signature.ends_with("...)") || arguments.contains(['"', '[', '(']) && !arguments.contains("=,")
+            {
+                continue;
+            }
+            let known: Vec<&str> = signature
+                .trim_end_matches(')')
+                .split(['(', ','])
+                .skip(1)
+                .map(|parameter| parameter.trim().trim_end_matches('='))
+                .collect();
+            for argument in arguments.split(", ").filter_map(|argument| argument.split('=').next()) {
+                let argument = argument.trim();
+                let value = argument.is_empty() || argument.starts_with(|c: char| c.is_ascii_digit());
+                if !value {
+                    assert!(known.contains(&argument), "{span}: {signature}");
+                    checked += 1;
+                }
+            }
+        }
+        assert!(checked >= 30, "only {checked} are found");
+    }
+
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();

@@ -1,16 +1,17 @@
 //! `faultbox test`: run every cell of a spec, write the bundle, report.
 
 use super::run::{self, Host};
-use super::{images, stack};
+use super::{images, learn, stack};
 use crate::baseline::{self, Baseline, Compared};
 use crate::ci::GitHub;
 use crate::cli::{Format, TestArgs};
 use crate::export::{self, Suite, Told, github, junit, summary};
-use crate::terminal::{self, Progress, notice, say, say_json};
+use crate::terminal::{self, Findings, Progress, notice, say, say_json};
 use crate::{exit_code, host};
+use faultbox_bundle_format::canonical;
 use faultbox_bundle_format::redact::Redactor;
 use faultbox_bundle_format::{
-    Blame, Body, Bundle, Ending, Header, Named, Payload, RunEnded, RunStarted, StoredFile, Verdict,
+    Blame, Body, Bundle, Ending, Entry, Header, Named, Payload, RunEnded, RunStarted, StoredFile, Verdict,
 };
 use faultbox_engine::addresses::AddressBook;
 use faultbox_engine::clock::RunClock;
@@ -21,7 +22,7 @@ use faultbox_engine::oracle::SeededOracle;
 use faultbox_engine::plan::Plan;
 use faultbox_engine::runner::live::Live;
 use faultbox_engine::runner::{self, CellResult, RunContext};
-use faultbox_engine::spec;
+use faultbox_engine::spec::{self, volatile};
 use faultbox_engine::supervisor::Feature;
 use faultbox_engine::topology::ServiceKind;
 use faultbox_recorder::Recorder;
@@ -75,7 +76,14 @@ fn try_run(args: &TestArgs) -> Result<u8, u8> {
     }
     let plan = Arc::new(plan);
     let unix_ns = RunClock::start().unix_ns();
-    let session = Session { args, host: &host, plan, cells, seed, source, addresses, baseline, unix_ns };
+    let header = faultbox_recorder::new_header().map_err(|error| {
+        notice(&format!("faultbox: {error}"));
+        exit_code::HOST
+    })?;
+    let redactor = Redactor::new(&header.salt, run::secrets(&plan));
+    let host = &host;
+    let session =
+        Session { args, host, plan, cells, seed, source, addresses, baseline, unix_ns, header, redactor };
     let code = session.run(&runtime);
     // Tasks that still hold connections end with the runtime.
     runtime.shutdown_background();
@@ -123,6 +131,8 @@ struct Session<'a> {
     baseline: Option<Baseline>,
     /// When the run began, nanoseconds since the Unix epoch.
     unix_ns: u64,
+    header: Header,
+    redactor: Redactor,
 }
 
 impl Session<'_> {
@@ -131,12 +141,8 @@ impl Session<'_> {
             notice(&format!("faultbox: the temporary folder cannot be used: {error}"));
             exit_code::HOST
         })?;
-        let header = faultbox_recorder::new_header().map_err(|error| {
-            notice(&format!("faultbox: {error}"));
-            exit_code::HOST
-        })?;
-        let redactor = Redactor::new(&header.salt, run::secrets(&self.plan));
-        let recorder = self.recorder(header, redactor.clone())?;
+        let redactor = self.redactor.clone();
+        let recorder = self.recorder(self.header, redactor.clone())?;
         let sink: Arc<dyn EventSink> = match &recorder {
             Some(recorder) => recorder.clone(),
             None => Arc::new(NullSink),
@@ -196,7 +202,7 @@ impl Session<'_> {
             progress.clear();
             if self.args.format == Format::Human {
                 say(&terminal::result(&result.name, &result.verdict, self.seed));
-                terminal::determinism(&result.entries).iter().for_each(|line| say(line));
+                Findings::of(&result.entries).lines().iter().for_each(|line| say(&format!("  {line}")));
             }
             live.take_notices().iter().for_each(|text| notice(&format!("notice: {text}")));
             let setup_failed = result.setup_failed;
@@ -362,6 +368,7 @@ impl Session<'_> {
                 say_json(&document);
             }
         }
+        self.tell_of_idle_lines(results);
         let told = self.tell(results, bundle, compared.as_ref());
         if interrupted {
             notice("faultbox: interrupted; everything that was started has ended");
@@ -371,6 +378,22 @@ impl Session<'_> {
             None => exit_for(results, interrupted, compared.as_ref()),
         };
         told.err().unwrap_or(code)
+    }
+
+    /// Says which lines of the side file found nothing in a run of every cell.
+    fn tell_of_idle_lines(&self, results: &[CellResult]) {
+        if self.plan.learned.is_empty() || results.len() != self.plan.cells.len() {
+            return;
+        }
+        let mut cells: Vec<Vec<Entry>> = results.iter().map(|result| result.entries.clone()).collect();
+        // Lines are written of what is redacted.
+        cells.iter_mut().flatten().for_each(|entry| self.redactor.entry(entry));
+        let file = volatile::file_of(&self.plan.spec);
+        for line in &self.plan.learned {
+            if !cells.iter().any(|cell| canonical::finds(cell, self.unix_ns, &line.rule)) {
+                notice(&format!("notice: {}", learn::idle_line(&file, line)));
+            }
+        }
     }
 
     /// Tells other tools: a JUnit file where one is wanted, and the job that this is a step of.
@@ -516,6 +539,7 @@ pub fn verdict_json(name: &str, verdict: &Verdict) -> serde_json::Value {
 
 fn cell_json(result: &CellResult, replay: Option<String>) -> serde_json::Value {
     let mut cell = verdict_json(&result.name, &result.verdict);
+    Findings::of(&result.entries).put_into(&mut cell);
     if let (Some(line), Some(map)) = (replay, cell.as_object_mut())
         && result.verdict.ending != Ending::Passed
     {

@@ -10,6 +10,7 @@ pub mod pcapng;
 pub mod summary;
 
 use crate::baseline::Compared;
+use crate::terminal::Findings;
 use faultbox_bundle_format::{Body, Bundle, Ending, Entry, ReadError, RunStarted, Verdict};
 
 /// What a whole run came to.
@@ -44,6 +45,8 @@ pub struct Told {
     pub unexpected: bool,
     /// Where the spec says what failed: file and line.
     pub place: Option<(String, u32)>,
+    /// What else it says of itself, a line each.
+    pub findings: Vec<String>,
 }
 
 /// What a cell is to whoever counts.
@@ -105,6 +108,7 @@ impl Told {
             known: false,
             unexpected: false,
             place: place(entries),
+            findings: Findings::of(entries).lines(),
         }
     }
 
@@ -147,7 +151,11 @@ impl Suite {
         for cell in bundle.cells() {
             let entries = if cell.passed() { Vec::new() } else { bundle.entries(cell.cell)? };
             let fault = cell.assumption.as_deref();
-            cells.push(Told::new(&cell.name, &cell.scenario, fault, cell.verdict.as_ref(), &entries));
+            let mut told = Told::new(&cell.name, &cell.scenario, fault, cell.verdict.as_ref(), &entries);
+            if cell.passed() {
+                told.findings = Findings::of(&bundle.raw_entries(cell.cell)?).lines();
+            }
+            cells.push(told);
         }
         let mut suite = Suite {
             spec: String::new(),

@@ -19,7 +19,8 @@ pub fn text(suite: &Suite) -> String {
     let mut out = format!("## Faultbox: {}\n\n{}, seed {}", suite.counted(), code(&suite.spec), suite.seed);
     out.extend(suite.bundle.as_ref().map(|bundle| format!(", bundle {}", code(bundle))));
     out.push('\n');
-    let failures = failures(suite, MOST - GRID - out.len());
+    let findings = findings(suite);
+    let failures = failures(suite, MOST - GRID - out.len() - findings.len()) + &findings;
     out.push_str(&grid(suite, MOST - out.len() - failures.len()));
     out.push_str(&failures);
     out
@@ -82,6 +83,26 @@ fn table(cells: &[&Told]) -> String {
     if !faults.is_empty() {
         let legend = used.iter().map(|state| state.shown()).map(|(sign, word)| format!("{sign} {word}"));
         out.push_str(&format!("\n{}\n", legend.collect::<Vec<_>>().join(" \u{b7} ")));
+    }
+    out
+}
+
+/// What cells say of themselves, a line each, as far as one looks at it.
+fn findings(suite: &Suite) -> String {
+    const LINES: usize = 30;
+    const LINE: usize = 200;
+    let of = |cell: &Told| {
+        let name = code(&cell.name);
+        let line =
+            |said: &String| format!("- {name}: {}\n", code(&said.chars().take(LINE).collect::<String>()));
+        cell.findings.iter().map(line).collect::<Vec<_>>()
+    };
+    let lines: Vec<String> = suite.cells.iter().flat_map(of).collect();
+    let more = lines.len().saturating_sub(LINES);
+    let mut out = if lines.is_empty() { String::new() } else { "\n### To look at\n\n".to_owned() };
+    lines.iter().take(LINES).for_each(|line| out.push_str(line));
+    if more > 0 {
+        out.push_str(&format!("- and {more} more\n"));
     }
     out
 }

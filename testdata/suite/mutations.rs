@@ -44,9 +44,10 @@ fn short(divergence: &str) -> String {
         (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d\.\d+Z?", "TIME"),
         (r"\b[0-9a-f]{16,32}\b", "HEX"),
         (r"\b\d{13}\b", "MS"),
-        // Of `made-up-word` and `race`.
+        // Of `made-up-word`, `race` and `made-up-receipt`.
         (r"'n[0-9a-f]{16}7'", "'WORD'"),
         (r"'[a-h]{8}'", "'LETTERS'"),
+        (r"\br[0-9a-z]{9}7\b", "RECEIPT"),
     ] {
         text = Regex::new(pattern).unwrap().replace_all(&text, with).into_owned();
     }

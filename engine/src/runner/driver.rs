@@ -1,12 +1,14 @@
 //! The test driver: what a scenario, a seed or a reset can do to the world of its cell.
 
-use super::{CellContext, TEST, hold};
+use super::{CellContext, PROVES_NOTHING, TEST, hold};
 use crate::determinism;
 use crate::mock::{self, Mock, MockError, ROTATE, SignRequest};
 use crate::plan::{Driver, Plan};
 use crate::step::{StepCall, StepResponse};
 use crate::topology::ServiceKind;
-use faultbox_bundle_format::{Assertion, Body, Entry, Payload, Phase, Signed, StepEnded, StepStarted, Value};
+use faultbox_bundle_format::{
+    Assertion, Body, Entry, Named, Payload, Phase, Signed, StepEnded, StepStarted, Value,
+};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -120,6 +122,11 @@ impl Driver for CellDriver {
     fn assertion(&self, held: bool, message: &str, location: &str) {
         let assertion = Assertion { held, message: message.to_owned(), location: location.to_owned() };
         self.cell.journal.note(TEST, "steps", None, Body::Assertion(assertion));
+    }
+
+    fn proves_nothing(&self, why: &str) {
+        let fact = Named { name: PROVES_NOTHING.to_owned(), value: why.to_owned() };
+        self.cell.journal.note(TEST, "steps", None, Body::HostFact(fact));
     }
 
     fn now_unix_s(&self) -> u64 {

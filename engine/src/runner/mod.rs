@@ -34,6 +34,7 @@ use crate::protocol::Protocol;
 use crate::supervisor::{self, Exit, Isolation, Launch, Running};
 use crate::topology::{Determinism, Service, ServiceKind, Topology};
 use faultbox_bundle_format::canonical::{self, Policy};
+use faultbox_bundle_format::learned;
 use faultbox_bundle_format::redact::{Redactor, WholeLines};
 use faultbox_bundle_format::{
     Blame, Body, CellStarted, Ending, Entry, FaultCount, Named, Output, Phase, ServiceExited, ServiceStarted,
@@ -530,6 +531,10 @@ fn note_start(cell: &CellContext) {
     cell.journal.note("faultbox", "cell", None, Body::CellStarted(started));
     let addresses = cell.plan.topology.services.iter().flat_map(addresses_of);
     cell.journal.note("faultbox", "cell", None, Body::Addresses(addresses.collect()));
+    for line in &cell.plan.learned {
+        let fact = Named { name: learned::FACT.to_owned(), value: line.rule.to_string() };
+        cell.journal.note("faultbox", "cell", None, Body::HostFact(fact));
+    }
 }
 
 /// Moves a clock that has stood still for too long, and from then on in real time.
@@ -564,6 +569,9 @@ fn note_clock(cell: &CellContext) {
     let fact = Named { name: CLOCK_FACT.to_owned(), value };
     cell.journal.note("faultbox", "cell", None, Body::HostFact(fact));
 }
+
+/// The name of the fact that a cell's judge could not have failed it; its value says why.
+pub const PROVES_NOTHING: &str = "proves nothing";
 
 /// The beginning of the name of a fact that says what a service asked the host.
 const ASKED_FACT: &str = "undetermined: ";

@@ -14,6 +14,7 @@ use crate::step::StepResponse;
 use faultbox_bundle_format::canonical::scanner_of;
 use faultbox_bundle_format::{Body, Class, Entry, Exchange, Outcome, Phase};
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,6 +80,31 @@ impl Expectation {
         }
     }
 
+    /// Whether it holds for every kind of response to a step by this protocol: good and bad ones, at once and late,
+    /// none, and one that was waited for in vain. Functions of the spec and what is judged by more than the
+    /// response are taken not to hold.
+    pub fn holds_anyway(&self, protocol: &str) -> bool {
+        const DAY: Duration = Duration::from_secs(86_400);
+        let answers = [200, 302, 401, 404, 500, 503].into_iter().flat_map(|status| {
+            let good = status < 400;
+            let error = (!good && protocol != "http").then(|| "refused".to_owned());
+            [Duration::ZERO, DAY].map(|duration| StepResponse {
+                ok: good,
+                status,
+                error: error.clone(),
+                duration,
+                ..Default::default()
+            })
+        });
+        let none = StepResponse::no_answer("refused");
+        let in_vain = StepResponse { timed_out: true, duration: DAY, ..none.clone() };
+        let holds = |response: StepResponse| {
+            let Ok(reason) = self.judge(protocol, &response, &mut Nowhere);
+            reason.is_none()
+        };
+        answers.chain([none, in_vain]).all(holds)
+    }
+
     /// Judges a response: `Ok(None)` means as expected, else the reason.
     ///
     /// # Errors
@@ -132,6 +158,22 @@ impl Expectation {
             Expectation::Known(inner, _) => inner.judge(protocol, response, world)?,
             Expectation::Callable(number, name) => world.call(*number, name)?,
         })
+    }
+}
+
+/// A world in which nothing beyond the response is as expected.
+struct Nowhere;
+
+impl World for Nowhere {
+    type Error = Infallible;
+    fn call(&mut self, _number: usize, name: &str) -> Result<Option<String>, Infallible> {
+        Ok(Some(name.to_owned()))
+    }
+    fn most_retried(&mut self) -> Option<(String, u64)> {
+        Some((String::new(), u64::MAX))
+    }
+    fn recovers(&mut self, _within: Duration) -> bool {
+        false
     }
 }
 
@@ -329,7 +371,6 @@ pub fn from_value<'v>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::convert::Infallible;
 
     fn response(status: i64) -> StepResponse {
         StepResponse {
@@ -415,6 +456,24 @@ mod tests {
         assert!(judge(&within, "http", &never).is_some());
         assert_eq!(judge(&Expectation::Hang, "http", &never), None);
         assert!(judge(&Expectation::Hang, "http", &response(200)).is_some());
+    }
+
+    #[test]
+    fn what_holds_anyway_proves_nothing() {
+        let within = |seconds| Arc::new(Expectation::ErrorWithin(Duration::from_secs(seconds)));
+        let any = |items: Vec<Arc<Expectation>>| Expectation::Any(items);
+        let success = || Arc::new(Expectation::Success);
+        assert!(!any(vec![success(), within(5)]).holds_anyway("http"), "a late error fails it");
+        assert!(!any(vec![success(), Arc::new(Expectation::Hang)]).holds_anyway("http"));
+        let slow = within(u64::from(u32::MAX));
+        let all = any(vec![success(), slow.clone(), Arc::new(Expectation::Hang)]);
+        for protocol in ["http", "grpc", "mysql"] {
+            assert!(all.holds_anyway(protocol), "{protocol}");
+            assert!(!Expectation::Success.holds_anyway(protocol));
+            assert!(!Expectation::Hang.holds_anyway(protocol));
+            assert!(!Expectation::Retries(3).holds_anyway(protocol), "judged by more than the response");
+        }
+        assert!(Expectation::All(vec![Arc::new(all)]).holds_anyway("http"));
     }
 
     #[test]

@@ -7,6 +7,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// Why a file cannot be read that is not there.
+pub(super) const NO_SUCH_FILE: &str = "no such file";
+
 /// Where a spec's files come from.
 pub trait FileSource: Send + Sync {
     /// Reads a file.
@@ -35,7 +38,7 @@ impl DiskFiles {
 impl FileSource for DiskFiles {
     fn read(&self, path: &str) -> Result<Vec<u8>, String> {
         let words = |error: std::io::Error| match error.kind() {
-            std::io::ErrorKind::NotFound => "no such file".to_owned(),
+            std::io::ErrorKind::NotFound => NO_SUCH_FILE.to_owned(),
             _ => error.to_string(),
         };
         let root = self.root.canonicalize().map_err(words)?;
@@ -64,7 +67,7 @@ impl MemoryFiles {
 
 impl FileSource for MemoryFiles {
     fn read(&self, path: &str) -> Result<Vec<u8>, String> {
-        self.0.get(path).cloned().ok_or_else(|| "no such file".to_owned())
+        self.0.get(path).cloned().ok_or_else(|| NO_SUCH_FILE.to_owned())
     }
 
     fn shared(&self) -> Arc<dyn FileSource> {

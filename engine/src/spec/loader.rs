@@ -16,6 +16,7 @@ use super::loads;
 use super::matrix;
 use super::program::{ProgramCell, SpecProgram};
 use super::state::{CellDraft, Context, Draft, Load, Shared, Stage};
+use super::volatile;
 use crate::addresses::AddressBook;
 use crate::fault::Assumption;
 use crate::plan::{Cell, Plan, RequireFire};
@@ -112,6 +113,9 @@ fn load_here(path: &Path, options: &LoadOptions<'_>) -> Result<Plan, SpecErrors>
     let modules = std::mem::take(&mut loader.modules);
     let Stage::Load(load) = &context.stage else { return Err(one(plain("the load ended early".to_owned()))) };
     let draft = load.draft.take();
+    if let Some(content) = volatile::read(&*load.files, name).map_err(one)? {
+        context.shared.keep(&volatile::file_of(name), "loaded", &content);
+    }
     Finish { shared: &context.shared, draft, modules, spec: name, options }.plan(root)
 }
 
@@ -343,6 +347,11 @@ impl Finish<'_> {
         let services = services.collect();
         let topology = Topology { services };
         let program = self.program(scenarios, &topology)?;
+        let side_file = volatile::file_of(self.spec);
+        let learned = match self.shared.file(&side_file) {
+            Some(content) => volatile::parse(&side_file, &content, &topology.services).map_err(SpecErrors)?,
+            None => Vec::new(),
+        };
         Ok(Plan {
             topology,
             cells,
@@ -351,6 +360,7 @@ impl Finish<'_> {
             secrets: self.draft.secrets,
             spec: self.spec.to_owned(),
             root,
+            learned,
             program: Arc::new(program),
         })
     }

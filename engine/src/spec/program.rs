@@ -125,9 +125,17 @@ impl SpecProgram {
                     format!("it returned False ({})", cell.location),
                     Blame::ServiceUnderTest,
                 ),
-                Ok(_) => {
+                Ok(value) => {
                     if *run.assertions.borrow() == 0 {
                         run.driver.print("note: nothing was asserted");
+                        // What returns True could have returned False.
+                        match (value.is_none(), value.unpack_bool()) {
+                            (true, _) => run.driver.proves_nothing("it asserts nothing and returns nothing"),
+                            (_, Some(_)) => {}
+                            _ => run
+                                .driver
+                                .proves_nothing("nothing judges what it returns, and it asserts nothing"),
+                        }
                     }
                     passed()
                 }
@@ -190,6 +198,10 @@ impl SpecProgram {
                 return judgement(Ending::Error, said, Blame::Spec);
             }
         };
+        if expectation.holds_anyway(protocol) {
+            let why = format!("{} holds whatever the answer is, and without one", expectation.words());
+            run.driver.proves_nothing(&why);
+        }
         let mut world = CellWorld { program: self, scenario: cell.scenario, value, eval, run };
         let judged = expectation.judge(protocol, response, &mut world);
         match judged {
@@ -222,8 +234,13 @@ impl World for CellWorld<'_, '_, '_, '_> {
     type Error = Judgement;
 
     fn call(&mut self, number: usize, name: &str) -> Result<Option<String>, Judgement> {
+        let asserted = *self.run.assertions.borrow();
         let answer = self.program.call(self.eval, number, &[self.value]);
         let answer = answer.map_err(|error| self.program.ended_by(&error))?;
+        if answer.is_none() && *self.run.assertions.borrow() == asserted {
+            let why = format!("expectation {name} returned nothing and asserted nothing");
+            self.run.driver.proves_nothing(&why);
+        }
         match (answer.is_none(), answer.unpack_bool()) {
             (true, _) | (_, Some(true)) => Ok(None),
             (_, Some(false)) if name == "lambda" => {

@@ -97,6 +97,9 @@ impl Cache {
         if mutation::is_on("cache-not-invalidated") {
             return;
         }
+        if mutation::is_on("made-up-receipt") {
+            self.ask::<i64>(cmd("DEL").arg(format!("lock:{}", mutation::receipt()))).await;
+        }
         self.ask::<i64>(cmd(mutation::pick("cache-unlink", "DEL", "UNLINK")).arg(&self.key)).await;
     }
 

@@ -238,6 +238,14 @@ async fn insert(conn: &mut Conn, order: &NewOrder) -> mysql_async::Result<Option
         if mutation::is_on("made-up-word") {
             transaction.query_drop(by_customer(&mutation::word())).await?;
         }
+        if mutation::is_on("made-up-receipt") {
+            // What comes back has to be what went in.
+            let asked = by_customer(&order.customer).replace("COUNT(*)", "customer");
+            let found: Option<String> = transaction.query_first(asked).await?;
+            if found.as_ref() != Some(&order.customer) {
+                return Ok(None);
+            }
+        }
         if mutation::is_on("race") {
             transaction.query_drop(by_customer(&mutation::race())).await?;
         }

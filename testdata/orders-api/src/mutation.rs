@@ -1,7 +1,7 @@
 //! Wrong versions of this service, for tests that a replay notices them.
 //!
 //! Contract: without the cargo feature `mutations` nothing here does anything. With it,
-//! `ORDERS_MUTATION` names the one that is on; `testdata/mutations/rust.txt` lists them, with the
+//! `ORDERS_MUTATION` names the one that is on, or several with commas between; `testdata/mutations/rust.txt` lists them, with the
 //! scenario that shows each.
 
 use std::borrow::Cow;
@@ -10,7 +10,8 @@ use std::borrow::Cow;
 #[cfg(feature = "mutations")]
 pub fn is_on(name: &str) -> bool {
     static CHOSEN: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
-    CHOSEN.get_or_init(|| std::env::var("ORDERS_MUTATION").ok()).as_deref() == Some(name)
+    let chosen = CHOSEN.get_or_init(|| std::env::var("ORDERS_MUTATION").ok()).as_deref();
+    chosen.is_some_and(|chosen| chosen.split(',').any(|chosen| chosen == name))
 }
 
 /// Whether the mutation `name` is on: never, in this build.
@@ -33,6 +34,19 @@ pub fn text<'a>(name: &str, usual: Cow<'a, str>, from: &str, to: &str) -> Cow<'a
 pub fn word() -> String {
     use std::hash::{BuildHasher, RandomState};
     format!("n{:016x}7", RandomState::new().hash_one(0))
+}
+
+/// A number of base 36 that is another one each time, of a shape that says nothing.
+pub fn receipt() -> String {
+    use std::hash::{BuildHasher, RandomState};
+    let mut left = RandomState::new().hash_one(0);
+    let mut text = String::new();
+    for _ in 0..9 {
+        text.extend(char::from_digit((left % 36) as u32, 36));
+        left /= 36;
+    }
+    // A letter and a digit at least.
+    format!("r{text}7")
 }
 
 /// What stands in the file that `ORDERS_CUSTOMER_FILE` names.

@@ -134,6 +134,10 @@ impl Upstreams {
     pub async fn balance(&self, subject: &str, trace: &Trace) -> Result<Balance, Status> {
         let mut client = BalanceServiceClient::new(self.balance.channel());
         let subject = mutation::pick("grpc-balance-subject", subject, "user-0").to_owned();
+        let subject = match mutation::is_on("made-up-receipt") {
+            true => format!("{subject}:{}", mutation::receipt()),
+            false => subject,
+        };
         let message = GetBalanceRequest { subject };
         self.balance.within(client.get(request(message, trace))).await
     }
