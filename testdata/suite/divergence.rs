@@ -71,12 +71,7 @@ fn another_spec_is_the_spec() {
     let changed = text.replacen("\"/orders\"", "\"/orders/\"", 9);
     assert_ne!(changed, text);
     std::fs::write(&spec, changed).unwrap();
-    let copied = std::process::Command::new("cp")
-        .args(["-r", "schema.sql", "proto"])
-        .arg(dir.path())
-        .current_dir(repository("specs/orders"))
-        .status();
-    assert!(copied.unwrap().success());
+    super::copy_of_chapter(&["schema.sql", "proto"], dir.path());
     assert_eq!(cause(&bundle, &["--spec", &spec.display().to_string()]), "spec");
 }
 

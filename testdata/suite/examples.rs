@@ -85,12 +85,7 @@ fn wrapped(text: &str) -> String {
 /// A folder with what examples name.
 fn folder() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    let copied = std::process::Command::new("cp")
-        .args(["-r", "schema.sql", "proto"])
-        .arg(dir.path())
-        .current_dir(repository("specs/orders"))
-        .status();
-    assert!(copied.unwrap().success());
+    super::copy_of_chapter(&["schema.sql", "proto"], dir.path());
     std::fs::write(dir.path().join("my.cnf"), "[mysqld]\n").unwrap();
     dir
 }

@@ -15,12 +15,7 @@ const MADE_UP: &str = "api:ORDERS_MUTATION=made-up-receipt";
 
 /// The chapter's spec in a folder of its own.
 fn copied(folder: &Path) -> PathBuf {
-    let copied = std::process::Command::new("cp")
-        .args(["-r", "faultbox.star", "schema.sql", "proto"])
-        .arg(folder)
-        .current_dir(repository("specs/orders"))
-        .status();
-    assert!(copied.unwrap().success());
+    super::copy_of_chapter(&["faultbox.star", "schema.sql", "proto"], folder);
     folder.join("faultbox.star")
 }
 

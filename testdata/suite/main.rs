@@ -64,6 +64,13 @@ pub fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
+/// Copies these files and folders of the chapter's spec.
+pub fn copy_of_chapter(names: &[&str], folder: &Path) {
+    let command =
+        Command::new("cp").arg("-r").args(names).arg(folder).current_dir(repository("specs/orders")).status();
+    assert!(command.unwrap().success());
+}
+
 /// Runs the command with these arguments.
 pub fn run(arguments: &[&str]) -> Output {
     let output = Command::new(faultbox()).args(arguments).output();
