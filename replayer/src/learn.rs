@@ -517,16 +517,16 @@ mod tests {
     fn entry(seq: u64, body: Body) -> Entry {
         let phase = Phase::Scenario;
         let (actor, stream) = ("api".to_owned(), format!("s{seq}"));
-        Entry { seq, at_ns: seq, cell: 1, phase, actor, stream, ordinal: 0, cause: None, body }
+        Entry { seq, at_ns: seq, cell: 1, phase, actor: actor.into(), stream, ordinal: 0, cause: None, body }
     }
 
     fn exchange(seq: u64, source: &str, interface: &str, request: Value, response: Value) -> Entry {
         let exchange = Exchange {
-            protocol: "http".to_owned(),
-            source: source.to_owned(),
-            interface: interface.to_owned(),
+            protocol: "http".into(),
+            source: source.into(),
+            interface: interface.into(),
             connection: 1,
-            operation: "GET /".to_owned(),
+            operation: "GET /".into(),
             key: "GET /".to_owned(),
             class: Class::Work,
             mutating: false,
