@@ -336,6 +336,9 @@ pub struct ReplayArgs {
     /// Sit through recorded delays only where they decide what happens, and say what was skipped
     #[arg(long)]
     pub no_wait: bool,
+    /// Skip the time for which every service under test and Faultbox itself only wait, and say how much
+    #[arg(long)]
+    pub virtual_time: bool,
     /// Collapse nothing in the comparison
     #[arg(long)]
     pub strict: bool,

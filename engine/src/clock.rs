@@ -1,38 +1,57 @@
 //! The run's clock: one of the two files that may read ambient time.
 //!
-//! Contract: monotonic nanoseconds since the run began, and the wall clock at the start.
+//! Contract: monotonic nanoseconds since the run began, and the wall clock at the start; where time is
+//! skipped, with what was skipped.
 //! Code that decides never reads it; it gets instants passed in or asks the journal.
 #![expect(clippy::disallowed_methods, reason = "this file owns the clock")]
 
+use crate::virtual_time::Time;
+use nix::time::{ClockId, clock_gettime};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Monotonic time since the run began.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct RunClock {
     began: Instant,
     unix_ns: u64,
+    time: Time,
 }
 
 impl RunClock {
     /// Starts a run's clock now.
     pub fn start() -> Self {
-        RunClock { began: Instant::now(), unix_ns: wall_ns() }
+        RunClock::start_in(Time::default())
+    }
+
+    /// Starts the clock of a run whose waits are those of `time`.
+    pub fn start_in(time: Time) -> Self {
+        RunClock { began: Instant::now(), unix_ns: wall_ns(), time }
     }
 
     /// Nanoseconds since the run began.
     pub fn now_ns(&self) -> u64 {
-        nanos(self.began.elapsed())
+        nanos(self.began.elapsed() + self.time.skipped())
     }
 
     /// Wall clock at the start of the run, nanoseconds since the Unix epoch.
     pub fn unix_ns(&self) -> u64 {
         self.unix_ns
     }
+
+    /// What a run waits by.
+    pub fn time(&self) -> &Time {
+        &self.time
+    }
 }
 
 /// The host's wall clock, nanoseconds since the Unix epoch: for what waits on it in the place of a service.
 pub fn wall_ns() -> u64 {
     nanos(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO))
+}
+
+/// One of the host's clocks (clock_gettime(2)), nanoseconds; 0 where there is none of that number.
+pub fn host_ns(clock: libc::clockid_t) -> u64 {
+    clock_gettime(ClockId::from_raw(clock)).map_or(0, |time| nanos(Duration::from(time)))
 }
 
 fn nanos(duration: Duration) -> u64 {

@@ -3,9 +3,10 @@
 //! Contract: no I/O and no ambient time. A [`VirtualClock`] tells the wall clock of a cell; it stands still
 //! but for events that every run has in the same order, so that what a service stamps is the same each
 //! time. [`Entropy`] is one service's randomness, a function of (seed, cell, service, position).
-//! Not modelled: monotonic clocks. Timers, timeouts and measured durations are real.
+//! Timers, timeouts and measured durations are real, or what [`VirtualTime`] makes of them.
 
 use crate::prng::Key;
+use crate::virtual_time::VirtualTime;
 use rand_chacha::ChaCha8Rng;
 use rand_core::Rng;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -30,11 +31,18 @@ pub struct Mediation {
     pub entropy: Option<Arc<Entropy>>,
     /// Whether what the service still asks the host is told of.
     pub watched: bool,
+    /// What skips the time that it waits.
+    pub time: Option<Arc<VirtualTime>>,
 }
 
 impl Mediation {
     /// Whether there is nothing to put in its place, and nothing to tell.
     pub fn is_none(&self) -> bool {
+        self.only_time() && self.time.is_none()
+    }
+
+    /// Whether nothing is put in its place but waits.
+    pub fn only_time(&self) -> bool {
         self.clock.is_none() && self.entropy.is_none() && !self.watched
     }
 }
@@ -45,6 +53,7 @@ impl std::fmt::Debug for Mediation {
             .field("clock", &self.clock.is_some())
             .field("entropy", &self.entropy.is_some())
             .field("watched", &self.watched)
+            .field("time", &self.time.is_some())
             .finish()
     }
 }

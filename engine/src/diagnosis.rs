@@ -4,7 +4,7 @@
 //! `test`, `replay` and `doctor` all judge a host by this.
 
 use crate::containers::EngineFacts;
-use crate::supervisor::{Feature, HostFacts, Lack};
+use crate::supervisor::{Feature, HostFacts, Lack, MEDIATES};
 
 /// How much of a layer there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,6 +67,10 @@ pub const FAST_TRAPS: [Feature; 2] = [Feature::WaitKillable, Feature::SyncWakeUp
 pub const SHARED: [Feature; 4] =
     [Feature::Notify, Feature::Continue, Feature::ReadMemory, Feature::TakeDescriptor];
 
+/// What holding waits cannot do without: a call that a signal restarts would begin to wait anew.
+pub const HOLDS: [Feature; 5] =
+    [Feature::Notify, Feature::Continue, Feature::ReadMemory, Feature::TakeDescriptor, Feature::WaitKillable];
+
 /// All layers, in the order of the documentation.
 pub fn layers(facts: &HostFacts, engine: &EngineFacts) -> Vec<Layer> {
     vec![
@@ -97,6 +101,16 @@ pub fn cannot_start(facts: &HostFacts) -> Vec<Missing> {
 /// What keeps syscall faults from working.
 pub fn cannot_trap(facts: &HostFacts) -> Vec<Missing> {
     lacking(facts, &TRAPS, "syscalls cannot be faulted")
+}
+
+/// What keeps the waits of local services from being held, so that time can be skipped.
+pub fn cannot_hold(facts: &HostFacts) -> Vec<Missing> {
+    if !MEDIATES {
+        let lack = Lack { why: "the processor is no x86-64".to_owned(), enable: "another host".to_owned() };
+        let what = "a clock of a service's own".to_owned();
+        return vec![Missing { what, so: "time is not skipped", lack }];
+    }
+    lacking(facts, &HOLDS, "time is not skipped")
 }
 
 /// What syscall faults make do without here; empty where they cannot work at all.

@@ -5,7 +5,7 @@
 //! - [`journal`], [`event_sink`], [`oracle`], [`environment`]: the seams;
 //! - [`fault`]: rules and which of them act now; [`link`]: where protocols meet them;
 //! - [`protocol`]: one folder a wire protocol; [`mock`], [`standin`]: servers of our own;
-//! - [`determinism`]: whose clock and dice a service has;
+//! - [`determinism`]: whose clock and dice a service has; [`virtual_time`]: time that is skipped;
 //! - [`diagnosis`]: what of all this works on a host;
 //! - [`runner`]: one cell from start to verdict; [`runner::live`] is the live environment;
 //! - [`supervisor`]: processes, namespaces and syscalls; [`containers`]: services by `image=`.
@@ -31,3 +31,4 @@ pub mod standin;
 pub mod step;
 pub mod supervisor;
 pub mod topology;
+pub mod virtual_time;

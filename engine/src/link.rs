@@ -326,12 +326,13 @@ impl Link {
 
     /// Waits, but no longer than the fault that asked for it is active.
     pub async fn pause(&self, duration: Duration) {
+        let time = self.journal.clock().time();
         let Some(faults) = &self.faults else {
-            return tokio::time::sleep(duration).await;
+            return time.sleep(duration).await;
         };
         let mut changes = faults.changes();
         tokio::select! {
-            () = tokio::time::sleep(duration) => {}
+            () = time.sleep(duration) => {}
             _ = changes.changed() => {}
         }
     }

@@ -27,6 +27,8 @@ use tokio::sync::watch;
 
 #[path = "supervisor/faults.rs"]
 mod faults;
+#[path = "supervisor/waits.rs"]
+mod waits;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
@@ -295,6 +297,14 @@ fn run_cases(words: &[&str]) -> ExitCode {
         ("targets_are_resolved", Needs::Traps, || Box::pin(targets_are_resolved())),
         ("a_caller_killed_meanwhile_harms_nobody", Needs::Traps, || {
             Box::pin(a_caller_killed_meanwhile_harms_nobody())
+        }),
+        ("waits_cost_no_time", Needs::TrapsAndSockets, || Box::pin(waits::waits_cost_no_time())),
+        ("waits_end_in_their_order", Needs::TrapsAndSockets, || Box::pin(waits::waits_end_in_their_order())),
+        ("what_comes_wins_over_the_time", Needs::TrapsAndSockets, || {
+            Box::pin(waits::what_comes_wins_over_the_time())
+        }),
+        ("a_signal_ends_a_wait_and_a_timer_that_sends_one_ends_the_skipping", Needs::TrapsAndSockets, || {
+            Box::pin(waits::a_signal_ends_a_wait_and_a_timer_that_sends_one_ends_the_skipping())
         }),
         ("a_policy_that_panics_lets_pass", Needs::Traps, || Box::pin(a_policy_that_panics_lets_pass())),
         ("a_shared_network_remaps_ports", Needs::TrapsAndSockets, || {
@@ -948,13 +958,17 @@ impl SyscallPolicy for Noting {
 }
 
 fn mediation(seed: u64) -> Mediation {
-    Mediation { clock: Some(Arc::default()), entropy: Some(Entropy::of(Key::of_run(seed))), watched: false }
+    Mediation {
+        clock: Some(Arc::default()),
+        entropy: Some(Entropy::of(Key::of_run(seed))),
+        ..Mediation::default()
+    }
 }
 
 /// Compiles a guest that is written in C.
-fn compiled(dir: &Path, flags: &[&str]) -> PathBuf {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guests/time.c");
-    let program = dir.join(format!("time{}", flags.concat()));
+fn compiled(dir: &Path, name: &str, flags: &[&str]) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/guests/{name}.c"));
+    let program = dir.join(format!("{name}{}", flags.concat()));
     let made = Command::new("cc").args(flags).arg("-o").arg(&program).arg(source).output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     program
@@ -963,7 +977,7 @@ fn compiled(dir: &Path, flags: &[&str]) -> PathBuf {
 async fn time_and_randomness_of_c_programs() {
     let dir = tempfile::tempdir().unwrap();
     for flags in [&[][..], &["-static"]] {
-        let program = compiled(dir.path(), flags);
+        let program = compiled(dir.path(), "time", flags);
         let mut seen = Vec::new();
         for seed in [1, 1, 2] {
             let (mediation, policy) = (mediation(seed), Arc::new(Noting::default()));
@@ -1032,7 +1046,7 @@ async fn what_is_asked_of_the_host_is_told() {
     assert_eq!(running.trouble(), None);
     let dir = tempfile::tempdir().unwrap();
     let mediation = Mediation { watched: true, ..Mediation::default() };
-    let launched = Launch { program: compiled(dir.path(), &[]), mediation, ..plan(&[]) };
+    let launched = Launch { program: compiled(dir.path(), "time", &[]), mediation, ..plan(&[]) };
     let mut running = launch(launched, policy.clone()).await.unwrap();
     let output = whole_output(&mut running).await;
     let told = policy.1.lock().unwrap().clone();

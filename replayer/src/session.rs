@@ -62,10 +62,23 @@ pub struct Outcome {
     pub repeats: u64,
     /// What became of the recorded waits.
     pub waits: Waits,
+    /// What became of the time, where it was to be skipped.
+    pub time: Option<Skipped>,
     /// Why the service could not be driven, if so.
     pub setup_failed: bool,
     /// The entries of the replay.
     pub entries: Vec<Entry>,
+}
+
+/// What became of a time that was to be skipped.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Skipped {
+    /// How much was.
+    pub skipped: Duration,
+    /// In how many jumps.
+    pub jumps: u64,
+    /// Services for which it is the host's, and why.
+    pub real: BTreeMap<String, String>,
 }
 
 impl Outcome {
@@ -92,11 +105,16 @@ pub async fn redrive(
     let recorded = scanner_of(&recording.entries, recording.unix_ns).with_rules(rules);
     let live = Scanner::new(run.clock.unix_ns()).with_addresses(&addresses);
     let live = live.with_rules(recorded.rules().iter().cloned());
-    let tape = Tape::new(recording, recorded, live, &suts, waiting);
+    let tape = Tape::new(recording, recorded, live, &suts, waiting, run.clock.time().clone());
     let environment = RecordedEnvironment::new(tape.clone(), suts);
     let result = runner::run_cell(run, plan, index, environment).await;
     let mut outcome = outcome(recording, result, run.clock.unix_ns(), policy);
     (outcome.repeats, outcome.waits) = (tape.repeats(), tape.waits());
+    outcome.time = run.clock.time().virtual_time().map(|time| Skipped {
+        skipped: time.skipped(),
+        jumps: time.jumps(),
+        real: time.real(),
+    });
     let divergences = &mut outcome.divergences;
     if divergences.is_empty() {
         // The same content in another causal order, or a request in another phase.
@@ -140,6 +158,7 @@ pub fn outcome(recording: &Recording, result: CellResult, unix_ns: u64, policy: 
         verdict,
         repeats: 0,
         waits: Waits::default(),
+        time: None,
         setup_failed,
         entries,
     }
@@ -161,6 +180,7 @@ pub fn judge(plan: &Plan, index: usize, recording: &Recording, run_key: Key) -> 
         divergences: driver.divergences(),
         repeats: 0,
         waits: Waits::default(),
+        time: None,
         setup_failed: false,
         entries: Vec::new(),
     }

@@ -20,6 +20,7 @@ use faultbox_bundle_format::{Body, Class, Entry, Exchange, Outcome, Phase, RuleH
 use faultbox_engine::journal::Journal;
 use faultbox_engine::link::{Answer, BoxFuture, Conversation, Request, Responder, UNREACHABLE};
 use faultbox_engine::protocol;
+use faultbox_engine::virtual_time::Time;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -99,6 +100,8 @@ pub struct Tape {
     /// Something arrived, was answered, given up, or a step ended.
     moved: Notify,
     waiting: Waiting,
+    /// What it waits by.
+    time: Time,
     /// Knows the values that the recording made up.
     recorded: Scanner,
     /// Knows the values that the replay makes up.
@@ -115,6 +118,7 @@ impl Tape {
         live: Scanner,
         running: &BTreeSet<String>,
         waiting: Waiting,
+        time: Time,
     ) -> Arc<Self> {
         let waits = Ledger::of(&recording.entries);
         let mut state = State { bindings: recorded.address_pairs(&live), waits, ..State::default() };
@@ -157,7 +161,19 @@ impl Tape {
         let doomed = ended.filter(|service| !running.contains(service)).collect();
         let (state, redactor) = (Mutex::new(state), recording.redactor.clone());
         let [arrived, answered, closed, moved] = std::array::from_fn(|_| Notify::new());
-        Arc::new(Tape { state, arrived, doomed, answered, closed, moved, waiting, recorded, live, redactor })
+        Arc::new(Tape {
+            state,
+            arrived,
+            doomed,
+            answered,
+            closed,
+            moved,
+            waiting,
+            time,
+            recorded,
+            live,
+            redactor,
+        })
     }
 
     /// Where what was asked and what was recorded parted ways, in order.
@@ -272,7 +288,7 @@ impl Tape {
             }
         };
         // Nothing but the runtime stands between: where it does not get to it, the answer goes out.
-        let _ = tokio::time::timeout(HELD_AT_MOST, closed).await;
+        let _ = self.time.timeout(HELD_AT_MOST, closed).await;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -404,7 +420,7 @@ impl Tape {
                 arrived.await;
             }
         };
-        if tokio::time::timeout(HELD_AT_MOST, held).await.is_err() && !polled {
+        if self.time.timeout(HELD_AT_MOST, held).await.is_err() && !polled {
             let missing = self.missing_before(index, polled).unwrap_or_default();
             let mut state = self.lock();
             let before = state.recorded[index].exchange.operation.to_string();
@@ -454,9 +470,9 @@ impl Tape {
     /// Lets the pause of an answer pass, or what of it decides.
     async fn pause(&self, index: usize, pause: Duration) {
         if self.waiting == Waiting::AsRecorded || pause < LEAST_WAIT {
-            return tokio::time::sleep(pause).await;
+            return self.time.sleep(pause).await;
         }
-        let began = tokio::time::Instant::now();
+        let began = self.time.now();
         let caught_up = async {
             loop {
                 let moved = self.moved.notified();
@@ -467,13 +483,13 @@ impl Tape {
             }
         };
         // Where it does not come to that, the answer comes when it came then.
-        let _ = tokio::time::timeout(pause, caught_up).await;
+        let _ = self.time.timeout(pause, caught_up).await;
         let mut state = self.lock();
         let (from, to) = {
             let exchange = &state.recorded[index].exchange;
             (exchange.began_ns, exchange.ended_ns)
         };
-        state.waits.waited(from, to, began.elapsed());
+        state.waits.waited(from, to, self.time.now().saturating_sub(began));
     }
 
     fn answer_of(&self, index: usize) -> (Answer, Option<RuleHit>, Duration) {
@@ -726,7 +742,7 @@ mod tests {
         let redactor = Redactor::new(&[0; 16], Vec::new());
         let live = faultbox_bundle_format::canonical::scanner_of(&entries, 0);
         let recording = Recording::new(entries, 0, 1, redactor).unwrap();
-        Tape::new(&recording, live.clone(), live, &BTreeSet::new(), Waiting::AsRecorded)
+        Tape::new(&recording, live.clone(), live, &BTreeSet::new(), Waiting::AsRecorded, Time::default())
     }
 
     fn ask(tape: &Tape, key: &str) {

@@ -99,6 +99,7 @@ impl Recording<'_> {
         let (embedded, addresses) = (self.args.stack.embedded, self.addresses.clone());
         let (sink, oracle) = (Arc::new(NullSink), Arc::new(SeededOracle::new(self.seed)));
         let context = self.host.context(self.seed, redactor.clone(), sink, oracle, dir, embedded, addresses);
+        let context = Arc::new(context);
         let live = Live::new(context.clone());
         let progress = Progress::new();
         let (mut cells, mut lost) = (Vec::new(), None);

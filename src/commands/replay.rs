@@ -13,16 +13,20 @@ use faultbox_bundle_format::canonical::Policy;
 use faultbox_bundle_format::redact::{self, Redactor};
 use faultbox_bundle_format::{Body, Bundle, Entry, Named, RunStarted, StoredFile};
 use faultbox_engine::addresses::AddressBook;
+use faultbox_engine::clock::RunClock;
+use faultbox_engine::diagnosis::cannot_hold;
 use faultbox_engine::event_sink::NullSink;
 use faultbox_engine::plan::Plan;
 use faultbox_engine::prng::Key;
 use faultbox_engine::runner::live::Live;
 use faultbox_engine::runner::{self, RunContext};
 use faultbox_engine::spec::{self, LoadOptions, MemoryFiles};
+use faultbox_engine::supervisor::stillness;
 use faultbox_engine::topology::{Service, ServiceKind};
+use faultbox_engine::virtual_time::{Time, VirtualTime};
 use faultbox_replayer::diagnosis::{self, Cause, Circumstances};
 use faultbox_replayer::oracle::RecordedOracle;
-use faultbox_replayer::session::{self, Outcome, Recording};
+use faultbox_replayer::session::{self, Outcome, Recording, Skipped};
 use faultbox_replayer::waits::Waiting;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -42,6 +46,10 @@ fn try_run(args: &ReplayArgs) -> Result<u8, u8> {
     }
     if args.depth != Depth::Redrive && args.no_wait {
         notice("faultbox: --no-wait is for a redrive: --depth judge waits for nothing, rerun for everything");
+        return Err(exit_code::USAGE);
+    }
+    if let (true, Some(why)) = (args.virtual_time, no_virtual_time(args)) {
+        notice(&format!("faultbox: --virtual-time {why}"));
         return Err(exit_code::USAGE);
     }
     let source = Source::open(&args.bundle)?;
@@ -90,6 +98,7 @@ fn try_run(args: &ReplayArgs) -> Result<u8, u8> {
         embedded,
         policy,
         waiting: if args.no_wait { Waiting::WhereItDecides } else { Waiting::AsRecorded },
+        skipping: args.virtual_time,
     });
     let given = given(args);
     // What stands in the bundle is what was recorded.
@@ -113,8 +122,7 @@ fn try_run(args: &ReplayArgs) -> Result<u8, u8> {
             hold.is_none() && cause.is_none() && !outcome.divergences.is_empty() && !outcome.setup_failed;
         if let (Some(driving), Depth::Redrive, true) = (&driving, args.depth, unclear) {
             // Only driving it again tells a race from what happens each time.
-            known.again =
-                Some(runtime.block_on(driving.drive(index, &recording, Waiting::AsRecorded)).divergences);
+            known.again = Some(runtime.block_on(driving.drive_as_recorded(index, &recording)).divergences);
             cause = diagnosis::cause(&outcome.divergences, &known);
         }
         if let (Some(driving), Some(Cause::MadeUp { looks, calls, .. })) = (&driving, &mut cause)
@@ -124,7 +132,7 @@ fn try_run(args: &ReplayArgs) -> Result<u8, u8> {
             // Watching changes nothing but how long a call takes.
             let plan = Arc::new(plan.watched());
             let watching = Driving { plan: &plan, ..*driving };
-            let watched = runtime.block_on(watching.drive(index, &recording, Waiting::AsRecorded));
+            let watched = runtime.block_on(watching.drive_as_recorded(index, &recording));
             *calls = diagnosis::calls(*looks, &watched.entries);
         }
         let name = plan.cells[index].name.clone();
@@ -147,6 +155,18 @@ fn given(args: &ReplayArgs) -> Vec<String> {
     [flags("--with", &args.with), flags("--env", &args.env)].concat()
 }
 
+/// Why time cannot be skipped in such a replay.
+fn no_virtual_time(args: &ReplayArgs) -> Option<&'static str> {
+    match () {
+        () if args.depth != Depth::Redrive => {
+            Some("is for a redrive: --depth judge waits for nothing, rerun for everything")
+        }
+        () if args.hold.is_some() => Some("cannot skip the time that --hold waits for somebody"),
+        () if args.no_wait => Some("leaves nothing to --no-wait: give one of them"),
+        () => None,
+    }
+}
+
 /// What every cell of a replay is driven with.
 struct Driving<'a> {
     host: &'a Host,
@@ -156,10 +176,17 @@ struct Driving<'a> {
     embedded: bool,
     policy: Policy,
     waiting: Waiting,
+    /// Whether time is skipped.
+    skipping: bool,
 }
 
 impl Driving<'_> {
-    fn context(&self, recording: &Recording, journal: &[Entry]) -> (Arc<RunContext>, Arc<RecordedOracle>) {
+    fn context(
+        &self,
+        recording: &Recording,
+        journal: &[Entry],
+        time: Time,
+    ) -> (Arc<RunContext>, Arc<RecordedOracle>) {
         let oracle = Arc::new(RecordedOracle::new(recording.seed, journal));
         let (redactor, sink) = (recording.redactor.clone(), Arc::new(NullSink));
         let addresses = self.addresses.clone();
@@ -172,28 +199,53 @@ impl Driving<'_> {
             self.embedded,
             addresses,
         );
-        (context, oracle)
+        (Arc::new(RunContext { clock: RunClock::start_in(time), ..context }), oracle)
     }
 
     /// Drives a cell; one that is not exact without its waits, again with them. Whether that was so.
     async fn redrive(&self, index: usize, recording: &Recording) -> (Outcome, bool) {
-        let outcome = self.drive(index, recording, self.waiting).await;
+        let outcome = self.drive(index, recording, self.waiting, self.time()).await;
         let clear = outcome.exact() || outcome.setup_failed || self.host.hold.is_some();
-        if clear || outcome.waits.skipped == 0 {
+        let jumped = outcome.time.as_ref().is_some_and(|time| time.jumps > 0);
+        if clear || outcome.waits.skipped == 0 && !jumped {
             return (outcome, false);
         }
-        (self.drive(index, recording, Waiting::AsRecorded).await, true)
+        let time = outcome.time.clone();
+        let again = self.drive_as_recorded(index, recording).await;
+        (Outcome { time: time.map(|time| Skipped { real: time.real, ..Skipped::default() }), ..again }, true)
     }
 
-    async fn drive(&self, index: usize, recording: &Recording, waiting: Waiting) -> Outcome {
-        let (run, oracle) = self.context(recording, &recording.entries);
+    /// Drives a cell and waits for everything.
+    async fn drive_as_recorded(&self, index: usize, recording: &Recording) -> Outcome {
+        self.drive(index, recording, Waiting::AsRecorded, Time::default()).await
+    }
+
+    /// What a cell waits by: where time is skipped, each has one of its own.
+    fn time(&self) -> Time {
+        if !self.skipping {
+            return Time::default();
+        }
+        let time = VirtualTime::new(stillness::this_process());
+        let lacking = cannot_hold(&self.host.facts).into_iter().next();
+        for service in self.plan.topology.suts() {
+            match &lacking {
+                _ if service.is_contained() => time.give_up(&service.name, "it runs in a container"),
+                Some(missing) => time.give_up(&service.name, &format!("that needs {}", run::words(missing))),
+                None => {}
+            }
+        }
+        Time::skipping(time)
+    }
+
+    async fn drive(&self, index: usize, recording: &Recording, waiting: Waiting, time: Time) -> Outcome {
+        let (run, oracle) = self.context(recording, &recording.entries, time);
         let mut outcome = session::redrive(&run, self.plan, index, recording, self.policy, waiting).await;
         outcome.divergences.extend(oracle.divergences());
         outcome
     }
 
     async fn rerun(&self, index: usize, recording: &Recording) -> Outcome {
-        let (context, _) = self.context(recording, &[]);
+        let (context, _) = self.context(recording, &[], Time::default());
         let live = Live::new(context.clone());
         let result = runner::run_cell(&context, self.plan, index, live.clone()).await;
         live.stop().await;

@@ -8,7 +8,7 @@ use faultbox_bundle_format::canonical::Policy;
 use faultbox_bundle_format::{Ending, own_start_ns};
 use faultbox_replayer::diagnosis::{self, Cause};
 use faultbox_replayer::divergence::Divergence;
-use faultbox_replayer::session::{Outcome, Recording};
+use faultbox_replayer::session::{Outcome, Recording, Skipped};
 use faultbox_replayer::waits::Waits;
 
 /// How many differences of one cell are printed.
@@ -99,9 +99,33 @@ fn waits_json(replay: &Replay) -> serde_json::Value {
     })
 }
 
+fn time_json(replay: &Replay) -> serde_json::Value {
+    let Skipped { skipped, jumps, real } = replay.outcome.time.clone().unwrap_or_default();
+    serde_json::json!({
+        "skipped_ms": u64::try_from(skipped.as_millis()).unwrap_or(u64::MAX),
+        "jumps": jumps,
+        "real": real,
+        "as_recorded": replay.decided,
+    })
+}
+
+/// What `--virtual-time` skipped, and whose time it could not.
+fn say_time(replay: &Replay) {
+    let Some(Skipped { skipped, jumps, real }) = &replay.outcome.time else { return };
+    if replay.decided {
+        say("  waited as recorded: with time skipped it went another way");
+    } else if *jumps > 0 {
+        say(&format!("  skipped {}ms of waiting", skipped.as_millis()));
+    }
+    for (service, why) in real {
+        say(&format!("  {service} waits in real time: {}", one_line(why)));
+    }
+}
+
 /// What `--no-wait` skipped, where there was anything to wait for.
 fn say_waits(args: &ReplayArgs, replay: &Replay) {
     let Waits { skipped, skipped_ns, kept } = replay.outcome.waits;
+    say_time(replay);
     let waits = |count: u64| format!("{count} recorded wait{}", if count == 1 { "" } else { "s" });
     if !args.no_wait {
         return;
@@ -144,6 +168,9 @@ pub fn report(args: &ReplayArgs, replays: &[Replay], policy: Policy) -> u8 {
                 map.insert("divergences".to_owned(), divergences.into());
                 if args.no_wait {
                     map.insert("waits".to_owned(), waits_json(replay));
+                }
+                if args.virtual_time {
+                    map.insert("virtual_time".to_owned(), time_json(replay));
                 }
                 map.insert("cause".to_owned(), replay.cause.as_ref().map(Cause::word).into());
                 if let Some(Cause::MadeUp { calls, .. }) = &replay.cause {

@@ -163,8 +163,8 @@ impl Host {
         dir: &host::RunDir,
         embedded: bool,
         addresses: Arc<AddressBook>,
-    ) -> Arc<RunContext> {
-        Arc::new(RunContext {
+    ) -> RunContext {
+        RunContext {
             clock: RunClock::start(),
             seed,
             sequence: Arc::default(),
@@ -182,7 +182,7 @@ impl Host {
             digests: self.digests.clone(),
             interrupted: host::interruption(),
             hold: self.hold.clone(),
-        })
+        }
     }
 }
 
@@ -210,7 +210,7 @@ pub fn traps(plan: &Plan, service: &Service) -> bool {
 }
 
 /// `WHAT: WHY; so SO; to enable: COMMAND`.
-fn words(missing: &Missing) -> String {
+pub fn words(missing: &Missing) -> String {
     let Missing { what, so, lack } = missing;
     format!("{what}: {}, so {so}; to enable: {}", lack.why, lack.enable)
 }

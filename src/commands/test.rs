@@ -152,7 +152,7 @@ impl Session<'_> {
             let (embedded, addresses) = (self.args.stack.embedded, self.addresses.clone());
             let context =
                 self.host.context(self.seed, redactor, sink.clone(), oracle, &dir, embedded, addresses);
-            self.run_cells(&context).await
+            self.run_cells(&Arc::new(context)).await
         });
         // Results that were reached are shown even where the bundle was lost.
         let (bundle, lost) = match self.finish(recorder) {
@@ -188,7 +188,8 @@ impl Session<'_> {
     }
 
     async fn run_cells(&self, context: &Arc<RunContext>) -> (Vec<CellResult>, bool) {
-        let journal = Journal::new(context.sink.clone(), context.clock, context.sequence.clone(), 0, "");
+        let journal =
+            Journal::new(context.sink.clone(), context.clock.clone(), context.sequence.clone(), 0, "");
         self.note_run(&journal, context);
         let live = Live::new(context.clone());
         let progress = Progress::new();

@@ -43,6 +43,7 @@ fn try_run(args: &UpArgs) -> Result<u8, u8> {
         let redactor = Redactor::new(&[0; 16], run::secrets(&plan));
         let context =
             host.context(seed, redactor, Arc::new(Loud), oracle, &dir, args.stack.embedded, addresses);
+        let context = Arc::new(context);
         let live = Live::new(context.clone());
         let ended = up::up(&context, &plan, &live, |standing| tell(args, &plan, standing)).await;
         live.stop().await;

@@ -80,7 +80,7 @@ impl Way {
         self.asked += WARM as u64;
     }
 
-    async fn round(&mut self, clock: RunClock) {
+    async fn round(&mut self, clock: &RunClock) {
         let began = clock.now_ns();
         let (mut last, mut count) = (began, 0u64);
         while last - began < ROUND.as_nanos() as u64 {
@@ -123,7 +123,7 @@ async fn measure(kind: &'static Kind) -> Vec<String> {
     }
     for _ in 0..ROUNDS {
         for way in &mut ways {
-            way.round(clock).await;
+            way.round(&clock).await;
             if let Some(middle) = way.parts.first_mut() {
                 middle.next_round();
             }

@@ -1,12 +1,14 @@
-//! `replay --no-wait`: recorded delays are sat through only where they decide what happens.
+//! `replay --no-wait`: recorded delays are sat through only where they decide what happens; and
+//! `replay --virtual-time`: they are sat through and cost no time.
 //!
 //! Method: what the replay says that it skipped and kept, and that it is exact all the same. Nothing is
 //! timed.
 
 use super::replays::{inexact, replay};
-use super::{cells, code, record, red, repository, run};
+use super::{cells, code, document, faultbox, record, red, repository, run};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// A recording of these cells with a defect.
 fn recorded(folder: &Path, bug: &str, tests: &[&str]) -> PathBuf {
@@ -89,4 +91,82 @@ fn only_a_redrive_can_do_without_waiting() {
         assert_eq!(code(&output), 2);
         assert!(String::from_utf8_lossy(&output.stderr).contains("--no-wait is for a redrive"));
     }
+}
+
+/// What `--virtual-time` skipped of the only cell, which replayed exactly and not a second time.
+fn skipped(bundle: &Path, cell: &str) -> Value {
+    let (document, exit) = replay(bundle, &["--virtual-time", "--test", cell]);
+    assert_eq!((inexact(&document), cells(&document).len(), exit), (Vec::new(), 1, 0));
+    let skipped = cells(&document)[0]["virtual_time"].clone();
+    assert_eq!(
+        (&skipped["as_recorded"], &skipped["real"]),
+        (&false.into(), &serde_json::json!({})),
+        "{skipped}"
+    );
+    skipped
+}
+
+#[test]
+fn waits_that_are_sat_through_cost_no_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = "matrix_order_creation_db_slow";
+    let bundle = recorded(dir.path(), "", &[name]);
+    let time = skipped(&bundle, name);
+    // Of two writes, 3 s each; how much of it went by before everybody was found asleep is the machine's.
+    assert!(time["skipped_ms"].as_u64().unwrap() >= 1_000 && time["jumps"].as_u64() > Some(0), "{time}");
+    let (document, _) = replay(&bundle, &["--virtual-time"]);
+    assert!(cells(&document)[0]["duration_ms"].as_u64().unwrap() >= 6_000, "by the clock that was skipped");
+    let said = run(&["replay", &bundle.display().to_string(), "--virtual-time"]);
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.contains("\n  exact (default policy") && said.contains("ms of waiting\n"), "{said}");
+}
+
+/// A service that takes the time itself sees the time that was skipped.
+#[test]
+fn a_service_that_takes_the_time_sees_what_was_skipped() {
+    let dir = tempfile::tempdir().unwrap();
+    let bundle = dir.path().join("waits.fb");
+    let (spec, path) = (repository("testdata/waits/waits.star"), bundle.display().to_string());
+    let spec = spec.display().to_string();
+    let recorded = run(&["test", &spec, "--embedded", "--seed", "1", "--bundle", &path, "--embed"]);
+    assert_eq!(code(&recorded), 0, "{}", String::from_utf8_lossy(&recorded.stdout));
+    for cell in ["matrix_patient_cache_slow", "matrix_watching_cache_slow"] {
+        let time = skipped(&bundle, cell);
+        assert!(time["jumps"].as_u64() > Some(0), "{time}");
+    }
+}
+
+#[test]
+fn time_is_skipped_only_where_nobody_waits_for_a_person_or_for_what_is_real() {
+    for (more, why) in [
+        (&["--depth", "judge"][..], "is for a redrive"),
+        (&["--depth", "rerun"], "is for a redrive"),
+        (&["--hold", "0"], "--hold waits for somebody"),
+        (&["--no-wait"], "give one of them"),
+    ] {
+        let output = run(&[&["replay", "none.fb", "--virtual-time"], more].concat());
+        assert_eq!(code(&output), 2);
+        assert!(String::from_utf8_lossy(&output.stderr).contains(why), "{output:?}");
+    }
+}
+
+#[test]
+fn a_service_that_cannot_be_held_waits_in_real_time_and_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let bundle = recorded(dir.path(), "", &["matrix_login_flow_cache_down"]).display().to_string();
+    let replay = |more: &[&str]| {
+        let mut command = Command::new(faultbox());
+        command.args(["replay", &bundle, "--virtual-time"]).args(more);
+        command.env("FAULTBOX_WITHOUT", "wait_killable").output().unwrap()
+    };
+    let output = replay(&[]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(code(&output), 0, "{said}");
+    assert!(
+        said.contains("\n  api waits in real time: that needs ") && !said.contains("of waiting"),
+        "{said}"
+    );
+    let told = document(&replay(&["--format", "json"]));
+    let time = &cells(&told)[0]["virtual_time"];
+    assert!(time["real"]["api"].is_string() && time["jumps"] == 0, "{time}");
 }

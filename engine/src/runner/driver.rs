@@ -13,7 +13,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::time::Instant;
 
 /// What is kept back of a cell's time for the end of the cell.
 const KEPT_BACK: Duration = Duration::from_secs(1);
@@ -25,13 +24,13 @@ const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(100);
 pub struct CellDriver {
     cell: Arc<CellContext>,
     handle: Handle,
-    deadline: Mutex<Instant>,
+    deadline: Mutex<Duration>,
     steps: AtomicU32,
 }
 
 impl CellDriver {
-    /// A driver whose steps end before `deadline`.
-    pub fn new(cell: Arc<CellContext>, deadline: Instant) -> Self {
+    /// A driver whose steps end before `deadline`, by the time of the run.
+    pub fn new(cell: Arc<CellContext>, deadline: Duration) -> Self {
         CellDriver {
             cell,
             handle: Handle::current(),
@@ -40,7 +39,7 @@ impl CellDriver {
         }
     }
 
-    fn deadline(&self) -> MutexGuard<'_, Instant> {
+    fn deadline(&self) -> MutexGuard<'_, Duration> {
         self.deadline.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
@@ -55,17 +54,19 @@ impl CellDriver {
         let (Some((dial, link)), Some(protocol)) = (way, self.cell.protocol(&interface)) else {
             return StepResponse::no_answer(format!("no interface {interface}"));
         };
-        let began = Instant::now();
-        let left = self.deadline().saturating_duration_since(began).saturating_sub(KEPT_BACK);
+        let time = self.cell.time();
+        let began = time.now();
+        let left = self.deadline().saturating_sub(began).saturating_sub(KEPT_BACK);
         let timeout = call.timeout.unwrap_or(left).min(left);
-        let mut response = match tokio::time::timeout(timeout, protocol.step(dial, link, call)).await {
+        let mut response = match time.timeout(timeout, protocol.step(dial, link, call)).await {
             Ok(response) => response,
             Err(_) => StepResponse {
                 timed_out: true,
                 ..StepResponse::no_answer(format!("no answer within {}ms", timeout.as_millis()))
             },
         };
-        response.duration = began.elapsed() + self.cell.switchboard.environment().step_ends();
+        response.duration =
+            time.now().saturating_sub(began) + self.cell.switchboard.environment().step_ends();
         response
     }
 
@@ -149,17 +150,18 @@ impl Driver for CellDriver {
 
     fn recover(&self, within: Duration, attempt: &mut dyn FnMut() -> bool) -> bool {
         self.handle.block_on(self.cell.end_faults());
-        let deadline = (Instant::now() + within).min(*self.deadline() - KEPT_BACK);
+        let time = self.cell.time();
+        let deadline = (time.now() + within).min(self.deadline().saturating_sub(KEPT_BACK));
         // A step that is waiting when the time is over has not recovered.
         *self.deadline() = deadline + KEPT_BACK;
         loop {
             if attempt() {
                 return true;
             }
-            if Instant::now() + BETWEEN_ATTEMPTS >= deadline {
+            if time.now() + BETWEEN_ATTEMPTS >= deadline {
                 return false;
             }
-            self.handle.block_on(tokio::time::sleep(BETWEEN_ATTEMPTS));
+            self.handle.block_on(time.sleep(BETWEEN_ATTEMPTS));
         }
     }
 }

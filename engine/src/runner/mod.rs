@@ -33,6 +33,7 @@ use crate::prng::Key;
 use crate::protocol::Protocol;
 use crate::supervisor::{self, Exit, Isolation, Launch, Running};
 use crate::topology::{Determinism, Service, ServiceKind, Topology};
+use crate::virtual_time::Time;
 use faultbox_bundle_format::canonical::{self, Policy};
 use faultbox_bundle_format::learned;
 use faultbox_bundle_format::redact::{Redactor, WholeLines};
@@ -46,7 +47,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 use switchboard::{Switchboard, lock};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// The name under which the test driver asks.
@@ -330,8 +330,10 @@ impl CellContext {
         let cell = &plan.cells[index];
         let sink: Arc<dyn EventSink> = Arc::new(Tee(memory.clone(), run.sink.clone()));
         let number = index as u32 + 1;
-        let journal = Arc::new(Journal::new(sink, run.clock, run.sequence.clone(), number, &cell.name));
-        let run_journal = Arc::new(Journal::new(run.sink.clone(), run.clock, run.sequence.clone(), 0, ""));
+        let journal =
+            Arc::new(Journal::new(sink, run.clock.clone(), run.sequence.clone(), number, &cell.name));
+        let run_journal =
+            Arc::new(Journal::new(run.sink.clone(), run.clock.clone(), run.sequence.clone(), 0, ""));
         let suts = plan.topology.suts().map(|s| s.name.clone()).collect();
         let faults = ActiveFaults::of_fleet(journal.clone(), run.oracle.clone(), suts);
         let run_key = Key::of_run(run.seed);
@@ -363,12 +365,18 @@ impl CellContext {
             clock: clock.then(|| self.wall.clone()),
             entropy: entropy.then(|| Entropy::of(key().below("entropy"))),
             watched,
+            time: self.time().virtual_time().filter(|time| time.real().is_empty()).cloned(),
         }
     }
 
     /// Whether the wall clock of the cell is not the host's.
     fn is_virtual(&self) -> bool {
         self.plan.topology.services.iter().any(|service| service.determinism.clock)
+    }
+
+    /// What the cell waits by.
+    pub fn time(&self) -> &Time {
+        self.run.clock.time()
     }
 
     /// Nanoseconds since the Unix epoch, as the cell's services see it.
@@ -404,7 +412,7 @@ impl CellContext {
 
     /// Waits until nothing that the scenario began is open, for a while at most.
     async fn quiesce(&self) {
-        let _ = tokio::time::timeout(QUIESCE, self.open.idle()).await;
+        let _ = self.time().timeout(QUIESCE, self.open.idle()).await;
     }
 
     /// Ends the faults once the scenario has quiesced; what begins later is tail.
@@ -415,7 +423,7 @@ impl CellContext {
     }
 
     async fn call(self: &Arc<Self>, service: &str, what: Callable) -> Result<(), String> {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = self.time().now() + Duration::from_secs(60);
         let driver = Arc::new(driver::CellDriver::new(self.clone(), deadline));
         let (cell, service) = (self.clone(), service.to_owned());
         let called = tokio::task::spawn_blocking(move || what(&cell, &service, driver));
@@ -877,14 +885,15 @@ async fn scenario(cell: &Arc<CellContext>, locals: &[Local]) -> (Judgement, u64)
         });
     }
     cell.journal.enter(Phase::Scenario);
+    let skipping = cell.time().virtual_time().map(|time| time.skip());
     let began_ns = cell.journal.clock().now_ns();
     let time = if cell.run.hold.is_some() { TIME_WHILE_HELD } else { planned.timeout };
-    let deadline = Instant::now() + time;
+    let deadline = cell.time().now() + time;
     let driver = Arc::new(driver::CellDriver::new(cell.clone(), deadline));
     let (program, index) = (cell.plan.program.clone(), cell.index);
     let running = tokio::task::spawn_blocking(move || program.run(index, driver));
     let judgement = tokio::select! {
-        ended = tokio::time::timeout_at(deadline, running) => match ended {
+        ended = cell.time().timeout_at(deadline, running) => match ended {
             Ok(Ok(result)) => result.judgement,
             Ok(Err(panic)) => Judgement {
                 ending: Ending::Error,
@@ -903,6 +912,7 @@ async fn scenario(cell: &Arc<CellContext>, locals: &[Local]) -> (Judgement, u64)
     };
     let scenario_ns = cell.journal.clock().now_ns() - began_ns;
     cell.end_faults().await;
+    drop(skipping);
     if let Some(trouble) = locals.iter().find_map(|local| local.running().trouble()) {
         return (unsupervised(&trouble), scenario_ns);
     }

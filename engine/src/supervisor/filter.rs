@@ -25,13 +25,29 @@ pub(super) struct Trap {
     pub number: u32,
     /// Only then, where it is not always.
     pub when: Option<When>,
+    /// And not then.
+    pub unless: Option<Unless>,
 }
 
 impl Trap {
     /// Every call with this number.
     pub(super) fn always(number: u32) -> Self {
-        Trap { number, when: None }
+        Trap { number, when: None, unless: None }
     }
+
+    /// Those of which an argument is so.
+    pub(super) fn when(number: u32, when: When) -> Self {
+        Trap { number, when: Some(when), unless: None }
+    }
+}
+
+/// What another argument, all of its bits, has to be for a call not to be trapped after all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Unless {
+    /// Which argument, from 0; not the one of a [`When`].
+    pub argument: u32,
+    /// What it has to be.
+    pub value: u64,
 }
 
 /// What an argument has to be for its call to be trapped.
@@ -82,16 +98,15 @@ fn rules(trap: &[Trap]) -> Result<ScmpFilterContext, SeccompError> {
     let mut filter = ScmpFilterContext::new(ScmpAction::Allow)?;
     filter.set_act_badarch(ScmpAction::Allow)?;
     let always = |number: u32| trap.contains(&Trap::always(number));
-    for Trap { number, when } in trap {
+    for Trap { number, when, unless } in trap {
         let call = ScmpSyscall::from(number.cast_signed());
-        match when {
-            None => drop(filter.add_rule(ScmpAction::Notify, call)?),
-            Some(_) if always(*number) => {}
-            Some(when) => {
-                let held = ScmpCompareOp::MaskedEqual(when.mask);
-                let held = ScmpArgCompare::new(when.argument, held, when.value);
-                filter.add_rule_conditional(ScmpAction::Notify, call, &[held])?;
-            }
+        let when = when.map(|w| ScmpArgCompare::new(w.argument, ScmpCompareOp::MaskedEqual(w.mask), w.value));
+        let unless = unless.map(|u| ScmpArgCompare::new(u.argument, ScmpCompareOp::NotEqual, u.value));
+        let held: Vec<ScmpArgCompare> = when.into_iter().chain(unless).collect();
+        if held.is_empty() {
+            filter.add_rule(ScmpAction::Notify, call)?;
+        } else if !always(*number) {
+            filter.add_rule_conditional(ScmpAction::Notify, call, &held)?;
         }
     }
     let mut refused = vec![libc::SYS_io_uring_setup as i32];
@@ -185,10 +200,14 @@ mod tests {
         let clock = libc::SYS_clock_gettime as u32;
         let futex = libc::SYS_futex as u32;
         let trap = [
-            Trap { number: clock, when: Some(When::is(0, 0)) },
-            Trap { number: clock, when: Some(When::is(0, 5)) },
-            Trap { number: futex, when: Some(When { argument: 1, mask: 256, value: 256 }) },
-            Trap { number: 1, when: Some(When::is(0, 7)) },
+            Trap::when(clock, When::is(0, 0)),
+            Trap::when(clock, When::is(0, 5)),
+            Trap::when(futex, When { argument: 1, mask: 256, value: 256 }),
+            Trap {
+                unless: Some(Unless { argument: 3, value: 0 }),
+                ..Trap::when(futex, When { argument: 1, mask: 127, value: 9 })
+            },
+            Trap::when(1, When::is(0, 7)),
             Trap::always(1),
         ];
         let program = program(&trap).unwrap();
@@ -201,6 +220,9 @@ mod tests {
         }
         for (operation, wanted) in [(393, true), (137, false), (256, true), (128, false)] {
             assert_eq!(trapped(futex, [0, operation, 0, 0, 0, 0]), wanted, "{operation}");
+        }
+        for (until, wanted) in [(0, false), (1, true), (1 << 40, true)] {
+            assert_eq!(trapped(futex, [0, 137, 0, until, 0, 0]), wanted, "{until}");
         }
         assert!(trapped(1, [0; 6]));
     }

@@ -1,5 +1,8 @@
 //! The wall clock and the randomness of a service that has not the host's.
 //!
+//! Where time is skipped (`timed`), all its clocks show the host's and what was skipped, through the vDSO and by
+//! the calls; only a wall clock of its own stays what it is.
+//!
 //! Contract: when a program of the service starts, its vDSO is changed (`vdso`) and its `AT_RANDOM` bytes
 //! are replaced, before any code of its own reads either; what it asks the kernel instead is answered
 //! here. A service whose memory cannot be written does not run on with the host's clock: that is the
@@ -11,13 +14,14 @@
 //!
 //! Source: getauxval(3), futex(2), getrandom(2), random(4), clock_nanosleep(2).
 
-use super::filter::{Trap, When};
+use super::filter::{Trap, Unless, When};
 use super::remap::process_of;
+use super::stillness;
 use super::sys::{Notification, Notifier, Response};
 use super::target::{decode_address, read_address, read_memory, read_string, write_memory};
-use super::vdso;
+use super::vdso::{self, Clocks};
 use super::{Asked, Given, SyscallPolicy, SyscallTarget};
-use crate::clock::wall_ns;
+use crate::clock::{host_ns, wall_ns};
 use crate::determinism::{Face, Mediation};
 use rand_core::Rng;
 use std::collections::BTreeSet;
@@ -25,6 +29,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// Whether this is an architecture whose vDSO is known here.
 pub const MEDIATES: bool = true;
@@ -47,8 +52,13 @@ const RANDOM_AT_ONCE: u64 = 1 << 20;
 /// The type of the auxiliary value that points to sixteen random bytes.
 const AT_RANDOM: u64 = libc::AT_RANDOM;
 
+/// Clocks that run while a service waits and are not the wall clock.
+const MONOTONIC: [libc::clockid_t; 4] =
+    [libc::CLOCK_MONOTONIC, libc::CLOCK_MONOTONIC_RAW, libc::CLOCK_MONOTONIC_COARSE, libc::CLOCK_BOOTTIME];
+
 /// Answers what a service asks about time and randomness.
 pub(super) struct Mediator {
+    service: String,
     mediation: Mediation,
     /// Processes of which those of the service descend.
     roots: Mutex<BTreeSet<u32>>,
@@ -58,13 +68,14 @@ pub(super) struct Mediator {
 
 impl Mediator {
     pub(super) fn new(
+        service: &str,
         mediation: Mediation,
         helper: Option<u32>,
         trouble: Arc<Mutex<Option<String>>>,
         policy: Arc<dyn SyscallPolicy>,
     ) -> Arc<Self> {
         let roots = Mutex::new(helper.into_iter().collect());
-        let mediator = Arc::new(Mediator { mediation, roots, trouble, policy });
+        let mediator = Arc::new(Mediator { service: service.to_owned(), mediation, roots, trouble, policy });
         if let Some(clock) = &mediator.mediation.clock {
             let face: Arc<dyn Face> = mediator.clone();
             clock.attach(Arc::downgrade(&face), drop);
@@ -132,23 +143,34 @@ impl Mediator {
     fn begin(&self, tid: u32) {
         let Some(pid) = process_of(tid).and_then(|pid| u32::try_from(pid).ok()) else { return };
         self.roots.lock().unwrap_or_else(|p| p.into_inner()).insert(pid);
-        let changed = match &self.mediation.clock {
-            Some(clock) => clock.at_rest(|now_ns| self.change(pid, Some(now_ns))),
-            None => self.change(pid, None),
+        let change = |skipped: Option<Duration>| match &self.mediation.clock {
+            Some(clock) => clock.at_rest(|now_ns| self.change(pid, Some(now_ns), skipped)),
+            None => self.change(pid, None, skipped),
+        };
+        let changed = match &self.mediation.time {
+            Some(time) => time.at_rest(|skipped| change(Some(skipped))),
+            None => change(None),
         };
         if let Err(why) = changed {
             // One that is gone needs no clock.
             if fs::exists(format!("/proc/{pid}/mem")).unwrap_or(false) {
+                if let Some(time) = &self.mediation.time {
+                    time.give_up(&self.service, &format!("its clocks cannot be replaced: {why}"));
+                }
+                if self.mediation.only_time() {
+                    return;
+                }
                 let trouble = format!("its clock and randomness cannot be replaced: {why}");
                 self.trouble.lock().unwrap_or_else(|p| p.into_inner()).get_or_insert(trouble);
             }
         }
     }
 
-    fn change(&self, pid: u32, clock: Option<u64>) -> Result<(), String> {
+    fn change(&self, pid: u32, clock: Option<u64>, skipped: Option<Duration>) -> Result<(), String> {
         let (memory, at, image) = Memory::of(pid).map_err(|error| error.to_string())?;
         let entropy = self.mediation.entropy.as_ref();
-        let patch = vdso::patch(&image, clock, entropy.is_some() || self.mediation.watched)
+        let clocks = Clocks { wall_ns: clock, skipped };
+        let patch = vdso::patch(&image, clocks, entropy.is_some() || self.mediation.watched)
             .map_err(|error| error.to_string())?;
         let Some(patch) = patch else { return Ok(()) };
         for (offset, bytes) in &patch.writes {
@@ -172,7 +194,13 @@ impl Mediator {
 
     /// A program that asks the kernel for the time.
     fn time(&self, number: libc::c_long, call: &Notification) -> Option<Response> {
-        let now_ns = self.mediation.clock.as_ref()?.now_ns();
+        let clock = match number {
+            // The code in the vDSO adds what was skipped.
+            libc::SYS_clock_gettime if call.args[2] == vdso::PASS => return Some(Response::Continue),
+            libc::SYS_clock_gettime => call.args[0] as i32,
+            _ => libc::CLOCK_REALTIME,
+        };
+        let now_ns = self.now_ns(clock)?;
         let (seconds, rest) = (now_ns / 1_000_000_000, now_ns % 1_000_000_000);
         let (place, fraction) = match number {
             libc::SYS_clock_gettime => (call.args[1], rest),
@@ -190,6 +218,41 @@ impl Mediator {
             (true, libc::SYS_time) => Response::Value(i64::try_from(seconds).unwrap_or(i64::MAX)),
             (true, _) => Response::Value(0),
         })
+    }
+
+    /// What a clock of the service shows, where it is not the host's.
+    pub(super) fn now_ns(&self, clock: libc::clockid_t) -> Option<u64> {
+        match (&self.mediation.clock, &self.mediation.time) {
+            (Some(wall), _) if WALL.contains(&clock) => Some(wall.now_ns()),
+            (_, Some(time)) if WALL.contains(&clock) || MONOTONIC.contains(&clock) => {
+                Some(host_ns(clock).saturating_add(u64::try_from(time.skipped().as_nanos()).ok()?))
+            }
+            _ => None,
+        }
+    }
+
+    /// The processes of the service, its helper among them.
+    pub(super) fn processes(&self) -> BTreeSet<u32> {
+        let roots = self.roots.lock().unwrap_or_else(|p| p.into_inner()).iter().copied().collect();
+        stillness::with_descendants(roots)
+    }
+
+    /// All clocks of the service but a wall clock of its own show so much more than the host's.
+    pub(super) fn show_skipped(&self, skipped: Duration) {
+        self.push(|image| vdso::show_skipped(image, skipped));
+    }
+
+    fn push(&self, show: impl Fn(&[u8]) -> Option<[(usize, Vec<u8>); 2]>) {
+        for pid in self.processes() {
+            // One that ended meanwhile, or whose program has only just started, needs no push: it gets the
+            // time when it begins.
+            let Ok((memory, at, image)) = Memory::of(pid) else { continue };
+            for (offset, bytes) in show(&image).into_iter().flatten() {
+                if memory.write_all_at(&bytes, at + offset as u64).is_err() {
+                    break;
+                }
+            }
+        }
     }
 
     /// A call that waits until an instant of the service's wall clock: it waits as long on the host's. The
@@ -258,17 +321,7 @@ impl Mediator {
 
 impl Face for Mediator {
     fn show(&self, now_ns: u64) {
-        let roots: Vec<u32> = self.roots.lock().unwrap_or_else(|p| p.into_inner()).iter().copied().collect();
-        for pid in with_descendants(roots) {
-            // One that ended meanwhile, or whose program has only just started, needs no push: it gets the
-            // time when it begins.
-            let Ok((memory, at, image)) = Memory::of(pid) else { continue };
-            for (offset, bytes) in vdso::show(&image, now_ns).into_iter().flatten() {
-                if memory.write_all_at(&bytes, at + offset as u64).is_err() {
-                    break;
-                }
-            }
-        }
+        self.push(|image| vdso::show(image, now_ns));
     }
 }
 
@@ -285,19 +338,25 @@ pub(super) fn traps(mediation: &Mediation) -> Vec<Trap> {
     if mediation.watched {
         always(libc::SYS_connect);
     }
-    if mediation.clock.is_some() || mediation.watched {
+    let told = mediation.clock.is_some() || mediation.watched;
+    if told || mediation.time.is_some() {
         [libc::SYS_gettimeofday, libc::SYS_time].into_iter().for_each(&mut always);
-        for clock in WALL {
-            let when = When::is(0, clock.cast_unsigned());
-            traps.push(Trap { number: libc::SYS_clock_gettime as u32, when: Some(when) });
-        }
+    }
+    let unless = Some(Unless { argument: 2, value: vdso::PASS });
+    for clock in WALL.into_iter().chain(MONOTONIC) {
+        let unless = match (told && WALL.contains(&clock), &mediation.time) {
+            (true, _) => None,
+            (false, Some(_)) => unless,
+            (false, None) => continue,
+        };
+        let when = Some(When::is(0, clock.cast_unsigned()));
+        traps.push(Trap { number: libc::SYS_clock_gettime as u32, when, unless });
     }
     if mediation.clock.is_some() {
         let flag = u64::from(libc::FUTEX_CLOCK_REALTIME.cast_unsigned());
         let when = When { argument: 1, mask: flag, value: flag };
-        traps.push(Trap { number: libc::SYS_futex as u32, when: Some(when) });
-        let when = When::is(0, 0);
-        traps.push(Trap { number: libc::SYS_clock_nanosleep as u32, when: Some(when) });
+        traps.push(Trap::when(libc::SYS_futex as u32, when));
+        traps.push(Trap::when(libc::SYS_clock_nanosleep as u32, When::is(0, 0)));
     }
     traps
 }
@@ -346,22 +405,6 @@ fn auxiliary(pid: u32, wanted: u64) -> Option<u64> {
     })
 }
 
-/// These processes and all that descend from them, as far as they are there.
-fn with_descendants(roots: Vec<u32>) -> BTreeSet<u32> {
-    let (mut found, mut left) = (BTreeSet::new(), roots);
-    while let Some(pid) = left.pop() {
-        if !found.insert(pid) {
-            continue;
-        }
-        let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { continue };
-        for thread in threads.flatten() {
-            let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
-            left.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
-        }
-    }
-    found
-}
-
 /// For tests: an image of this machine.
 #[cfg(test)]
 pub(super) fn vdso_of_this_process() -> Vec<u8> {
@@ -388,6 +431,6 @@ mod tests {
     fn what_a_process_was_started_with() {
         assert!(auxiliary(std::process::id(), AT_RANDOM).is_some());
         assert_eq!(auxiliary(std::process::id(), 0xFFFF), None);
-        assert!(with_descendants(vec![std::process::id()]).contains(&std::process::id()));
+        assert!(stillness::with_descendants(vec![std::process::id()]).contains(&std::process::id()));
     }
 }

@@ -5,7 +5,8 @@
 //! creates the listeners for the service's upstreams there, forks the service and stays as
 //! its *helper*; `filter` is the program that traps the planned syscalls (`calls`), `notify`
 //! answers them by a [`SyscallPolicy`] about the target that `target` resolved; `mediate` answers what
-//! a service asks about time and randomness, `vdso` makes it ask; `features`
+//! a service asks about time and randomness, `vdso` makes it ask; `timed` holds what waits, `stillness` tells
+//! whether anything does not; `features`
 //! and `host` tell what this machine permits, and how to simulate a smaller one. All `unsafe` is in `sys`.
 //!
 //! A container's service has no launcher: the shim (`engine/shim`) is its first program, and
@@ -45,8 +46,14 @@ mod policy;
 mod probe;
 mod remap;
 mod running;
+pub mod stillness;
 mod sys;
 mod target;
+#[cfg(target_arch = "x86_64")]
+mod timed;
+#[cfg(not(target_arch = "x86_64"))]
+#[path = "untimed.rs"]
+mod timed;
 mod transfer;
 #[cfg(target_arch = "x86_64")]
 mod vdso;

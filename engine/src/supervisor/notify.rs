@@ -10,6 +10,7 @@ use super::host::kernel_at_least;
 use super::mediate::{self, Mediator};
 use super::remap::{Remap, process_of};
 use super::sys::{self, Notification, Notifier, Response, Wait};
+use super::timed::{self, Holder};
 use super::transfer::Transfer;
 use super::{Kind, SyscallAct, SyscallCall, SyscallDecision, SyscallPolicy, SyscallTarget, target};
 use crate::determinism::Mediation;
@@ -69,9 +70,12 @@ impl Traps {
     pub(super) fn all(&self, mediation: &Mediation) -> Vec<Trap> {
         let mut all: Vec<Trap> =
             self.0.iter().flatten().map(|trapped| Trap::always(trapped.call.number)).collect();
-        all.extend(
-            mediate::traps(mediation).into_iter().filter(|trap| !all.contains(trap)).collect::<Vec<_>>(),
-        );
+        let mut more = mediate::traps(mediation);
+        if mediation.time.is_some() {
+            more.extend(timed::traps());
+        }
+        more.retain(|trap| !all.contains(trap));
+        all.extend(more);
         all
     }
 }
@@ -119,7 +123,13 @@ impl Supervisor {
         let wait_first = self.keepable || !kernel_at_least(6, 11);
         let mut changes = self.policy.changes();
         loop {
-            if wait_first {
+            if let Some(holder) = &self.hands.holder {
+                match holder.wait() {
+                    Ok(Wait::Over) => return,
+                    Ok(Wait::Ready) => {}
+                    Ok(Wait::TimedOut) | Err(_) => continue,
+                }
+            } else if wait_first {
                 match self.hands.notifier.wait(-1) {
                     Ok(Wait::Over) => return,
                     Ok(Wait::Ready) => {}
@@ -229,6 +239,8 @@ impl Supervisor {
     ) {
         let (hands, mut calm, gate) = (self.hands.clone(), self.calm.clone(), self.gate.clone());
         let release = Held::by(gate);
+        let time = hands.holder.as_ref().map(|holder| holder.time()).unwrap_or_default();
+        let delayed = hands.holder.as_ref().map(|holder| holder.delay(notification.tid));
         let name = format!("syscalls of {}", hands.service);
         self.runtime.spawn(async move {
             let changed = async {
@@ -242,11 +254,12 @@ impl Supervisor {
             // Whether the pause was waited for; else it was ended together with the fault.
             let waited = now
                 || tokio::select! {
-                    () = tokio::time::sleep(pause) => true,
+                    () = time.sleep(pause) => true,
                     () = changed => false,
                     _ = calm.wait_for(|calm| *calm) => false,
                 };
             let act = if waited { act } else { SyscallAct::Continue };
+            drop(delayed);
             let stop = calm.clone();
             let done = move |hands: &Hands| {
                 hands.act(act, &call, &notification, &|| *stop.borrow());
@@ -288,6 +301,8 @@ pub(super) struct Hands {
     pub remap: Arc<Remap>,
     /// Answers what the service asks about time and randomness, where those are not the host's.
     pub mediator: Option<Arc<Mediator>>,
+    /// Holds the calls that wait, where time is skipped.
+    pub holder: Option<Arc<Holder>>,
     /// What went wrong with the supervision itself.
     pub trouble: Arc<Mutex<Option<String>>>,
 }
@@ -342,6 +357,9 @@ impl Hands {
 
     /// Lets the call be made, or answers it where it is about time, randomness or a declared port.
     fn pass(&self, call: Option<&Call>, notification: &Notification) {
+        if self.holder.as_ref().is_some_and(|holder| holder.take(notification)) {
+            return;
+        }
         let mediated = self.mediator.as_ref().and_then(|m| m.answer(&self.notifier, notification));
         let bind = || {
             call.filter(|call| call.name == "bind")

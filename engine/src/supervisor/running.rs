@@ -12,6 +12,7 @@ use super::mediate::Mediator;
 use super::notify::{Gate, Hands, Supervisor, Traps};
 use super::remap::Remap;
 use super::sys::Notifier;
+use super::timed::Holder;
 use super::{Isolation, Launch, SyscallPolicy, filter, target};
 use crate::determinism::Mediation;
 use crate::link::{BoxFuture, Dial, Stream};
@@ -429,15 +430,24 @@ impl Attendant {
     }
 
     fn supervise(&self, listener: OwnedFd) {
+        let notifier = Arc::new(Notifier::new(listener));
+        let mediator = (!self.mediation.is_none()).then(|| {
+            let (mediation, trouble) = (self.mediation.clone(), self.shared.trouble.clone());
+            Mediator::new(&self.service, mediation, self.helper, trouble, self.policy.clone())
+        });
+        let holder = self.mediation.time.as_ref().zip(mediator.clone()).and_then(|(time, mediator)| {
+            let holder = Holder::new(&self.service, time.clone(), notifier.clone(), mediator);
+            let cannot =
+                |errno: Errno| time.give_up(&self.service, &format!("its calls cannot be held: {errno}"));
+            holder.map_err(cannot).ok()
+        });
         let supervisor = Supervisor {
             hands: Arc::new(Hands {
                 service: self.service.clone(),
-                notifier: Arc::new(Notifier::new(listener)),
+                notifier,
                 remap: self.shared.remap.clone(),
-                mediator: (!self.mediation.is_none()).then(|| {
-                    let (mediation, trouble) = (self.mediation.clone(), self.shared.trouble.clone());
-                    Mediator::new(mediation, self.helper, trouble, self.policy.clone())
-                }),
+                mediator,
+                holder,
                 trouble: self.shared.trouble.clone(),
             }),
             traps: self.traps.clone(),

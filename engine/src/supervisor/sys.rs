@@ -7,7 +7,7 @@ use super::features::{Feature, refuse};
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use std::io::IoSliceMut;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// Lets other threads go before the calling one, which still gets about a tenth of a busy core.
 pub fn step_back() {
@@ -244,6 +244,11 @@ impl Notifier {
         Notifier { listener }
     }
 
+    /// Its descriptor: readable while a call waits to be received.
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+
     /// Asks for the fast wake-up: caller and supervisor take turns on one CPU.
     pub(super) fn sync_wake_up(&self) -> nix::Result<()> {
         const SYNC_WAKE_UP: libc::c_int = 1;
@@ -343,9 +348,62 @@ pub(super) fn signal_process(process: BorrowedFd<'_>, signal: i32) -> nix::Resul
 /// A duplicate of descriptor `fd` of the process `pid`.
 pub(super) fn take_descriptor(pid: i32, fd: i32) -> nix::Result<OwnedFd> {
     refuse(Feature::TakeDescriptor)?;
-    let pidfd = open_process(pid)?;
+    take_from(open_process(pid)?.as_fd(), fd)
+}
+
+/// A duplicate of descriptor `fd` of the process of a handle.
+pub(super) fn take_from(process: BorrowedFd<'_>, fd: i32) -> nix::Result<OwnedFd> {
     // SAFETY: three integers; the kernel returns a new descriptor or an error.
-    let taken = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0) })?;
+    let taken = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), fd, 0) })?;
     // SAFETY: the descriptor is new and only we know it.
     Ok(unsafe { OwnedFd::from_raw_fd(taken as RawFd) })
+}
+
+/// The state of a TCP socket (include/net/tcp_states.h) and how many of its packets are not acknowledged yet.
+pub(super) fn tcp_state(socket: BorrowedFd<'_>) -> nix::Result<(u8, u32)> {
+    // SAFETY: an all-zero `tcp_info` is a valid value: integers only.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes, which are those of `info`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &mut len,
+        )
+    };
+    Errno::result(result)?;
+    Ok((info.tcpi_state, info.tcpi_unacked))
+}
+
+/// Makes a TCP socket acknowledge at once what it has received (`TCP_QUICKACK`).
+pub(super) fn acknowledge(socket: BorrowedFd<'_>) {
+    let on: libc::c_int = 1;
+    let len = size_of::<libc::c_int>() as libc::socklen_t;
+    // A socket of another kind refuses and stays as it is.
+    // SAFETY: the kernel reads `len` bytes, which are those of `on`.
+    unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_QUICKACK,
+            (&raw const on).cast(),
+            len,
+        )
+    };
+}
+
+/// Sets a timer with a descriptor: when it comes first, and how often from then on.
+pub(super) fn set_timer(
+    timer: BorrowedFd<'_>,
+    first: std::time::Duration,
+    interval: std::time::Duration,
+) -> nix::Result<()> {
+    let time = |of: std::time::Duration| *nix::sys::time::TimeSpec::from_duration(of).as_ref();
+    let new = libc::itimerspec { it_interval: time(interval), it_value: time(first) };
+    // SAFETY: `new` is a valid `itimerspec` for the length of the call; nobody asks for the old one.
+    let result = unsafe { libc::timerfd_settime(timer.as_raw_fd(), 0, &new, std::ptr::null_mut()) };
+    Errno::result(result).map(drop)
 }

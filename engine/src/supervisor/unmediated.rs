@@ -14,6 +14,7 @@ pub(super) struct Mediator;
 
 impl Mediator {
     pub(super) fn new(
+        _: &str,
         _: Mediation,
         _: Option<u32>,
         _: Arc<Mutex<Option<String>>>,

@@ -4,7 +4,9 @@
 //! clock through these functions without a syscall, so that no filter sees it. The new code of
 //! `clock_gettime`, `gettimeofday` and `time` reads nanoseconds since the Unix epoch from one of two slots
 //! beside it; a byte says which one, so that whoever moves the clock writes the other one first and no
-//! reader sees half a time. Clocks that are not the wall clock become real syscalls, which pass.
+//! reader sees half a time. Clocks that are not the wall clock become real syscalls, which pass. Where time is
+//! skipped, two more slots hold how much: it is added to what those syscalls say, and to the wall clock where
+//! that is not in a slot itself.
 //! `getrandom` says that it is not there, after which libraries make the syscall.
 //! Not modelled: other architectures than x86-64, the 32-bit vDSO, `rdtsc`, the vsyscall page.
 //!
@@ -12,14 +14,50 @@
 
 use object::read::elf::ElfFile64;
 use object::{LittleEndian, Object, ObjectSymbol};
+use std::time::Duration;
 
 /// In front of the slots: this image was changed by us.
 const MARK: [u8; 8] = *b"\xf4FBclock";
 
 /// From the mark to the byte that says which slot counts, and to the two slots.
-const WHICH: usize = 8;
-const SLOTS: usize = 16;
-const DATA: usize = 32;
+const WALL: Slots = Slots { which: 8, at: 16 };
+/// The same for what was skipped.
+const SKIPPED: Slots = Slots { which: 9, at: 32 };
+const DATA: usize = 48;
+
+/// What the third argument is of a `clock_gettime` that is made here, and of no other: the filter lets it pass.
+pub(super) const PASS: u64 = 0x4642_7469;
+
+#[derive(Clone, Copy)]
+struct Slots {
+    which: usize,
+    at: usize,
+}
+
+/// What a service's clocks show.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Clocks {
+    /// The wall clock, nanoseconds since the Unix epoch, where it is not the host's.
+    pub wall_ns: Option<u64>,
+    /// What was skipped, where time is.
+    pub skipped: Option<Duration>,
+}
+
+impl Clocks {
+    /// The clocks, by number, to which what was skipped is added.
+    fn moved(self) -> u32 {
+        const MONOTONIC: u32 = 1 << libc::CLOCK_MONOTONIC
+            | 1 << libc::CLOCK_MONOTONIC_RAW
+            | 1 << libc::CLOCK_MONOTONIC_COARSE
+            | 1 << libc::CLOCK_BOOTTIME;
+        const WALL: u32 = 1 << libc::CLOCK_REALTIME | 1 << libc::CLOCK_REALTIME_COARSE | 1 << libc::CLOCK_TAI;
+        match (self.skipped, self.wall_ns) {
+            (None, _) => 0,
+            (Some(_), Some(_)) => MONOTONIC,
+            (Some(_), None) => MONOTONIC | WALL,
+        }
+    }
+}
 
 /// Why an image cannot be changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,12 +85,12 @@ pub(super) struct Patch {
     pub writes: Vec<(usize, Vec<u8>)>,
 }
 
-/// What to change in this image; `None` where that was done. `clock` is what the wall clock shows at first;
-/// without it the clock's functions become syscalls. With `dice`, `getrandom` is one.
-pub(super) fn patch(image: &[u8], clock: Option<u64>, dice: bool) -> Result<Option<Patch>, Unknown> {
+/// What to change in this image; `None` where that was done. `clocks` is what they show at first; where none is
+/// ours, their functions become syscalls. With `dice`, `getrandom` is one.
+pub(super) fn patch(image: &[u8], clocks: Clocks, dice: bool) -> Result<Option<Patch>, Unknown> {
     let functions = Functions::of(image)?;
     let (at, size) = functions.clock_gettime;
-    let code = Code::at(at);
+    let code = Code::at(at, clocks);
     if code.end - at > size {
         return Err(Unknown::Room { has: size, needs: code.end - at });
     }
@@ -61,25 +99,25 @@ pub(super) fn patch(image: &[u8], clock: Option<u64>, dice: bool) -> Result<Opti
     }
     let mut data = vec![0; DATA];
     data[..MARK.len()].copy_from_slice(&MARK);
+    let skipped_ns = clocks.skipped.map(nanos);
+    for (slots, shows) in [(WALL, clocks.wall_ns), (SKIPPED, skipped_ns)] {
+        data[slots.at..slots.at + 8].copy_from_slice(&shows.unwrap_or_default().to_le_bytes());
+    }
     let mut writes = Vec::new();
-    match clock {
-        Some(now_ns) => {
-            data[SLOTS..SLOTS + 8].copy_from_slice(&now_ns.to_le_bytes());
-            writes.push((code.gettimeofday, gettimeofday(code.gettimeofday, code.data)));
-            writes.push((code.time, time(code.time, code.data)));
-            for (from, to) in [(functions.gettimeofday, code.gettimeofday), (functions.time, code.time)] {
-                writes.extend(from.map(|from| (from, jump(from, to))));
-            }
-            writes.push((at, clock_gettime(at, code.data)));
+    if clocks == Clocks::default() {
+        let calls = [
+            (Some(at), libc::SYS_clock_gettime),
+            (functions.gettimeofday, libc::SYS_gettimeofday),
+            (functions.time, libc::SYS_time),
+        ];
+        writes.extend(calls.into_iter().filter_map(|(from, number)| Some((from?, syscall(number)))));
+    } else {
+        writes.push((code.gettimeofday, gettimeofday(code.gettimeofday, &code, clocks)));
+        writes.push((code.time, time(code.time, &code, clocks)));
+        for (from, to) in [(functions.gettimeofday, code.gettimeofday), (functions.time, code.time)] {
+            writes.extend(from.map(|from| (from, jump(from, to))));
         }
-        None => {
-            let calls = [
-                (Some(at), libc::SYS_clock_gettime),
-                (functions.gettimeofday, libc::SYS_gettimeofday),
-                (functions.time, libc::SYS_time),
-            ];
-            writes.extend(calls.into_iter().filter_map(|(from, number)| Some((from?, syscall(number)))));
-        }
+        writes.push((at, clock_gettime(at, code.data, clocks)));
     }
     if dice {
         writes.extend(functions.getrandom.map(|from| (from, refuse())));
@@ -88,17 +126,37 @@ pub(super) fn patch(image: &[u8], clock: Option<u64>, dice: bool) -> Result<Opti
     Ok(Some(Patch { writes }))
 }
 
-/// What to write, in this order, for the clock to show this time; `None` where the image was not changed.
+/// What to write, in this order, for the wall clock to show this time; `None` where the image was not changed.
 pub(super) fn show(image: &[u8], now_ns: u64) -> Option<[(usize, Vec<u8>); 2]> {
+    set(image, WALL, now_ns)
+}
+
+/// What to write, in this order, for the other clocks to show that so much was skipped; `None` where the image
+/// was not changed.
+pub(super) fn show_skipped(image: &[u8], skipped: Duration) -> Option<[(usize, Vec<u8>); 2]> {
+    set(image, SKIPPED, nanos(skipped))
+}
+
+fn set(image: &[u8], slots: Slots, value: u64) -> Option<[(usize, Vec<u8>); 2]> {
+    let data = data_of(image)?;
+    let next = (image.get(data + slots.which)? ^ 1) & 1;
+    let slot = data + slots.at + 8 * usize::from(next);
+    Some([(slot, value.to_le_bytes().to_vec()), (data + slots.which, vec![next])])
+}
+
+/// Where the slots are, in an image that was changed: right behind the code of `clock_gettime`, of which there
+/// is more than one kind.
+fn data_of(image: &[u8]) -> Option<usize> {
     let at = Functions::of(image).ok()?.clock_gettime.0;
-    let data = Code::at(at).data;
-    let held = image.get(data..data + DATA)?;
-    if held[..MARK.len()] != MARK {
-        return None;
-    }
-    let next = held[WHICH] ^ 1;
-    let slot = data + SLOTS + 8 * usize::from(next & 1);
-    Some([(slot, now_ns.to_le_bytes().to_vec()), (data + WHICH, vec![next & 1])])
+    let (wall_ns, skipped) = (Some(0), Some(Duration::ZERO));
+    let kinds =
+        [Clocks { wall_ns, skipped: None }, Clocks { wall_ns: None, skipped }, Clocks { wall_ns, skipped }];
+    let mut places = kinds.into_iter().map(|clocks| Code::at(at, clocks).data);
+    places.find(|data| image.get(*data..data + DATA).is_some_and(|held| held.starts_with(&MARK)))
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 struct Functions {
@@ -129,6 +187,7 @@ impl Functions {
 
 /// Where everything stands in the room of `clock_gettime`.
 struct Code {
+    clock_gettime: usize,
     data: usize,
     gettimeofday: usize,
     time: usize,
@@ -136,12 +195,14 @@ struct Code {
 }
 
 impl Code {
-    fn at(clock_gettime_at: usize) -> Self {
-        let data = (clock_gettime_at + clock_gettime(0, 0).len()).next_multiple_of(8);
+    fn at(clock_gettime_at: usize, clocks: Clocks) -> Self {
+        let data = (clock_gettime_at + clock_gettime(0, 0, clocks).len()).next_multiple_of(8);
         let gettimeofday_at = data + DATA;
-        let time_at = gettimeofday_at + gettimeofday(0, 0).len();
-        let end = time_at + time(0, 0).len();
-        Code { data, gettimeofday: gettimeofday_at, time: time_at, end }
+        let mut code =
+            Code { clock_gettime: clock_gettime_at, data, gettimeofday: gettimeofday_at, time: 0, end: 0 };
+        code.time = gettimeofday_at + gettimeofday(0, &code, clocks).len();
+        code.end = code.time + time(0, &code, clocks).len();
+        code
     }
 }
 
@@ -150,42 +211,110 @@ fn distance(from: usize, to: usize) -> [u8; 4] {
     (to as i32).wrapping_sub(from as i32).to_le_bytes()
 }
 
-/// To rax: seconds; to rdx: nanoseconds beyond. Uses rcx. Begins at `at`.
-fn seconds(at: usize, data: usize) -> Vec<u8> {
+/// To rax: what a slot holds. Uses rcx. Begins at `at`.
+fn load(at: usize, data: usize, slots: Slots) -> Vec<u8> {
     let mut code = vec![0x48, 0x8D, 0x0D]; // lea rcx, [rip + data]
     code.extend(distance(at + 7, data));
-    code.extend([0x0F, 0xB6, 0x41, WHICH as u8]); // movzx eax, byte [rcx + WHICH]
-    code.extend([0x48, 0x8B, 0x44, 0xC1, SLOTS as u8]); // mov rax, [rcx + rax * 8 + SLOTS]
-    code.extend([0x31, 0xD2]); // xor edx, edx
+    code.extend([0x0F, 0xB6, 0x41, slots.which as u8]); // movzx eax, byte [rcx + which]
+    code.extend([0x48, 0x8B, 0x44, 0xC1, slots.at as u8]); // mov rax, [rcx + rax * 8 + slots]
+    code
+}
+
+/// rax divided by 10^9; to rdx: the rest. Uses rcx.
+fn split() -> Vec<u8> {
+    let mut code = vec![0x31, 0xD2]; // xor edx, edx
     code.push(0xB9); // mov ecx, 1000000000
     code.extend(1_000_000_000_u32.to_le_bytes());
     code.extend([0x48, 0xF7, 0xF1]); // div rcx
     code
 }
 
-/// `int clock_gettime(edi clock, rsi *timespec)`.
-fn clock_gettime(at: usize, data: usize) -> Vec<u8> {
-    const WALL: [u8; 3] =
-        [libc::CLOCK_REALTIME as u8, libc::CLOCK_REALTIME_COARSE as u8, libc::CLOCK_TAI as u8];
-    let others = syscall(libc::SYS_clock_gettime);
-    let mut code = Vec::new();
-    for (n, clock) in WALL.into_iter().enumerate() {
-        let left = (WALL.len() - 1 - n) * 5 + others.len();
-        code.extend([0x83, 0xFF, clock, 0x74, left as u8]); // cmp edi, clock; je to what follows the syscall
-    }
-    code.extend(others);
-    code.extend(seconds(at + code.len(), data));
-    code.extend([0x48, 0x89, 0x06]); // mov [rsi], rax
-    code.extend([0x48, 0x89, 0x56, 0x08]); // mov [rsi + 8], rdx
-    code.extend([0x31, 0xC0, 0xC3]); // xor eax, eax; ret
+/// To rax: seconds; to rdx: nanoseconds beyond. Uses rcx. Begins at `at`.
+fn seconds(at: usize, data: usize) -> Vec<u8> {
+    let mut code = load(at, data, WALL);
+    code.extend(split());
     code
 }
 
+/// `int clock_gettime(edi clock, rsi *timespec)`.
+fn clock_gettime(at: usize, data: usize, clocks: Clocks) -> Vec<u8> {
+    const WALL: [u8; 3] =
+        [libc::CLOCK_REALTIME as u8, libc::CLOCK_REALTIME_COARSE as u8, libc::CLOCK_TAI as u8];
+    let walls = if clocks.wall_ns.is_some() { &WALL[..] } else { &[] };
+    let begins = walls.len() * 5;
+    let others = match clocks.moved() {
+        0 => syscall(libc::SYS_clock_gettime),
+        moved => moved_clock(at + begins, data, moved),
+    };
+    let mut code = Vec::new();
+    for (n, clock) in walls.iter().enumerate() {
+        let left = (walls.len() - 1 - n) * 5 + others.len();
+        code.extend([0x83, 0xFF, *clock, 0x74, left as u8]); // cmp edi, clock; je to what follows the others
+    }
+    code.extend(others);
+    if !walls.is_empty() {
+        code.extend(seconds(at + code.len(), data));
+        code.extend([0x48, 0x89, 0x06]); // mov [rsi], rax
+        code.extend([0x48, 0x89, 0x56, 0x08]); // mov [rsi + 8], rdx
+        code.extend([0x31, 0xC0, 0xC3]); // xor eax, eax; ret
+    }
+    code
+}
+
+/// `clock_gettime` by the syscall, and what was skipped on top where the clock is one of `moved`.
+fn moved_clock(at: usize, data: usize, moved: u32) -> Vec<u8> {
+    let mut code = vec![0xBA]; // mov edx, PASS
+    code.extend((PASS as u32).to_le_bytes());
+    code.push(0xB8); // mov eax, number
+    code.extend((libc::SYS_clock_gettime as u32).to_le_bytes());
+    code.extend([0x0F, 0x05]); // syscall
+    let asked = {
+        let mut asked = vec![0xB9]; // mov ecx, moved
+        asked.extend(moved.to_le_bytes());
+        asked.extend([0x0F, 0xA3, 0xF9]); // bt ecx, edi
+        asked
+    };
+    let begins = at + code.len() + 4 + 5 + asked.len() + 2;
+    let mut added = load(begins, data, SKIPPED);
+    added.extend([0x48, 0x03, 0x46, 0x08]); // add rax, [rsi + 8]
+    added.extend(split());
+    added.extend([0x48, 0x01, 0x06]); // add [rsi], rax
+    added.extend([0x48, 0x89, 0x56, 0x08]); // mov [rsi + 8], rdx
+    added.extend([0x31, 0xC0]); // xor eax, eax
+    code.extend([0x85, 0xC0, 0x75, (5 + asked.len() + 2 + added.len()) as u8]); // test eax, eax; jne to the end
+    code.extend([0x83, 0xFF, 31, 0x77, (asked.len() + 2 + added.len()) as u8]); // cmp edi, 31; ja to the end
+    code.extend(asked);
+    code.extend([0x73, added.len() as u8]); // jnc to the end
+    code.extend(added);
+    code.push(0xC3); // ret
+    code
+}
+
+/// Calls the new `clock_gettime` for the wall clock, its `timespec` in rsi. Begins at `at`.
+fn ask_wall(at: usize, code: &Code) -> Vec<u8> {
+    let mut call = vec![0x31, 0xFF, 0xE8]; // xor edi, edi; call clock_gettime
+    call.extend(distance(at + 7, code.clock_gettime));
+    call
+}
+
 /// `int gettimeofday(rdi *timeval, rsi *timezone)`; either may be null.
-fn gettimeofday(at: usize, data: usize) -> Vec<u8> {
-    let mut told = seconds(at + 5, data);
-    told.extend([0x48, 0x89, 0x07]); // mov [rdi], rax
-    told.extend([0x89, 0xD0, 0x31, 0xD2]); // mov eax, edx; xor edx, edx
+fn gettimeofday(at: usize, places: &Code, clocks: Clocks) -> Vec<u8> {
+    let mut told = match clocks.wall_ns {
+        Some(_) => {
+            let mut told = seconds(at + 5, places.data);
+            told.extend([0x48, 0x89, 0x07]); // mov [rdi], rax
+            told.extend([0x89, 0xD0]); // mov eax, edx
+            told
+        }
+        None => {
+            let mut told = vec![0x56, 0x57, 0x48, 0x89, 0xFE]; // push rsi; push rdi; mov rsi, rdi
+            told.extend(ask_wall(at + 5 + told.len(), places));
+            told.extend([0x5F, 0x5E]); // pop rdi; pop rsi
+            told.extend([0x8B, 0x47, 0x08]); // mov eax, [rdi + 8]
+            told
+        }
+    };
+    told.extend([0x31, 0xD2]); // xor edx, edx
     told.push(0xB9); // mov ecx, 1000
     told.extend(1000_u32.to_le_bytes());
     told.extend([0xF7, 0xF1]); // div ecx
@@ -199,8 +328,18 @@ fn gettimeofday(at: usize, data: usize) -> Vec<u8> {
 }
 
 /// `time_t time(rdi *time_t)`; it may be null.
-fn time(at: usize, data: usize) -> Vec<u8> {
-    let mut code = seconds(at, data);
+fn time(at: usize, places: &Code, clocks: Clocks) -> Vec<u8> {
+    let mut code = match clocks.wall_ns {
+        Some(_) => seconds(at, places.data),
+        None => {
+            let mut code = vec![0x57, 0x48, 0x83, 0xEC, 16]; // push rdi; sub rsp, 16
+            code.extend([0x48, 0x89, 0xE6]); // mov rsi, rsp
+            code.extend(ask_wall(at + code.len(), places));
+            code.extend([0x48, 0x8B, 0x04, 0x24]); // mov rax, [rsp]
+            code.extend([0x48, 0x83, 0xC4, 16, 0x5F]); // add rsp, 16; pop rdi
+            code
+        }
+    };
     code.extend([0x48, 0x85, 0xFF, 0x74, 0x03]); // test rdi, rdi; je over it
     code.extend([0x48, 0x89, 0x07]); // mov [rdi], rax
     code.push(0xC3); // ret
@@ -237,6 +376,13 @@ mod tests {
     use super::super::mediate::vdso_of_this_process;
     use super::*;
 
+    const WALL_ONLY: Clocks = Clocks { wall_ns: Some(7), skipped: None };
+
+    fn kinds() -> [Clocks; 4] {
+        let skipped = Some(Duration::from_secs(3));
+        [Clocks::default(), WALL_ONLY, Clocks { wall_ns: None, skipped }, Clocks { skipped, ..WALL_ONLY }]
+    }
+
     fn changed(image: &[u8], patch: &Patch) -> Vec<u8> {
         let mut image = image.to_vec();
         for (at, bytes) in &patch.writes {
@@ -248,8 +394,8 @@ mod tests {
     #[test]
     fn an_image_is_changed_once_and_inside_its_functions() {
         let image = vdso_of_this_process();
-        for (clock, dice) in [(Some(7), true), (Some(7), false), (None, true), (None, false)] {
-            let patch = patch(&image, clock, dice).unwrap().unwrap();
+        for (clocks, dice) in kinds().into_iter().flat_map(|clocks| [(clocks, true), (clocks, false)]) {
+            let patch = patch(&image, clocks, dice).unwrap().unwrap();
             let file = ElfFile64::<LittleEndian>::parse(&*image).unwrap();
             for (at, bytes) in &patch.writes {
                 let (at, end) = (*at as u64, (at + bytes.len()) as u64);
@@ -257,7 +403,7 @@ mod tests {
                 assert!(functions.any(|f| f.address() <= at && end <= f.address() + f.size()), "{at}..{end}");
             }
             let image = changed(&image, &patch);
-            assert_eq!(super::patch(&image, clock, dice), Ok(None));
+            assert_eq!(super::patch(&image, clocks, dice), Ok(None));
         }
     }
 
@@ -265,7 +411,7 @@ mod tests {
     fn pushes_take_turns_with_the_slots() {
         let mut image = vdso_of_this_process();
         assert_eq!(show(&image, 1), None, "not changed yet");
-        image = changed(&image, &patch(&image, Some(7), false).unwrap().unwrap());
+        image = changed(&image, &patch(&image, WALL_ONLY, false).unwrap().unwrap());
         let [(first, _), (which, one)] = show(&image, 8).unwrap();
         image[which] = one[0];
         let [(second, time), (_, zero)] = show(&image, 9).unwrap();
@@ -274,8 +420,20 @@ mod tests {
     }
 
     #[test]
+    fn what_was_skipped_has_slots_of_its_own() {
+        for clocks in kinds().into_iter().filter(|clocks| clocks.skipped.is_some()) {
+            let image = vdso_of_this_process();
+            let image = changed(&image, &patch(&image, clocks, false).unwrap().unwrap());
+            let [(wall, _), (wall_which, _)] = show(&image, 1).unwrap();
+            let [(skipped, value), (which, _)] = show_skipped(&image, Duration::from_secs(4)).unwrap();
+            assert_eq!((skipped - wall, which - wall_which), (16, 1));
+            assert_eq!(value, 4_000_000_000_u64.to_le_bytes());
+        }
+    }
+
+    #[test]
     fn a_vdso_without_room_is_refused() {
-        assert!(matches!(patch(b"no image", Some(1), true), Err(Unknown::Image(_))));
+        assert!(matches!(patch(b"no image", WALL_ONLY, true), Err(Unknown::Image(_))));
         assert_eq!(Functions::of(&[]).err().map(|e| matches!(e, Unknown::Image(_))), Some(true));
     }
 
@@ -287,8 +445,9 @@ mod tests {
                 *place = byte;
             }
             image.truncate(cut.max(at));
-            let _ = patch(&image, Some(1), true);
+            let _ = patch(&image, WALL_ONLY, true);
             let _ = show(&image, 1);
+            let _ = show_skipped(&image, Duration::ZERO);
         }
     }
 }

@@ -83,8 +83,9 @@ fn usage() -> i64 {
 pub fn write(path: &Path) {
     let recorder = super::recorder(path);
     let (clock, sequence) = (RunClock::start(), Arc::default());
-    let journal =
-        |cell: u32, name: &str| Journal::new(recorder.clone(), clock, Arc::clone(&sequence), cell, name);
+    let journal = |cell: u32, name: &str| {
+        Journal::new(recorder.clone(), clock.clone(), Arc::clone(&sequence), cell, name)
+    };
     let run = RunStarted {
         seed: 1,
         seed_source: "cli".to_owned(),

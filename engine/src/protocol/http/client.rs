@@ -10,6 +10,7 @@ use super::wire::{Inbox, Side, invalid};
 use crate::link::{Dial, Link, Stream};
 use crate::protocol::{Parameter, ProtocolError, Verb};
 use crate::step::{StepCall, StepResponse};
+use crate::virtual_time::Time;
 use faultbox_bundle_format::Value;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,15 +54,19 @@ pub async fn step(dial: Arc<dyn Dial>, link: Arc<Link>, call: &StepCall) -> Step
             Err(error) => StepResponse::no_answer(words(&error)),
         }
     };
-    let mut response = within(call.timeout, work).await;
+    let mut response = within(link.journal().clock().time(), call.timeout, work).await;
     response.duration = Duration::from_nanos(link.journal().clock().now_ns().saturating_sub(began));
     response
 }
 
 /// Runs a step within its time, if it has one.
-pub async fn within(timeout: Option<Duration>, step: impl Future<Output = StepResponse>) -> StepResponse {
+pub async fn within(
+    time: &Time,
+    timeout: Option<Duration>,
+    step: impl Future<Output = StepResponse>,
+) -> StepResponse {
     let Some(timeout) = timeout else { return step.await };
-    match tokio::time::timeout(timeout, step).await {
+    match time.timeout(timeout, step).await {
         Ok(response) => response,
         Err(_) => StepResponse {
             timed_out: true,

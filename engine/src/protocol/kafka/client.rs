@@ -133,7 +133,7 @@ impl Connection {
 
 /// Performs one step.
 pub async fn step(dial: Arc<dyn Dial>, link: Arc<Link>, call: &StepCall) -> StepResponse {
-    let clock = *link.journal().clock();
+    let clock = link.journal().clock();
     let began = clock.now_ns();
     let mut read = Vec::new();
     let work = async {
@@ -151,7 +151,7 @@ pub async fn step(dial: Arc<dyn Dial>, link: Arc<Link>, call: &StepCall) -> Step
     };
     let done = match call.timeout {
         None => Some(work.await),
-        Some(limit) => tokio::time::timeout(limit, work).await.ok(),
+        Some(limit) => clock.time().timeout(limit, work).await.ok(),
     };
     let duration = Duration::from_nanos(clock.now_ns().saturating_sub(began));
     let mut response = match done {

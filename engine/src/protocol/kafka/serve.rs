@@ -78,7 +78,7 @@ impl Served {
         let request = call.describe();
         let asked = self.conversation.answer(&request);
         // An answer that does not come at once is none: all this is answered live.
-        match tokio::time::timeout(HINT_WITHIN, asked).await {
+        match self.link.journal().clock().time().timeout(HINT_WITHIN, asked).await {
             Ok((Answer::Reply(value), _)) => Some(value),
             _ => None,
         }
@@ -209,7 +209,8 @@ impl Backend for Served {
         Box::pin(async move {
             let pending = self.link.ask(call.connection, call.describe());
             let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
-            let deadline = tokio::time::Instant::now() + wait;
+            let time = self.link.journal().clock().time();
+            let deadline = time.now() + wait;
             let response = loop {
                 match self.poll(pending.request()).await {
                     Poll::Ready(Some(response)) => break response,
@@ -217,11 +218,11 @@ impl Backend for Served {
                         pending.dropped();
                         return Reply::Cut;
                     }
-                    Poll::Pending if tokio::time::Instant::now() >= deadline => {
+                    Poll::Pending if time.now() >= deadline => {
                         break rules::fetch_error(request, 0);
                     }
                     // What it waits for may come once the cell has gone on.
-                    Poll::Pending => tokio::time::sleep(wait.min(ASK_AGAIN)).await,
+                    Poll::Pending => time.ask_again(ASK_AGAIN, Some(deadline)).await,
                 }
             };
             let kind = ResponseKind::Fetch(response);

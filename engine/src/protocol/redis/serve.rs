@@ -13,6 +13,7 @@ use super::session::{self, Asked, Session, Shape, Subscription, Subscriptions};
 use super::value;
 use crate::link::{Answer, BoxFuture, Conversation, Link, Request, Responder, Stream};
 use crate::protocol::ProtocolError;
+use crate::virtual_time::Time;
 use faultbox_bundle_format::{Class, RuleHit, Value};
 use std::sync::Arc;
 use std::time::Duration;
@@ -133,12 +134,14 @@ impl Server {
             return;
         }
         let conversation = self.conversation.clone();
-        let asked = request.clone();
+        let (asked, link) = (request.clone(), self.link.clone());
         let answer = Box::pin(async move {
             loop {
                 match conversation.answer(&asked).await.0 {
                     // None is known now; one may be when the cell has gone on.
-                    Answer::Unknown | Answer::Nothing => tokio::time::sleep(ASK_AGAIN).await,
+                    Answer::Unknown | Answer::Nothing => {
+                        link.journal().clock().time().ask_again(ASK_AGAIN, None).await
+                    }
                     known => return known,
                 }
             }
@@ -186,7 +189,9 @@ impl Server {
         let class = request.class;
         let idle = if queued { None } else { self.state.idle(&name, kind, words) };
         let idle_wait = matches!(kind, Kind::Wait | Kind::Watch).then(|| waits(&name, words));
-        let patient = Patient { inner: &*self.conversation, idle_wait: idle_wait.filter(|_| !queued) };
+        let time = self.link.journal().clock().time();
+        let idle_wait = idle_wait.filter(|_| !queued);
+        let patient = Patient { inner: &*self.conversation, time, idle_wait };
         let reply_shape = shape.clone();
         let settle = move |answer: Answer| match (answer, idle) {
             (Answer::Reply(_), _) if reply_shape == Shape::Silent => (Answer::Nothing, class),
@@ -257,6 +262,7 @@ impl Server {
 /// Waits as long as an idle server would before it says that there is nothing.
 struct Patient<'a> {
     inner: &'a dyn Conversation,
+    time: &'a Time,
     idle_wait: Option<Option<Duration>>,
 }
 
@@ -266,7 +272,7 @@ impl Conversation for Patient<'_> {
             match (self.inner.answer(request).await, self.idle_wait) {
                 ((Answer::Unknown, hit), Some(wait)) => {
                     match wait {
-                        Some(duration) => tokio::time::sleep(duration).await,
+                        Some(duration) => self.time.sleep(duration).await,
                         None => std::future::pending().await,
                     }
                     (Answer::Reply(Value::map([("nil", Value::text("array"))])), hit)

@@ -6,6 +6,7 @@ use crate::protocol::http::client::{within, words};
 use crate::protocol::http::wire::{Inbox, Side};
 use crate::protocol::{Parameter, ProtocolError, Verb};
 use crate::step::{StepCall, StepResponse};
+use crate::virtual_time::Time;
 use faultbox_bundle_format::Value;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,12 +53,12 @@ pub async fn step(dial: Arc<dyn Dial>, link: Arc<Link>, call: &StepCall) -> Step
             _ if call.argument("reply").and_then(Value::as_bool) == Some(false) => Until::Sent,
             _ => Until::Quiet,
         };
-        match perform(&*dial, data, until).await {
+        match perform(&*dial, data, until, link.journal().clock().time()).await {
             Ok(response) => response,
             Err(error) => StepResponse::no_answer(words(&error)),
         }
     };
-    let mut response = within(call.timeout, work).await;
+    let mut response = within(link.journal().clock().time(), call.timeout, work).await;
     response.duration = Duration::from_nanos(link.journal().clock().now_ns().saturating_sub(began));
     response
 }
@@ -72,7 +73,12 @@ enum Until<'a> {
     Holds(&'a [u8]),
 }
 
-async fn perform(dial: &dyn Dial, data: &[u8], until: Until<'_>) -> std::io::Result<StepResponse> {
+async fn perform(
+    dial: &dyn Dial,
+    data: &[u8],
+    until: Until<'_>,
+    time: &Time,
+) -> std::io::Result<StepResponse> {
     let Side { mut read, mut write } = Side::new(dial.dial().await?);
     write.write_all(data).await?;
     write.flush().await?;
@@ -82,7 +88,7 @@ async fn perform(dial: &dyn Dial, data: &[u8], until: Until<'_>) -> std::io::Res
             (true, None)
         }
         Until::Quiet => {
-            quiet(&mut read).await?;
+            quiet(&mut read, time).await?;
             let answered = !read.buffer.is_empty();
             (answered, (!answered).then(|| "connection closed before an answer".to_owned()))
         }
@@ -96,10 +102,10 @@ async fn perform(dial: &dyn Dial, data: &[u8], until: Until<'_>) -> std::io::Res
     Ok(StepResponse { ok, body, data, error, ..StepResponse::default() })
 }
 
-async fn quiet(read: &mut Inbox) -> std::io::Result<()> {
+async fn quiet(read: &mut Inbox, time: &Time) -> std::io::Result<()> {
     let mut more = read.more().await?;
     while more && read.buffer.len() < ANSWER_MAX {
-        more = match tokio::time::timeout(QUIET, read.more()).await {
+        more = match time.timeout(QUIET, read.more()).await {
             Ok(more) => more?,
             Err(_) => false,
         };

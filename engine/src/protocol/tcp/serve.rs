@@ -5,6 +5,7 @@ use crate::link::{Answer, Link, Responder, Stream};
 use crate::protocol::ProtocolError;
 use crate::protocol::http::kept::Kept;
 use crate::protocol::http::wire::{Inbox, Side};
+use crate::virtual_time::Time;
 use faultbox_bundle_format::Value;
 use std::sync::Arc;
 use tokio::io::{AsyncWriteExt, WriteHalf};
@@ -22,7 +23,7 @@ pub async fn serve(
     loop {
         let asked = match question.take() {
             Some(question) => question,
-            None => match whole(&mut read).await? {
+            None => match whole(&mut read, link.journal().clock().time()).await? {
                 Some(sent) => request(&sent),
                 None => return Ok(write.shutdown().await?),
             },
@@ -43,13 +44,13 @@ pub async fn serve(
 }
 
 /// What the asker sends until it pauses; `None` when it has ended.
-async fn whole(read: &mut Inbox) -> std::io::Result<Option<Kept>> {
+async fn whole(read: &mut Inbox, time: &Time) -> std::io::Result<Option<Kept>> {
     let mut sent = Kept::default();
     loop {
         let more = if sent.is_empty() {
             read.more().await?
         } else {
-            match tokio::time::timeout(QUIET, read.more()).await {
+            match time.timeout(QUIET, read.more()).await {
                 Ok(more) => more?,
                 Err(_) => return Ok(Some(sent)),
             }
