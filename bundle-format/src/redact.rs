@@ -510,7 +510,11 @@ impl Redactor {
             let rest = argument.strip_prefix("--env=").unwrap_or(argument);
             if let Some((name, value)) = rest.split_once('=') {
                 let prefix = argument.strip_suffix(rest).unwrap_or_default();
-                let bare = name.rsplit([':', '-']).next().unwrap_or(name);
+                // A name may have a password in it, and what a token is called says nothing about what
+                // stands after it.
+                let name = self.text(name);
+                let named = TOKEN.replace_all(&name, "");
+                let bare = named.rsplit([':', '-']).next().unwrap_or_default();
                 if is_credential(bare, value) {
                     *argument = format!("{prefix}{name}={}", self.whole(bare, value));
                     continue;
@@ -895,6 +899,19 @@ mod tests {
         assert!(started.env[1].value.starts_with("mysql://root:<secret url-password#"));
         assert!(started.env[1].value.ends_with("@127.0.0.1:3306/appdb"));
         assert_eq!(started.env[2].value, "test");
+    }
+
+    #[test]
+    fn arguments_that_hold_a_url_lose_what_is_secret_once_and_for_all() {
+        let redactor = redactor();
+        for argument in ["db://root:hunter22@t6=1:/appdb", "db://root:hunter22@password=hunter22"] {
+            let mut arguments = [argument.to_owned()];
+            redactor.arguments(&mut arguments);
+            assert!(!arguments[0].contains("hunter22"), "{}", arguments[0]);
+            let once = arguments.clone();
+            redactor.arguments(&mut arguments);
+            assert_eq!(arguments, once);
+        }
     }
 
     #[test]
