@@ -1,6 +1,6 @@
 //! Whether threads sleep, and whether bytes are under way between sockets.
 //!
-//! Contract: nothing is changed but when an acknowledgement is sent. A thread that is neither asleep nor held by us nor dead is awake. How
+//! Contract: nothing is changed but when an acknowledgement is sent. A thread that is neither asleep nor dead is awake. How
 //! often it was switched to or from tells whether it ran between two looks. Bytes are under way on a
 //! connection until its other end has acknowledged them.
 //! Not modelled: datagrams, what a device or another host does.
