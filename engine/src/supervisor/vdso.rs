@@ -220,23 +220,12 @@ fn load(at: usize, data: usize, slots: Slots) -> Vec<u8> {
     code
 }
 
-/// rax divided by 10^9; to rdx: the rest. Uses rcx. It multiplies by the inverse, which a clock that is read
-/// often owes its speed to: a division of 64 bits takes longer than all the rest.
+/// rax divided by 10^9; to rdx: the rest. Uses rcx.
 fn split() -> Vec<u8> {
-    /// 2^84 divided by 10^9, rounded up, for what was divided by 2^9 before (Granlund and Montgomery, "Division by
-    /// invariant integers using multiplication"): exact for all of 64 bits.
-    const INVERSE: u64 = 0x0044_b82f_a09b_5a53;
-    let mut code = vec![0x48, 0x89, 0xC1]; // mov rcx, rax
-    code.extend([0x48, 0xC1, 0xE8, 9]); // shr rax, 9
-    code.extend([0x48, 0xBA]); // mov rdx, INVERSE
-    code.extend(INVERSE.to_le_bytes());
-    code.extend([0x48, 0xF7, 0xE2]); // mul rdx
-    code.extend([0x48, 0xC1, 0xEA, 11]); // shr rdx, 11
-    code.extend([0x48, 0x89, 0xD0]); // mov rax, rdx
-    code.extend([0x48, 0x69, 0xD2]); // imul rdx, rdx, 1000000000
+    let mut code = vec![0x31, 0xD2]; // xor edx, edx
+    code.push(0xB9); // mov ecx, 1000000000
     code.extend(1_000_000_000_u32.to_le_bytes());
-    code.extend([0x48, 0x29, 0xD1]); // sub rcx, rdx
-    code.extend([0x48, 0x89, 0xCA]); // mov rdx, rcx
+    code.extend([0x48, 0xF7, 0xF1]); // div rcx
     code
 }
 
