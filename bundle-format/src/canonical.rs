@@ -116,12 +116,16 @@ pub fn scanner_of(entries: &[Entry], unix_ns: u64) -> Scanner {
     });
     let scanner =
         addresses.fold(Scanner::new(unix_ns), |scanner, addresses| scanner.with_addresses(addresses));
-    let rules = entries.iter().filter_map(|entry| match &entry.body {
+    scanner.with_rules(rules_of(entries))
+}
+
+/// The rules for learned values that a cell was recorded with.
+pub fn rules_of(entries: &[Entry]) -> impl Iterator<Item = Rule> {
+    entries.iter().filter_map(|entry| match &entry.body {
         // A line that cannot be read is one of a later version: it finds nothing.
         Body::HostFact(fact) if fact.name == learned::FACT => Rule::parse(&fact.value).ok().flatten(),
         _ => None,
-    });
-    scanner.with_rules(rules)
+    })
 }
 
 /// A message of a cell that rules for learned values may be about.
@@ -172,13 +176,27 @@ pub fn messages(entries: &[Entry]) -> Vec<Message<'_>> {
     found
 }
 
-/// Whether a rule finds anything in a cell's messages.
-pub fn finds(entries: &[Entry], unix_ns: u64, rule: &Rule) -> bool {
-    let alone = scanner_of(entries, unix_ns).with_only(rule.clone());
-    messages(entries).iter().any(|message| {
-        let alone = alone.about(message.interface, message.operation, Some(message.side));
-        !alone.learned(&message.value).is_empty()
-    })
+/// The places of those rules that find nothing in any of these cells: their entries, and the wall clock at the
+/// start of their run.
+pub fn find_nothing<E: AsRef<[Entry]>>(
+    cells: impl IntoIterator<Item = (E, u64)>,
+    rules: &[&Rule],
+) -> Vec<usize> {
+    let mut idle: Vec<(usize, &Rule)> = rules.iter().copied().enumerate().collect();
+    let mut cells = cells.into_iter();
+    while !idle.is_empty()
+        && let Some((entries, unix_ns)) = cells.next()
+    {
+        let (scanner, messages) = (scanner_of(entries.as_ref(), unix_ns), messages(entries.as_ref()));
+        idle.retain(|(_, rule)| {
+            let alone = scanner.clone().with_only((*rule).clone());
+            !messages.iter().any(|message| {
+                let alone = alone.about(message.interface, message.operation, Some(message.side));
+                !alone.learned(&message.value).is_empty()
+            })
+        });
+    }
+    idle.into_iter().map(|(place, _)| place).collect()
 }
 
 /// What rules find in a cell's messages, as far as it is known wherever it stands.

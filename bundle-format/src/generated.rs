@@ -221,7 +221,7 @@ impl Scanner {
 
     /// As it sees one message of an exchange or step; where `side` is none, the item of the canonical form.
     pub fn about(&self, interface: &str, operation: &str, side: Option<Side>) -> Cow<'_, Scanner> {
-        match learned::active(&self.rules, interface, operation, side, &|text| self.seen(text)) {
+        match learned::active(&self.rules, interface, operation, side, &|text| self.sight("", text)) {
             active if active.is_empty() && self.active.is_empty() => Cow::Borrowed(self),
             active => Cow::Owned(Scanner { active, ..self.clone() }),
         }
@@ -231,7 +231,7 @@ impl Scanner {
     pub fn learned(&self, value: &Value) -> Vec<String> {
         let mut found = Vec::new();
         if !self.active.is_empty() {
-            learned::replace(&value.stable(), &self.active, &|text| self.seen(text), &mut |generated| {
+            learned::replace(&value.stable(), &self.active, &|text| self.sight("", text), &mut |generated| {
                 found.push(generated.text.clone());
                 placeholder(generated)
             });
@@ -245,10 +245,11 @@ impl Scanner {
         learned::replace_known(key, &values, &mut placeholder)
     }
 
-    /// A text with placeholders, their places in it and those of what they stand for.
-    fn seen(&self, text: &str) -> Sight {
+    /// A text with placeholders, their places in it and those of what they stand for; `field` is the field that it
+    /// stands in.
+    fn sight(&self, field: &str, text: &str) -> Sight {
         let (mut out, mut places, mut from) = (String::with_capacity(text.len()), Vec::new(), 0);
-        for hit in self.hits(text.as_bytes(), "") {
+        for hit in self.hits(text.as_bytes(), field) {
             out.push_str(text.get(from..hit.start).unwrap_or_default());
             let begin = out.len();
             out.push_str(&placeholder(&hit.value));
@@ -261,21 +262,14 @@ impl Scanner {
 
     /// A text as rules see it: with placeholders for what the patterns know; `field` is the field that it stands in.
     pub fn seen_text(&self, field: &str, text: &str) -> String {
-        let mut out = String::with_capacity(text.len());
-        let mut from = 0;
-        for hit in self.hits(text.as_bytes(), field) {
-            out.push_str(text.get(from..hit.start).unwrap_or_default());
-            out.push_str(&placeholder(&hit.value));
-            from = hit.end;
-        }
-        out + text.get(from..).unwrap_or_default()
+        self.sight(field, text).text
     }
 
     /// The message without its volatile parts, with what `name` says for what was learned.
     fn unlearned(&self, value: &Value, name: &mut dyn FnMut(&Generated) -> String) -> Value {
         let mut value = value.stable();
         if !self.active.is_empty() {
-            value = learned::replace(&value, &self.active, &|text| self.seen(text), name);
+            value = learned::replace(&value, &self.active, &|text| self.sight("", text), name);
         }
         if !self.known.is_empty() {
             value = learned::replace_known_in(&value, &self.known, name);
@@ -578,9 +572,19 @@ pub fn placeholder(generated: &Generated) -> String {
 /// Puts live values in the place of recorded ones, wherever they stand: in text, in bytes,
 /// as integers, and UUIDs also in their other spellings. The first pair of a value counts.
 pub fn substitute(value: &Value, pairs: &[(String, String)]) -> Value {
-    if pairs.is_empty() {
-        return value.clone();
+    match pairs {
+        [] => value.clone(),
+        _ => put(value, &spelled(pairs)),
     }
+}
+
+/// As [`substitute`], in a text.
+pub fn substitute_text(text: &str, pairs: &[(String, String)]) -> String {
+    put_text(text, &spelled(pairs))
+}
+
+/// Pairs in every spelling.
+fn spelled(pairs: &[(String, String)]) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut spelled: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
     for (from, to) in pairs {
         for (from, to) in spellings(from, to) {
@@ -591,7 +595,11 @@ pub fn substitute(value: &Value, pairs: &[(String, String)]) -> Value {
     }
     // The longest first, so that a value is not taken for its own beginning.
     spelled.sort_by_key(|(from, _)| std::cmp::Reverse(from.len()));
-    put(value, &spelled)
+    spelled
+}
+
+fn put_text(text: &str, pairs: &[(Vec<u8>, Vec<u8>)]) -> String {
+    String::from_utf8(put_bytes(text.as_bytes(), pairs)).unwrap_or_else(|_| text.to_owned())
 }
 
 fn put(value: &Value, pairs: &[(Vec<u8>, Vec<u8>)]) -> Value {
@@ -600,10 +608,7 @@ fn put(value: &Value, pairs: &[(Vec<u8>, Vec<u8>)]) -> Value {
         found.and_then(|(_, to)| std::str::from_utf8(to).ok()?.parse::<i128>().ok())
     };
     match value {
-        Value::Text(text) => {
-            let out = put_bytes(text.as_bytes(), pairs);
-            String::from_utf8(out).map_or_else(|_| value.clone(), Value::Text)
-        }
+        Value::Text(text) => Value::Text(put_text(text, pairs)),
         Value::Bytes(bytes) => Value::Bytes(put_bytes(bytes, pairs)),
         Value::Int(n) => {
             integer(n.to_string()).and_then(|n| i64::try_from(n).ok()).map_or(Value::Int(*n), Value::Int)

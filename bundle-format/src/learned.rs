@@ -7,7 +7,7 @@
 //! Not modelled: values that are spelled in another way than as they are (base64 inside of something else).
 
 use crate::generated::{Generated, Kind};
-use crate::limits;
+use crate::json_places;
 use crate::value::Value;
 use regex::Regex;
 use std::fmt;
@@ -477,8 +477,8 @@ pub(crate) struct Active {
     form: Form,
 }
 
-/// The rules that hold in a message of this side; without one, in the item of the canonical form that the message is a part
-/// of, where the operation is a text of its own.
+/// The rules that hold in a message of this side; without one, in the item of the canonical form that the message
+/// is a part of, where the operation is a text of its own.
 pub(crate) fn active(
     rules: &[Rule],
     interface: &str,
@@ -615,13 +615,11 @@ fn in_text(text: &str, path: &[Segment], form: &Form, seen: Seen<'_>) -> Vec<Ran
     match path.split_first() {
         None => in_leaf(text, form, seen),
         Some((Segment::Json, rest)) => {
-            let mut scalars = Vec::new();
-            Json { text, at: 0 }.document(rest, &mut scalars);
             let moved = |scalar: Range<usize>| {
                 let holes = in_leaf(text.get(scalar.clone()).unwrap_or_default(), form, seen);
                 holes.into_iter().map(move |hole| scalar.start + hole.start..scalar.start + hole.end)
             };
-            scalars.into_iter().flat_map(moved).collect()
+            json_places::scalars(text, rest).into_iter().flat_map(moved).collect()
         }
         Some(_) => Vec::new(),
     }
@@ -706,118 +704,6 @@ pub(crate) fn replace_known_in(
             Value::Map(fields.iter().map(field).collect())
         }
         other => other.clone(),
-    }
-}
-
-/// A reader of JSON that says where scalars stand. What is no JSON has none.
-struct Json<'a> {
-    text: &'a str,
-    at: usize,
-}
-
-impl Json<'_> {
-    fn document(mut self, path: &[Segment], found: &mut Vec<Range<usize>>) {
-        let whole = self.value(Some(path), found, 0).is_some() && self.peek().is_none();
-        if !whole {
-            found.clear();
-        }
-    }
-
-    fn peek(&mut self) -> Option<u8> {
-        while self.text.as_bytes().get(self.at).is_some_and(u8::is_ascii_whitespace) {
-            self.at += 1;
-        }
-        self.text.as_bytes().get(self.at).copied()
-    }
-
-    fn eat(&mut self, byte: u8) -> Option<()> {
-        (self.peek() == Some(byte)).then(|| self.at += 1)
-    }
-
-    /// Passes a value; what stands at the path in it is added. `path` is none off the path.
-    fn value(&mut self, path: Option<&[Segment]>, found: &mut Vec<Range<usize>>, depth: usize) -> Option<()> {
-        if depth > limits::VALUE_DEPTH_MAX {
-            return None;
-        }
-        match self.peek()? {
-            b'{' => self.object(path, found, depth),
-            b'[' => self.array(path, found, depth),
-            b'"' => {
-                let range = self.string()?;
-                if path.is_some_and(<[Segment]>::is_empty) {
-                    found.push(range);
-                }
-                Some(())
-            }
-            _ => {
-                let from = self.at;
-                let scalar = |b: &u8| b.is_ascii_alphanumeric() || b"+-.".contains(b);
-                self.at += self.text.as_bytes().get(from..)?.iter().take_while(|b| scalar(b)).count();
-                let number = self.text.get(from..self.at)?;
-                if path.is_some_and(<[Segment]>::is_empty)
-                    && number.starts_with(|c: char| c == '-' || c.is_ascii_digit())
-                {
-                    found.push(from..self.at);
-                }
-                (self.at > from).then_some(())
-            }
-        }
-    }
-
-    fn object(
-        &mut self,
-        path: Option<&[Segment]>,
-        found: &mut Vec<Range<usize>>,
-        depth: usize,
-    ) -> Option<()> {
-        self.eat(b'{')?;
-        if self.eat(b'}').is_some() {
-            return Some(());
-        }
-        loop {
-            self.peek()?;
-            let (from, key) = (self.at, self.string()?);
-            let key: String = serde_json::from_str(self.text.get(from..key.end + 1)?).ok()?;
-            self.eat(b':')?;
-            let wanted = Segment::Name(key);
-            let rest = path.and_then(<[Segment]>::split_first).filter(|(first, _)| **first == wanted);
-            self.value(rest.map(|(_, rest)| rest), found, depth + 1)?;
-            if self.eat(b',').is_none() {
-                return self.eat(b'}');
-            }
-        }
-    }
-
-    fn array(&mut self, path: Option<&[Segment]>, found: &mut Vec<Range<usize>>, depth: usize) -> Option<()> {
-        self.eat(b'[')?;
-        if self.eat(b']').is_some() {
-            return Some(());
-        }
-        for at in 0.. {
-            let leads = |first: &Segment| *first == Segment::Each || *first == Segment::Index(at);
-            let rest = path.and_then(<[Segment]>::split_first).filter(|(first, _)| leads(first));
-            self.value(rest.map(|(_, rest)| rest), found, depth + 1)?;
-            if self.eat(b',').is_none() {
-                break;
-            }
-        }
-        self.eat(b']')
-    }
-
-    /// Passes a string; where its content stands.
-    fn string(&mut self) -> Option<Range<usize>> {
-        self.eat(b'"')?;
-        let from = self.at;
-        loop {
-            match self.text.as_bytes().get(self.at)? {
-                b'"' => break,
-                b'\\' => self.at += 2,
-                _ => self.at += 1,
-            }
-        }
-        let end = self.at;
-        self.at += 1;
-        Some(from..end)
     }
 }
 
@@ -926,7 +812,11 @@ mod tests {
                 side: Side::Step,
                 operation: Form::new(vec![Piece::Literal(operation)]).unwrap(),
                 path: vec![Segment::Name(name), Segment::Index(index), Segment::Each, Segment::Json],
-                form: Form::new(if literal.is_empty() { vec![Piece::Hole(Hole::Any)] } else { pieces(&literal) }).unwrap(),
+                form: Form::new(match literal.is_empty() {
+                    true => vec![Piece::Hole(Hole::Any)],
+                    false => pieces(&literal),
+                })
+                .unwrap(),
             };
             prop_assert_eq!(Rule::parse(&written.to_string()), Ok(Some(written)));
         }

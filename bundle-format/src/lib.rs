@@ -29,6 +29,7 @@ pub mod frame;
 pub mod fuzzing;
 pub mod generated;
 pub mod index;
+mod json_places;
 pub mod learned;
 pub mod limits;
 pub mod reader;

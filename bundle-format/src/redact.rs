@@ -452,11 +452,7 @@ impl Redactor {
         for (_, piece) in pieces(entry) {
             match piece {
                 Piece::Text(text) => self.string(text),
-                Piece::Name(name) => {
-                    if let Cow::Owned(redacted) = self.text(name) {
-                        *name = redacted.into();
-                    }
-                }
+                Piece::Name(name) => self.string(name),
                 Piece::Bytes(bytes) => *bytes = self.bytes(bytes),
                 Piece::Payload(payload) => self.payload(payload),
                 Piece::Arguments(arguments) => self.arguments(arguments),
@@ -484,9 +480,9 @@ impl Redactor {
         }
     }
 
-    fn string(&self, text: &mut String) {
-        if let Cow::Owned(redacted) = self.text(text) {
-            *text = redacted;
+    fn string<T: AsRef<str> + From<String>>(&self, text: &mut T) {
+        if let Cow::Owned(redacted) = self.text(text.as_ref()) {
+            *text = redacted.into();
         }
     }
 

@@ -54,6 +54,7 @@ pub fn host_ns(clock: libc::clockid_t) -> u64 {
     clock_gettime(ClockId::from_raw(clock)).map_or(0, |time| nanos(Duration::from(time)))
 }
 
-fn nanos(duration: Duration) -> u64 {
+/// A duration in nanoseconds, as far as they go.
+pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -5,6 +5,7 @@
 //! time. [`Entropy`] is one service's randomness, a function of (seed, cell, service, position).
 //! Timers, timeouts and measured durations are real, or what [`VirtualTime`] makes of them.
 
+use crate::clock::nanos;
 use crate::prng::Key;
 use crate::virtual_time::VirtualTime;
 use rand_chacha::ChaCha8Rng;
@@ -133,7 +134,7 @@ impl VirtualClock {
 
 impl State {
     fn advance(&mut self, by: Duration) {
-        let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+        let by = nanos(by);
         self.now_ns = self.now_ns.saturating_add(by);
         self.moved += 1;
         for face in self.faces.iter().filter_map(Weak::upgrade) {

@@ -7,6 +7,7 @@
 
 use crate::fault::active::{ActiveFaults, Consultation, Firing};
 use crate::journal::{Journal, Place, Said};
+use crate::virtual_time::Time;
 use faultbox_bundle_format::{Body, Class, Entry, Exchange, Name, Outcome, Payload, Phase, RuleHit, Value};
 use std::any::Any;
 use std::borrow::Cow;
@@ -227,6 +228,11 @@ impl Link {
         self.ask(0, request).failed(why);
     }
 
+    /// What the cell waits by.
+    pub fn time(&self) -> &Time {
+        self.journal.clock().time()
+    }
+
     /// The journal of the cell.
     pub fn journal(&self) -> &Arc<Journal> {
         &self.journal
@@ -326,7 +332,7 @@ impl Link {
 
     /// Waits, but no longer than the fault that asked for it is active.
     pub async fn pause(&self, duration: Duration) {
-        let time = self.journal.clock().time();
+        let time = self.time();
         let Some(faults) = &self.faults else {
             return time.sleep(duration).await;
         };

@@ -11,7 +11,7 @@
 //!
 //! Not modelled: waits of this process that do not go through a [`Time`].
 
-use crate::clock::host_ns;
+use crate::clock::{host_ns, nanos};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -338,10 +338,6 @@ impl Drop for Waits {
     fn drop(&mut self) {
         self.time.lock().waits.remove(&self.number);
     }
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

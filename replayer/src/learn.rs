@@ -164,10 +164,7 @@ impl<'a> Pupil<'a, '_> {
 
     /// A message of the second recording as the first would have said it.
     fn translated(&self, said: &Said<'_>) -> (Value, String, String) {
-        let text = |text: &str| match generated::substitute(&Value::text(text), &self.known) {
-            Value::Text(text) => text,
-            _ => text.to_owned(),
-        };
+        let text = |text: &str| generated::substitute_text(text, &self.known);
         let value = generated::substitute(&said.message.value, &self.known);
         (value, text(said.message.operation), text(said.key))
     }
@@ -345,14 +342,12 @@ impl<'a> Pupil<'a, '_> {
         };
         let mut rule =
             Rule { interface: (*interface).to_owned(), side: *side, operation, path: leaf.path, form };
-        let alike = self.rules.iter().position(|known| known.widened(&rule).is_some());
-        let instead = alike.map(|place| self.rules[place].clone());
-        if let Some(wider) = instead.as_ref().and_then(|known| known.widened(&rule)) {
-            rule = wider;
-        }
-        match alike {
-            Some(place) => self.rules[place] = rule.clone(),
-            None => self.rules.push(rule.clone()),
+        let instead = self.rules.iter_mut().find_map(|known| {
+            rule = known.widened(&rule)?;
+            Some(std::mem::replace(known, rule.clone()))
+        });
+        if instead.is_none() {
+            self.rules.push(rule.clone());
         }
         self.taught = self.scanners.clone().map(|scanner| scanner.with_rules(self.rules.iter().cloned()));
         let all = |of: fn(&(String, String)) -> &str| leaf.words.iter().map(of).collect::<Vec<_>>().join(" ");
@@ -516,8 +511,8 @@ mod tests {
 
     fn entry(seq: u64, body: Body) -> Entry {
         let phase = Phase::Scenario;
-        let (actor, stream) = ("api".to_owned(), format!("s{seq}"));
-        Entry { seq, at_ns: seq, cell: 1, phase, actor: actor.into(), stream, ordinal: 0, cause: None, body }
+        let (actor, stream) = ("api".into(), format!("s{seq}"));
+        Entry { seq, at_ns: seq, cell: 1, phase, actor, stream, ordinal: 0, cause: None, body }
     }
 
     fn exchange(seq: u64, source: &str, interface: &str, request: Value, response: Value) -> Entry {

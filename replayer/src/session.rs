@@ -199,8 +199,7 @@ pub fn compare(
     replayed_unix_ns: u64,
     policy: Policy,
 ) -> Vec<Divergence> {
-    let rules =
-        [scanner_of(recorded, 0), scanner_of(replayed, 0)].map(|scanner| scanner.rules().to_vec()).concat();
+    let rules: Vec<_> = canonical::rules_of(recorded).chain(canonical::rules_of(replayed)).collect();
     let recorded = canonical::of_cell_by(recorded, recorded_unix_ns, policy, &rules);
     let replayed = canonical::of_cell_by(replayed, replayed_unix_ns, policy, &rules);
     if recorded.digest == replayed.digest {

@@ -110,8 +110,8 @@ pub struct Tape {
 }
 
 impl Tape {
-    /// A tape of a recorded cell, whose values `recorded` knows, for a replay whose values `live` knows. What was asked of the services
-    /// that run again is not on it: it does not come here, so nothing may wait for it.
+    /// A tape of a recorded cell, whose values `recorded` knows, for a replay whose values `live` knows. What was
+    /// asked of the services that run again is not on it: it does not come here, so nothing may wait for it.
     pub fn new(
         recording: &Recording,
         recorded: Scanner,
@@ -301,11 +301,8 @@ impl Tape {
         let mut state = self.lock();
         // What was made up and is known by now reads as what was recorded.
         let asked = generated::substitute(&body, &state.learned);
-        let in_its_place = |text: &str| match generated::substitute(&Value::text(text), &state.learned) {
-            Value::Text(text) => text,
-            _ => text.to_owned(),
-        };
-        let (operation, key) = (in_its_place(&request.operation), in_its_place(&request.key));
+        let operation = generated::substitute_text(&request.operation, &state.learned);
+        let key = generated::substitute_text(&request.key, &state.learned);
         let live = self.live.about(interface, &operation, Some(Side::Request));
         let template = live.template(&asked);
         let key = (source.to_owned(), interface.to_owned(), live.keyed(&key, &asked));

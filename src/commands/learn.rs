@@ -72,6 +72,14 @@ pub fn idle_line(file: &str, line: &Line) -> String {
     format!("{file}:{}: this line found nothing: {}", line.number, one_line(&line.rule.to_string()))
 }
 
+/// The lines of a side file that found nothing in these cells: their entries, redacted, and the wall clock at the
+/// start of their run.
+pub fn idle_lines<E: AsRef<[Entry]>>(lines: &[Line], cells: impl IntoIterator<Item = (E, u64)>) -> Vec<Line> {
+    let rules: Vec<_> = lines.iter().map(|line| &line.rule).collect();
+    let idle = canonical::find_nothing(cells, &rules);
+    idle.into_iter().filter_map(|place| lines.get(place).cloned()).collect()
+}
+
 struct Recording<'a> {
     args: &'a LearnArgs,
     host: &'a Host,
@@ -144,13 +152,9 @@ impl Recording<'_> {
             write(&file, &further)?;
         }
         let all = self.cells.len() == self.plan.cells.len();
-        let idle = self.plan.learned.iter().filter(|line| {
-            let found = |recorded: &Recorded| {
-                recorded.cells.iter().any(|cell| canonical::finds(cell, recorded.unix_ns, &line.rule))
-            };
-            all && !recorded.iter().any(found)
-        });
-        Ok(Outcome { file, idle: idle.cloned().collect(), lines: rules.len(), learned })
+        let cells = recorded.iter().flat_map(|once| once.cells.iter().map(|cell| (cell, once.unix_ns)));
+        let idle = if all { idle_lines(&self.plan.learned, cells) } else { Vec::new() };
+        Ok(Outcome { file, idle, lines: rules.len(), learned })
     }
 
     fn report(&self, outcome: &Outcome) -> u8 {

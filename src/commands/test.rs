@@ -8,10 +8,9 @@ use crate::cli::{Format, TestArgs};
 use crate::export::{self, Suite, Told, github, junit, summary};
 use crate::terminal::{self, Findings, Progress, notice, say, say_json};
 use crate::{exit_code, host};
-use faultbox_bundle_format::canonical;
 use faultbox_bundle_format::redact::Redactor;
 use faultbox_bundle_format::{
-    Blame, Body, Bundle, Ending, Entry, Header, Named, Payload, RunEnded, RunStarted, StoredFile, Verdict,
+    Blame, Body, Bundle, Ending, Header, Named, Payload, RunEnded, RunStarted, StoredFile, Verdict,
 };
 use faultbox_engine::addresses::AddressBook;
 use faultbox_engine::clock::RunClock;
@@ -386,14 +385,15 @@ impl Session<'_> {
         if self.plan.learned.is_empty() || results.len() != self.plan.cells.len() {
             return;
         }
-        let mut cells: Vec<Vec<Entry>> = results.iter().map(|result| result.entries.clone()).collect();
-        // Lines are written of what is redacted.
-        cells.iter_mut().flatten().for_each(|entry| self.redactor.entry(entry));
+        let cells = results.iter().map(|result| {
+            // Lines are written of what is redacted.
+            let mut entries = result.entries.clone();
+            entries.iter_mut().for_each(|entry| self.redactor.entry(entry));
+            (entries, self.unix_ns)
+        });
         let file = volatile::file_of(&self.plan.spec);
-        for line in &self.plan.learned {
-            if !cells.iter().any(|cell| canonical::finds(cell, self.unix_ns, &line.rule)) {
-                notice(&format!("notice: {}", learn::idle_line(&file, line)));
-            }
+        for line in learn::idle_lines(&self.plan.learned, cells) {
+            notice(&format!("notice: {}", learn::idle_line(&file, &line)));
         }
     }
 

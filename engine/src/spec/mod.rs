@@ -4,7 +4,8 @@
 //! positional arguments (`late`), evaluates them in the `dialect` with the `builtins`, and
 //! checks the whole, functions that have not run too (`lint`); `diagnostics` says what is wrong and where. Builtins work on the `state`
 //! and are grouped by what they make: `services`, `faults`, `matrix`, `expect`, `steps`,
-//! `loads`. The `volatile` file beside a spec says what its services make up. Objects of the language are in `values`, arguments in `call`, data in `convert`.
+//! `loads`. The `volatile` file beside a spec says what its services make up. Objects of the language are in
+//! `values`, arguments in `call`, data in `convert`.
 //! The `program` runs the callables of a loaded spec. [`select`] and [`describe`] serve the
 //! command line.
 //!

@@ -21,7 +21,7 @@ use super::sys::{Notification, Notifier, Response};
 use super::target::{decode_address, read_address, read_memory, read_string, write_memory};
 use super::vdso::{self, Clocks};
 use super::{Asked, Given, SyscallPolicy, SyscallTarget};
-use crate::clock::{host_ns, wall_ns};
+use crate::clock::{host_ns, nanos, wall_ns};
 use crate::determinism::{Face, Mediation};
 use rand_core::Rng;
 use std::collections::BTreeSet;
@@ -225,7 +225,7 @@ impl Mediator {
         match (&self.mediation.clock, &self.mediation.time) {
             (Some(wall), _) if WALL.contains(&clock) => Some(wall.now_ns()),
             (_, Some(time)) if WALL.contains(&clock) || MONOTONIC.contains(&clock) => {
-                Some(host_ns(clock).saturating_add(u64::try_from(time.skipped().as_nanos()).ok()?))
+                Some(host_ns(clock).saturating_add(nanos(time.skipped())))
             }
             _ => None,
         }

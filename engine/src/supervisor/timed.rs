@@ -23,7 +23,7 @@ use super::remap::process_of;
 use super::stillness::{self, Thread};
 use super::sys::{self, Notification, Notifier, Response, Wait};
 use super::target::{read_memory, write_memory};
-use crate::clock::host_ns;
+use crate::clock::{host_ns, nanos};
 use crate::virtual_time::{Body, Sleeper, VirtualTime};
 use asked::{Asked, Until};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll, ppoll};
@@ -340,10 +340,6 @@ impl Body for Holder {
     fn keeper(&self) -> Option<u32> {
         Some(self.keeper.load(Ordering::SeqCst)).filter(|tid| *tid != 0)
     }
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn read_word(tid: u32, at: u64) -> Option<u32> {

@@ -12,6 +12,7 @@
 //!
 //! Source: vdso(7); the calling convention is that of the System V ABI, x86-64, section 3.2.
 
+use crate::clock::nanos;
 use object::read::elf::ElfFile64;
 use object::{LittleEndian, Object, ObjectSymbol};
 use std::time::Duration;
@@ -153,10 +154,6 @@ fn data_of(image: &[u8]) -> Option<usize> {
         [Clocks { wall_ns, skipped: None }, Clocks { wall_ns: None, skipped }, Clocks { wall_ns, skipped }];
     let mut places = kinds.into_iter().map(|clocks| Code::at(at, clocks).data);
     places.find(|data| image.get(*data..data + DATA).is_some_and(|held| held.starts_with(&MARK)))
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 struct Functions {

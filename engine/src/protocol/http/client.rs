@@ -54,7 +54,7 @@ pub async fn step(dial: Arc<dyn Dial>, link: Arc<Link>, call: &StepCall) -> Step
             Err(error) => StepResponse::no_answer(words(&error)),
         }
     };
-    let mut response = within(link.journal().clock().time(), call.timeout, work).await;
+    let mut response = within(link.time(), call.timeout, work).await;
     response.duration = Duration::from_nanos(link.journal().clock().now_ns().saturating_sub(began));
     response
 }

@@ -6,13 +6,13 @@
 //! acknowledged.
 //! Not modelled: the consumer protocol of KIP-848, transactions, expiry of committed offsets.
 
+use crate::virtual_time::Time;
 use bytes::Bytes;
 use kafka_protocol::ResponseError as E;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::time::Instant;
 
 /// A committed offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,7 +104,8 @@ struct Member {
     assignment: Bytes,
     /// Has asked to join the generation to come.
     awaiting: bool,
-    seen: Instant,
+    /// When, by the time of the groups; so are all instants here.
+    seen: Duration,
     joined_as: u64,
 }
 
@@ -117,7 +118,7 @@ struct Group {
     leader: String,
     members: BTreeMap<String, Member>,
     promised: BTreeSet<String>,
-    rebalance_by: Option<Instant>,
+    rebalance_by: Option<Duration>,
 }
 
 #[derive(Default)]
@@ -133,6 +134,8 @@ pub struct Groups {
     inner: Mutex<Inner>,
     changed: Notify,
     keeper: Option<Keeper>,
+    /// What members and rebalances are waited for by.
+    time: Time,
 }
 
 type Answer<T> = Result<T, i16>;
@@ -176,7 +179,7 @@ impl Groups {
             let changed = self.changed.notified();
             let deadline = {
                 let mut inner = self.lock();
-                let now = Instant::now();
+                let now = self.time.now();
                 let Some(group) = inner.groups.get_mut(&group) else {
                     return Err((E::UnknownMemberId.code(), member));
                 };
@@ -191,14 +194,14 @@ impl Groups {
             };
             tokio::select! {
                 () = changed => {}
-                () = tokio::time::sleep_until(deadline) => {}
+                () = self.time.sleep_until(deadline) => {}
             }
         }
     }
 
     fn enter(&self, join: Join) -> Result<Entered, (i16, String)> {
         let mut inner = self.lock();
-        let now = Instant::now();
+        let now = self.time.now();
         if join.group.is_empty() {
             return Err((E::InvalidGroupId.code(), join.member));
         }
@@ -268,7 +271,7 @@ impl Groups {
             let changed = self.changed.notified();
             let deadline = {
                 let mut inner = self.lock();
-                let now = Instant::now();
+                let now = self.time.now();
                 let group = inner.member(name, member, now)?;
                 if group.generation != generation {
                     return Err(E::IllegalGeneration.code());
@@ -293,7 +296,7 @@ impl Groups {
             };
             tokio::select! {
                 () = changed => {}
-                () = tokio::time::sleep_until(deadline) => {}
+                () = self.time.sleep_until(deadline) => {}
             }
         }
     }
@@ -304,7 +307,7 @@ impl Groups {
     /// The protocol's error code, `REBALANCE_IN_PROGRESS` among them.
     pub fn heartbeat(&self, name: &str, generation: i32, member: &str) -> Answer<()> {
         let mut inner = self.lock();
-        let group = inner.member(name, member, Instant::now())?;
+        let group = inner.member(name, member, self.time.now())?;
         let answer = match group.state {
             _ if group.generation != generation => Err(E::IllegalGeneration.code()),
             State::Preparing => Err(E::RebalanceInProgress.code()),
@@ -321,7 +324,7 @@ impl Groups {
     /// The protocol's error code.
     pub fn leave(&self, name: &str, member: &str, instance: Option<&str>) -> Answer<()> {
         let mut inner = self.lock();
-        let now = Instant::now();
+        let now = self.time.now();
         let group = inner.groups.get_mut(name).ok_or(E::UnknownMemberId.code())?;
         let gone = |id: &String, m: &Member| {
             id == member || (member.is_empty() && instance.is_some() && m.instance.as_deref() == instance)
@@ -344,7 +347,7 @@ impl Groups {
     pub fn commit(&self, name: &str, generation: i32, member: &str, offsets: Vec<Committed>) -> Answer<()> {
         let mut inner = self.lock();
         if generation >= 0 || !member.is_empty() {
-            let group = inner.member(name, member, Instant::now())?;
+            let group = inner.member(name, member, self.time.now())?;
             if group.generation != generation {
                 return Err(E::IllegalGeneration.code());
             }
@@ -402,7 +405,7 @@ impl Groups {
     /// Every group's name, protocol type and state.
     pub fn list(&self) -> Vec<(String, String, &'static str)> {
         let mut inner = self.lock();
-        let now = Instant::now();
+        let now = self.time.now();
         let mut names: BTreeSet<String> = inner.groups.keys().cloned().collect();
         names.extend(inner.committed.keys().map(|(group, _, _)| group.clone()));
         names
@@ -430,7 +433,7 @@ impl Groups {
                 members: Vec::new(),
             };
         };
-        group.settle(Instant::now());
+        group.settle(self.time.now());
         let member = |(id, m): (&String, &Member)| {
             let said = m.protocols.iter().find(|(name, _)| *name == group.protocol);
             let said = said.map(|(_, said)| said.clone()).unwrap_or_default();
@@ -463,7 +466,7 @@ impl State {
 
 impl Inner {
     /// A member's group, settled, with the member seen alive.
-    fn member(&mut self, group: &str, member: &str, now: Instant) -> Answer<&mut Group> {
+    fn member(&mut self, group: &str, member: &str, now: Duration) -> Answer<&mut Group> {
         let group = self.groups.get_mut(group).ok_or(E::UnknownMemberId.code())?;
         if let Some(member) = group.members.get_mut(member) {
             member.seen = now;
@@ -487,9 +490,9 @@ impl Group {
 
     /// Drops members that were silent too long and begins the next generation if it can begin.
     /// True if anything changed.
-    fn settle(&mut self, now: Instant) -> bool {
+    fn settle(&mut self, now: Duration) -> bool {
         let before = self.members.len();
-        self.members.retain(|_, m| m.awaiting || now.duration_since(m.seen) <= m.session);
+        self.members.retain(|_, m| m.awaiting || now.saturating_sub(m.seen) <= m.session);
         let lost = self.members.len() != before;
         if lost {
             self.lost(now);
@@ -504,7 +507,7 @@ impl Group {
         lost
     }
 
-    fn lost(&mut self, now: Instant) {
+    fn lost(&mut self, now: Duration) {
         if self.members.is_empty() {
             self.state = State::Empty;
             self.generation += 1;
@@ -515,7 +518,7 @@ impl Group {
         }
     }
 
-    fn prepare(&mut self, now: Instant) {
+    fn prepare(&mut self, now: Duration) {
         if self.state != State::Preparing {
             self.state = State::Preparing;
             let longest = self.members.values().map(|m| m.rebalance).max().unwrap_or_default();
@@ -523,7 +526,7 @@ impl Group {
         }
     }
 
-    fn begin(&mut self, now: Instant) {
+    fn begin(&mut self, now: Duration) {
         self.rebalance_by = None;
         self.generation += 1;
         if self.members.is_empty() {
@@ -547,7 +550,7 @@ impl Group {
     }
 
     /// When something may change without anyone asking.
-    fn deadline(&self, now: Instant) -> Instant {
+    fn deadline(&self, now: Duration) -> Duration {
         let silent = self.members.values().filter(|m| !m.awaiting).map(|m| m.seen + m.session);
         let next = silent.chain(self.rebalance_by).min().unwrap_or(now + Duration::from_secs(60));
         // Never now: the loop that waits for it must not spin.

@@ -78,7 +78,7 @@ impl Served {
         let request = call.describe();
         let asked = self.conversation.answer(&request);
         // An answer that does not come at once is none: all this is answered live.
-        match self.link.journal().clock().time().timeout(HINT_WITHIN, asked).await {
+        match self.link.time().timeout(HINT_WITHIN, asked).await {
             Ok((Answer::Reply(value), _)) => Some(value),
             _ => None,
         }
@@ -209,7 +209,7 @@ impl Backend for Served {
         Box::pin(async move {
             let pending = self.link.ask(call.connection, call.describe());
             let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
-            let time = self.link.journal().clock().time();
+            let time = self.link.time();
             let deadline = time.now() + wait;
             let response = loop {
                 match self.poll(pending.request()).await {

@@ -123,11 +123,10 @@ impl Protocol for Mysql {
             };
             let mut response = match call.timeout {
                 None => work.await,
-                Some(limit) => {
-                    link.journal().clock().time().timeout(limit, work).await.unwrap_or_else(|_| {
-                        StepResponse { timed_out: true, ..StepResponse::no_answer("no answer in time") }
-                    })
-                }
+                Some(limit) => link.time().timeout(limit, work).await.unwrap_or_else(|_| StepResponse {
+                    timed_out: true,
+                    ..StepResponse::no_answer("no answer in time")
+                }),
             };
             response.duration = Duration::from_nanos(link.journal().clock().now_ns().saturating_sub(began));
             response

@@ -157,7 +157,7 @@ pub async fn step(dial: Arc<dyn Dial>, link: Arc<Link>, call: &StepCall) -> Step
     let performed = perform(dial, &link, call);
     let mut response = match call.timeout {
         None => performed.await,
-        Some(limit) => match link.journal().clock().time().timeout(limit, performed).await {
+        Some(limit) => match link.time().timeout(limit, performed).await {
             Ok(response) => response,
             Err(_) => StepResponse { timed_out: true, ..StepResponse::no_answer("no answer in time") },
         },

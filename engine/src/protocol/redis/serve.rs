@@ -139,9 +139,7 @@ impl Server {
             loop {
                 match conversation.answer(&asked).await.0 {
                     // None is known now; one may be when the cell has gone on.
-                    Answer::Unknown | Answer::Nothing => {
-                        link.journal().clock().time().ask_again(ASK_AGAIN, None).await
-                    }
+                    Answer::Unknown | Answer::Nothing => link.time().ask_again(ASK_AGAIN, None).await,
                     known => return known,
                 }
             }
@@ -189,7 +187,7 @@ impl Server {
         let class = request.class;
         let idle = if queued { None } else { self.state.idle(&name, kind, words) };
         let idle_wait = matches!(kind, Kind::Wait | Kind::Watch).then(|| waits(&name, words));
-        let time = self.link.journal().clock().time();
+        let time = self.link.time();
         let idle_wait = idle_wait.filter(|_| !queued);
         let patient = Patient { inner: &*self.conversation, time, idle_wait };
         let reply_shape = shape.clone();

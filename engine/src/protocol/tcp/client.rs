@@ -53,12 +53,12 @@ pub async fn step(dial: Arc<dyn Dial>, link: Arc<Link>, call: &StepCall) -> Step
             _ if call.argument("reply").and_then(Value::as_bool) == Some(false) => Until::Sent,
             _ => Until::Quiet,
         };
-        match perform(&*dial, data, until, link.journal().clock().time()).await {
+        match perform(&*dial, data, until, link.time()).await {
             Ok(response) => response,
             Err(error) => StepResponse::no_answer(words(&error)),
         }
     };
-    let mut response = within(link.journal().clock().time(), call.timeout, work).await;
+    let mut response = within(link.time(), call.timeout, work).await;
     response.duration = Duration::from_nanos(link.journal().clock().now_ns().saturating_sub(began));
     response
 }

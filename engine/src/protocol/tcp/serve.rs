@@ -23,7 +23,7 @@ pub async fn serve(
     loop {
         let asked = match question.take() {
             Some(question) => question,
-            None => match whole(&mut read, link.journal().clock().time()).await? {
+            None => match whole(&mut read, link.time()).await? {
                 Some(sent) => request(&sent),
                 None => return Ok(write.shutdown().await?),
             },

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-/// A timer with a descriptor, as `/proc` tells of it (proc_pid_fdinfo(5)).
+/// A timer at one moment.
 pub(super) struct Timer {
     /// By which clock.
     pub clock: libc::clockid_t,
