@@ -5,10 +5,10 @@ use crate::link::{BoxFuture, Dial, InterfaceOptions, Link};
 use crate::protocol::{self, Protocol};
 use crate::step::StepCall;
 use crate::topology::{Healthcheck, Interface, Probe, Service};
+use crate::virtual_time::Time;
 use faultbox_bundle_format::Value;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// What is asked of a service that declares no health check.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -49,7 +49,9 @@ pub async fn wait_ready(
     let default =
         Healthcheck { probe: Probe::Protocol { port: None }, timeout: DEFAULT_TIMEOUT, interval: None };
     let check = service.healthcheck.as_ref().unwrap_or(&default);
-    let began = Instant::now();
+    // Services start in the host's time.
+    let time = Time::default();
+    let began = time.now();
     let deadline = began + check.timeout;
     let shortest = match check.probe {
         Probe::Exec(_) => SHORTEST_AFTER_COMMAND,
@@ -57,20 +59,20 @@ pub async fn wait_ready(
     };
     let mut before = None;
     loop {
-        let late = Instant::now() + LONGEST_PAUSE >= deadline;
-        let attempt = tokio::time::timeout_at(deadline, once(service, &check.probe, way, log, exec)).await;
+        let late = time.now() + LONGEST_PAUSE >= deadline;
+        let attempt = time.timeout_at(deadline, once(service, &check.probe, way, log, exec)).await;
         let why = match attempt {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(why)) => why,
             // One that had no time to be answered says less than the one before it.
             Err(_) => before.filter(|_| late).unwrap_or_else(|| "no answer".to_owned()),
         };
-        let pause = (began.elapsed() / PART).clamp(shortest, LONGEST_PAUSE);
+        let pause = ((time.now() - began) / PART).clamp(shortest, LONGEST_PAUSE);
         let pause = check.interval.unwrap_or(pause);
-        if Instant::now() + pause >= deadline {
+        if time.now() + pause >= deadline {
             return Err(SetupError::NotReady { service: service.name.clone(), limit: check.timeout, why });
         }
-        tokio::time::sleep(pause).await;
+        time.sleep(pause).await;
         before = Some(why);
     }
 }
