@@ -36,8 +36,10 @@ pub trait Body: Send + Sync {
     fn is_asked(&self) -> bool;
     /// The earliest instant that any of it waits for.
     fn next(&self) -> Option<u64>;
-    /// Its clocks show so much more, `skipped` in all.
-    fn skip(&self, by: Duration, skipped: Duration);
+    /// Its clocks show that so much was skipped in all.
+    fn show(&self, skipped: Duration);
+    /// Its timers with descriptors come so much earlier. Whoever they wake sees the new time everywhere.
+    fn move_timers(&self, by: Duration);
     /// Time was skipped: what is due is told so.
     fn wake(&self);
     /// The thread of this process that looks after it and wakes up by itself now and then.
@@ -266,9 +268,10 @@ impl VirtualTime {
             return false;
         }
         let skipped = self.skipped() + Duration::from_nanos(by);
-        // The services' clocks first: whoever is woken by the jump must not see them behind.
-        bodies.iter().for_each(|body| body.skip(Duration::from_nanos(by), skipped));
+        // All clocks first, those that are read here too: whoever is woken by the jump must not see one behind.
+        bodies.iter().for_each(|body| body.show(skipped));
         self.skipped_ns.store(nanos(skipped), Ordering::SeqCst);
+        bodies.iter().for_each(|body| body.move_timers(Duration::from_nanos(by)));
         drop(state);
         self.jumps.send_modify(|jumps| *jumps += 1);
         bodies.iter().for_each(|body| body.wake());
@@ -356,6 +359,9 @@ mod tests {
         restless: AtomicBool,
         asked: AtomicBool,
         shown: Mutex<Vec<Duration>>,
+        /// What was skipped when its timers were moved.
+        moved: Mutex<Vec<Duration>>,
+        time: Mutex<Weak<VirtualTime>>,
     }
 
     impl Body for Stub {
@@ -370,8 +376,12 @@ mod tests {
         fn next(&self) -> Option<u64> {
             *self.next.lock().unwrap()
         }
-        fn skip(&self, _by: Duration, skipped: Duration) {
+        fn show(&self, skipped: Duration) {
             self.shown.lock().unwrap().push(skipped);
+        }
+        fn move_timers(&self, _by: Duration) {
+            let time = self.time.lock().unwrap().upgrade().unwrap();
+            self.moved.lock().unwrap().push(time.skipped());
         }
         fn wake(&self) {}
         fn keeper(&self) -> Option<u32> {
@@ -387,6 +397,7 @@ mod tests {
         time.lock().skipping = Some(0);
         let stub = Arc::new(Stub::default());
         *stub.next.lock().unwrap() = Some(time.now_ns() + nanos(HOUR));
+        *stub.time.lock().unwrap() = Arc::downgrade(&time);
         let body: Arc<dyn Body> = stub.clone();
         time.attach(Arc::downgrade(&body));
         (time, stub)
@@ -403,6 +414,8 @@ mod tests {
         assert!(time.try_to_jump(0));
         assert!(time.skipped() <= HOUR && time.skipped() > HOUR / 2);
         assert_eq!(*stub.shown.lock().unwrap(), [half, time.skipped()]);
+        // A timer that comes at once finds the new time everywhere.
+        assert_eq!(*stub.moved.lock().unwrap(), [half, time.skipped()]);
         // What is due is not jumped to again.
         assert!(!time.try_to_jump(0));
         assert_eq!(time.jumps(), 2);

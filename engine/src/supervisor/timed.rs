@@ -317,8 +317,11 @@ impl Body for Holder {
         state.held.iter().map(|held| held.deadline).chain(timers).min()
     }
 
-    fn skip(&self, by: Duration, skipped: Duration) {
+    fn show(&self, skipped: Duration) {
         self.mediator.show_skipped(skipped);
+    }
+
+    fn move_timers(&self, by: Duration) {
         self.lock().timers.retain(|(pid, fd)| {
             let Some(timer) = Timer::of(*pid, *fd) else { return false };
             if timer.is_set()

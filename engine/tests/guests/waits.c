@@ -88,11 +88,11 @@ static void all(void) {
     end("pthread_cond_timedwait", pthread_cond_timedwait(&cond, &mutex, &then) == ETIMEDOUT);
     int timer = timerfd_create(CLOCK_MONOTONIC, 0);
     struct itimerspec rings = {{0, 0}, {HOUR, 0}};
-    timerfd_settime(timer, 0, &rings, NULL);
-    begin(); end("timerfd", read(timer, &times, sizeof times));
-    rings.it_value = in_an_hour(CLOCK_MONOTONIC);
+    begin(); timerfd_settime(timer, 0, &rings, NULL);
+    end("timerfd", read(timer, &times, sizeof times));
+    begin(); rings.it_value = in_an_hour(CLOCK_MONOTONIC);
     timerfd_settime(timer, TFD_TIMER_ABSTIME, &rings, NULL);
-    begin(); end("timerfd at an instant", read(timer, &times, sizeof times));
+    end("timerfd at an instant", read(timer, &times, sizeof times));
 }
 
 static void *nap(void *hours) {
