@@ -279,6 +279,9 @@ pub struct TestArgs {
     /// Keep the containers of reuse = True services for the next run, which then starts faster
     #[arg(long, conflicts_with = "embedded")]
     pub keep: bool,
+    /// With --embedded, skip the time for which all services and Faultbox itself only wait, and say how much
+    #[arg(long)]
+    pub virtual_time: bool,
     /// Write the results as JUnit XML, too
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,

@@ -1,18 +1,17 @@
 //! The run's clock: one of the two files that may read ambient time.
 //!
-//! Contract: monotonic nanoseconds since the run began, and the wall clock at the start; where time is
-//! skipped, with what was skipped.
+//! Contract: monotonic nanoseconds since the run began, by what the run waits by, and the wall clock at the start.
 //! Code that decides never reads it; it gets instants passed in or asks the journal.
 #![expect(clippy::disallowed_methods, reason = "this file owns the clock")]
 
 use crate::virtual_time::Time;
 use nix::time::{ClockId, clock_gettime};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Monotonic time since the run began.
 #[derive(Debug, Clone)]
 pub struct RunClock {
-    began: Instant,
+    began: Duration,
     unix_ns: u64,
     time: Time,
 }
@@ -25,12 +24,12 @@ impl RunClock {
 
     /// Starts the clock of a run whose waits are those of `time`.
     pub fn start_in(time: Time) -> Self {
-        RunClock { began: Instant::now(), unix_ns: wall_ns(), time }
+        RunClock { began: time.now(), unix_ns: wall_ns(), time }
     }
 
     /// Nanoseconds since the run began.
     pub fn now_ns(&self) -> u64 {
-        nanos(self.began.elapsed() + self.time.skipped())
+        nanos(self.time.now().saturating_sub(self.began))
     }
 
     /// Wall clock at the start of the run, nanoseconds since the Unix epoch.
@@ -52,6 +51,12 @@ pub fn wall_ns() -> u64 {
 /// One of the host's clocks (clock_gettime(2)), nanoseconds; 0 where there is none of that number.
 pub fn host_ns(clock: libc::clockid_t) -> u64 {
     clock_gettime(ClockId::from_raw(clock)).map_or(0, |time| nanos(Duration::from(time)))
+}
+
+/// The processor time that a process has taken (clock_getcpuclockid(3)), nanoseconds; 0 where there is none.
+pub fn worked_ns(pid: u32) -> u64 {
+    let clock = ClockId::pid_cpu_clock_id(nix::unistd::Pid::from_raw(pid.cast_signed()));
+    clock.map_or(0, |clock| host_ns(clock.as_raw()))
 }
 
 /// A duration in nanoseconds, as far as they go.

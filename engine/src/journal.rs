@@ -5,6 +5,7 @@
 
 use crate::clock::RunClock;
 use crate::event_sink::{self, EventSink};
+use crate::virtual_time::Time;
 use faultbox_bundle_format::{Body, Entry, Name, Phase};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -119,10 +120,10 @@ impl Journal {
     }
 
     /// A journal that forgets (mocks behind proxies, unit tests).
-    pub fn null() -> Arc<Self> {
+    pub fn null(time: &Time) -> Arc<Self> {
         Arc::new(Journal::new(
             Arc::new(crate::event_sink::NullSink),
-            RunClock::start(),
+            RunClock::start_in(time.clone()),
             Arc::default(),
             0,
             "",

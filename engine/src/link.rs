@@ -187,6 +187,7 @@ impl Link {
         protocol: &'static str,
         advertised: &str,
         options: InterfaceOptions,
+        time: &Time,
     ) -> Arc<Self> {
         Link::new(
             interface,
@@ -194,7 +195,7 @@ impl Link {
             "",
             advertised,
             Arc::new(options),
-            Journal::null(),
+            Journal::null(time),
             None,
             Arc::default(),
         )

@@ -1,61 +1,77 @@
-//! Time that is skipped while everybody waits for it.
+//! Time that passes only while everybody waits for it.
 //!
-//! Contract: a [`Time`] is what the parts of a run wait by. It is the host's, or it jumps: where nothing of
-//! any service and nothing of this process runs or is under way, to the earliest instant that anybody waits
-//! for, and no further. It never goes backwards. What happens by itself (an answer that comes) always comes
-//! before what waits for a later instant. Where a service waits in a way that cannot be seen, time is
-//! the host's for all from then on, and [`VirtualTime::real`] says whose fault that is.
+//! Contract: a [`Time`] is what the parts of a run wait by. It is the host's, or it stands still: while it is
+//! skipped, all clocks show one instant, in this process and in the services, and it moves only where nothing
+//! of any service and nothing of this process runs or is under way: to the earliest instant that anybody waits
+//! for, and no further. So neither what a host takes for its work nor what else it has to do is seen by anyone: what happens
+//! by itself (an answer that comes) always comes before what waits for a later instant. It never goes
+//! backwards. Who waits for a clock by looking at it again and again does not wait for ever: where services have
+//! worked for [`WORK`] since it last moved, it passes as they work, and where somebody has not rested for
+//! [`PATIENCE`], as the host's does, until everybody rests. Where a service waits in a way that cannot be seen, it passes as the
+//! host's for good, and [`VirtualTime::real`] says whose fault that is.
 //!
-//! That nothing runs is known from two looks at all threads: each sleeps in both, and none was switched to
-//! in between, so none ran between the two. A look that meets anything else is taken again later.
+//! That nothing runs is known from a look at all threads, each of which sleeps, and from what is the same before and
+//! after it: the processor time that services took, how many calls of theirs were taken or answered, and how often
+//! threads of this process were switched to. So none ran meanwhile, and none was woken by one that did. A look
+//! that meets anything else is taken again later.
 //!
-//! Not modelled: waits of this process that do not go through a [`Time`].
+//! While nobody in this process waits by a [`Time`], nothing is skipped: what it does then is real.
+//!
+//! Not modelled: waits of this process that do not go through a [`Time`] beside such that do.
 
-use crate::clock::{host_ns, nanos};
+use crate::clock::{host_ns, nanos, wall_ns};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// What is nearer is waited for.
-const LEAST_JUMP: Duration = Duration::from_millis(1);
-
 /// The pause between two attempts to find everybody asleep.
-const BETWEEN_LOOKS: Duration = Duration::from_micros(300);
+const BETWEEN_LOOKS: Duration = Duration::from_micros(150);
+
+/// How much processor time services take while time stands still: more than a request takes them.
+const WORK: Duration = Duration::from_millis(5);
+
+/// How long somebody may run while time stands still.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often it is moved while somebody runs.
+const CREEP: Duration = Duration::from_millis(1);
 
 /// A thread, and how often it was switched to or from.
 pub type Sleeper = (u32, u64);
 
 /// A service whose waits are known.
 pub trait Body: Send + Sync {
-    /// Its threads, where all of them wait.
-    fn look(&self) -> Option<Vec<Sleeper>>;
+    /// Whether all of its threads wait.
+    fn rests(&self) -> bool;
+    /// How many of its calls were taken or answered.
+    fn calls(&self) -> u64;
     /// Whether anything is under way to or from it.
     fn is_asked(&self) -> bool;
     /// The earliest instant that any of it waits for.
     fn next(&self) -> Option<u64>;
-    /// Its clocks show that so much was skipped in all.
-    fn show(&self, skipped: Duration);
-    /// Its timers with descriptors come so much earlier. Whoever they wake sees the new time everywhere.
-    fn move_timers(&self, by: Duration);
-    /// Time was skipped: what is due is told so.
+    /// How much processor time its processes have taken, nanoseconds.
+    fn worked(&self) -> u64;
+    /// Its clocks show this instant.
+    fn show(&self, now_ns: u64);
+    /// Every clock has moved: what is due ends.
     fn wake(&self);
     /// The thread of this process that looks after it and wakes up by itself now and then.
     fn keeper(&self) -> Option<u32>;
 }
 
-/// Whether anything is under way in this process, apart from these threads: what sleeps, as [`Body::look`].
+/// The threads of this process, where all of them sleep. Those that are given wake up by themselves now and then.
 pub type Elsewhere = Box<dyn Fn(&BTreeSet<u32>) -> Option<Vec<Sleeper>> + Send + Sync>;
 
-/// What a run waits by: the host's time, or one that is skipped.
+/// What a run waits by: the host's time, or one that can be skipped.
 #[derive(Clone, Default)]
 pub struct Time(Option<Arc<VirtualTime>>);
 
 impl std::fmt::Debug for Time {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Time").field(&self.0.as_ref().map(|time| time.skipped())).finish()
+        f.debug_tuple("Time").field(&self.0.as_ref().map(|time| time.now_ns())).finish()
     }
 }
 
@@ -75,14 +91,18 @@ impl Time {
         self.0.as_ref()
     }
 
-    /// How much was skipped so far.
-    pub fn skipped(&self) -> Duration {
-        self.0.as_ref().map_or(Duration::ZERO, |time| time.skipped())
+    /// Something goes on that cannot be seen, a command on the host for example: nothing is skipped until what
+    /// this gives is dropped.
+    pub fn busy(&self) -> Option<Busy> {
+        self.0.as_ref().map(|time| {
+            time.lock().busy += 1;
+            Busy(time.clone())
+        })
     }
 
     /// Now, since an instant of the host's own.
     pub fn now(&self) -> Duration {
-        Duration::from_nanos(host_ns(libc::CLOCK_MONOTONIC)) + self.skipped()
+        Duration::from_nanos(self.0.as_ref().map_or_else(hosts, |time| time.now_ns()))
     }
 
     /// Waits so long.
@@ -93,22 +113,29 @@ impl Time {
         }
     }
 
+    /// Where time is skipped, waits until everybody rests.
+    pub async fn rest(&self) {
+        if self.0.is_some() {
+            self.sleep(Duration::from_nanos(1)).await;
+        }
+    }
+
     /// Waits until then.
     pub async fn sleep_until(&self, then: Duration) {
         let Some(time) = &self.0 else {
             return tokio::time::sleep(then.saturating_sub(self.now())).await;
         };
-        let (_waits, mut jumped) = time.wait_for(nanos(then));
+        let (_waits, mut moved) = time.wait_for(nanos(then));
         loop {
-            jumped.borrow_and_update();
+            moved.borrow_and_update();
             let left = then.saturating_sub(self.now());
             if left == Duration::ZERO {
                 return;
             }
             tokio::select! {
-                () = tokio::time::sleep(left) => {}
+                () = tokio::time::sleep(left), if !time.is_led() => {}
                 // Its sender lives in what we hold.
-                _ = jumped.changed() => {}
+                _ = moved.changed() => {}
             }
         }
     }
@@ -120,11 +147,11 @@ impl Time {
         let pause = then.map_or(pause, |then| pause.min(then.saturating_sub(now)));
         let Some(time) = &self.0 else { return tokio::time::sleep(pause).await };
         let _waits = then.map(|then| time.wait_for(nanos(then)));
-        let mut jumped = time.jumps.subscribe();
+        let mut moved = time.moves.subscribe();
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             // Its sender lives in what we hold.
-            _ = jumped.changed() => {}
+            _ = moved.changed() => {}
         }
     }
 
@@ -155,46 +182,85 @@ struct State {
     waits: BTreeMap<u64, u64>,
     begun: u64,
     bodies: Vec<Weak<dyn Body>>,
-    /// The number of the [`Skipping`] that there is.
-    skipping: Option<u64>,
+    /// How many [`Skipping`]s there are, and the number of the thread that leads meanwhile.
+    skippings: u32,
+    leader: Option<u64>,
+    /// How many [`Busy`] there are.
+    busy: u32,
     /// Services for which the time is the host's, and why.
     real: BTreeMap<String, String>,
 }
 
-/// A time that is skipped.
+/// What the clocks show.
+#[derive(Clone, Copy)]
+struct Shown {
+    now_ns: u64,
+    /// When the host's clock showed it, where time passes as the host's does.
+    passes_since: Option<u64>,
+}
+
+/// What became of a time that was to be skipped.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Skipped {
+    /// How much was: what everybody waited for.
+    pub skipped: Duration,
+    /// In how many jumps.
+    pub jumps: u64,
+    /// How much passed as the host's does, as somebody did not rest.
+    pub crept: Duration,
+    /// Services for which it is the host's, and why.
+    pub real: BTreeMap<String, String>,
+}
+
+/// A time that can be skipped.
 pub struct VirtualTime {
     elsewhere: Elsewhere,
+    shown: Mutex<Shown>,
+    /// The wall clock at instant 0.
+    wall_ns: u64,
     skipped_ns: AtomicU64,
-    jumps: watch::Sender<u64>,
+    jumps: AtomicU64,
+    crept_ns: AtomicU64,
+    /// Says that it has moved, or moves in another way.
+    moves: watch::Sender<()>,
     state: Mutex<State>,
-    changed: Condvar,
 }
 
 impl VirtualTime {
-    /// A time of which nothing was skipped. Nothing is until [`VirtualTime::skip`].
+    /// A time that passes as the host's does until [`VirtualTime::skip`].
     pub fn new(elsewhere: Elsewhere) -> Arc<Self> {
+        let now_ns = hosts();
         Arc::new(VirtualTime {
             elsewhere,
+            shown: Mutex::new(Shown { now_ns, passes_since: Some(now_ns) }),
+            wall_ns: wall_ns().saturating_sub(now_ns),
             skipped_ns: AtomicU64::new(0),
-            jumps: watch::channel(0).0,
+            jumps: AtomicU64::new(0),
+            crept_ns: AtomicU64::new(0),
+            moves: watch::channel(()).0,
             state: Mutex::default(),
-            changed: Condvar::new(),
         })
     }
 
-    /// How much was skipped so far.
-    pub fn skipped(&self) -> Duration {
-        Duration::from_nanos(self.skipped_ns.load(Ordering::SeqCst))
+    /// What became of it so far.
+    pub fn sum(&self) -> Skipped {
+        Skipped {
+            skipped: Duration::from_nanos(self.skipped_ns.load(Ordering::SeqCst)),
+            jumps: self.jumps.load(Ordering::SeqCst),
+            crept: Duration::from_nanos(self.crept_ns.load(Ordering::SeqCst)),
+            real: self.real(),
+        }
     }
 
     /// Nanoseconds now, as [`Time::now`].
     pub fn now_ns(&self) -> u64 {
-        host_ns(libc::CLOCK_MONOTONIC).saturating_add(self.skipped_ns.load(Ordering::SeqCst))
+        let Shown { now_ns, passes_since } = *self.shown();
+        now_ns.saturating_add(passes_since.map_or(0, |since| hosts().saturating_sub(since)))
     }
 
-    /// How often it jumped.
-    pub fn jumps(&self) -> u64 {
-        *self.jumps.borrow()
+    /// The wall clock at an instant, nanoseconds since the Unix epoch.
+    pub fn wall_ns(&self, now_ns: u64) -> u64 {
+        self.wall_ns.saturating_add(now_ns)
     }
 
     /// Services for which the time is the host's, and why.
@@ -214,68 +280,119 @@ impl VirtualTime {
         state.bodies.push(body);
     }
 
-    /// Does something with what was skipped before more is.
-    pub fn at_rest<T>(&self, with: impl FnOnce(Duration) -> T) -> T {
+    /// Does something with what the clocks show before they move.
+    pub fn at_rest<T>(&self, with: impl FnOnce(u64) -> T) -> T {
         let _state = self.lock();
-        with(self.skipped())
+        with(self.now_ns())
     }
 
-    /// Skips time while this is held.
+    /// Time passes only while everybody waits, for as long as what this gives, or has given before, is there.
     pub fn skip(self: &Arc<Self>) -> Skipping {
-        let number = {
-            let mut state = self.lock();
-            state.begun += 1;
-            state.skipping = Some(state.begun);
-            state.begun
-        };
-        let time = self.clone();
-        let skipper = std::thread::Builder::new().name("time".to_owned()).spawn(move || time.run(number));
-        if let Err(error) = skipper {
-            self.give_up("faultbox", &format!("a thread could not be started: {error}"));
+        let mut state = self.lock();
+        state.skippings += 1;
+        let skipping = Skipping(self.clone());
+        if state.skippings > 1 {
+            return skipping;
         }
-        Skipping { time: self.clone(), number }
+        state.begun += 1;
+        let number = state.begun;
+        state.leader = Some(number);
+        self.lead();
+        drop(state);
+        let time = self.clone();
+        let leader = std::thread::Builder::new().name("time".to_owned()).spawn(move || time.run(number));
+        if let Err(error) = leader {
+            self.give_up("faultbox", &format!("a thread could not be started: {error}"));
+            self.let_go();
+        }
+        skipping
+    }
+
+    /// Whether it stands still but where it is moved.
+    fn is_led(&self) -> bool {
+        self.shown().passes_since.is_none()
+    }
+
+    fn lead(&self) {
+        let now_ns = self.now_ns();
+        *self.shown() = Shown { now_ns, passes_since: None };
+        self.moves.send_modify(|()| {});
+    }
+
+    fn let_go(&self) {
+        self.shown().passes_since.get_or_insert_with(hosts);
+        self.moves.send_modify(|()| {});
     }
 
     fn run(&self, number: u64) {
-        let mut state = self.lock();
-        while state.skipping == Some(number) && state.real.is_empty() {
-            drop(state);
-            let jumped = self.try_to_jump(number);
-            state = self.lock();
-            if !jumped && state.skipping == Some(number) {
-                let waited = self.changed.wait_timeout(state, BETWEEN_LOOKS);
-                state = waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
+        let (mut before, mut meanwhile) = (None, Meanwhile::default());
+        while self.lock().leader == Some(number) {
+            let given_up = !self.lock().real.is_empty();
+            let bodies = self.bodies(&self.lock());
+            let worked = worked(&bodies);
+            // Who has worked since the last time may still do so: no look is worth it.
+            let still = before.replace(worked) == Some(worked);
+            if still && !given_up && self.try_to_jump(number) {
+                (before, meanwhile) = (None, Meanwhile::default());
+                continue;
             }
+            let by = meanwhile.passes(hosts(), given_up, worked);
+            match by {
+                Passes::Nothing => {}
+                Passes::AsWorked(by) => self.creep(number, by),
+                Passes::AsTheHosts(by) => {
+                    self.crept_ns.fetch_add(by, Ordering::SeqCst);
+                    self.creep(number, by);
+                }
+            }
+            std::thread::park_timeout(if given_up { CREEP } else { BETWEEN_LOOKS });
+        }
+    }
+
+    /// Moves on though somebody runs.
+    fn creep(&self, number: u64, by: u64) {
+        let state = self.lock();
+        if state.leader == Some(number) {
+            let bodies = self.bodies(&state);
+            self.move_on(state, &bodies, by);
         }
     }
 
     /// Jumps, if everybody waits and somebody for the time.
     fn try_to_jump(&self, number: u64) -> bool {
         let bodies = self.bodies(&self.lock());
-        let far = |next: u64| next > self.now_ns().saturating_add(nanos(LEAST_JUMP));
+        let far = |next: u64| next > self.now_ns();
         if !self.next(&bodies).is_some_and(far) {
             return false;
         }
-        let Some(first) = self.look(&bodies) else { return false };
-        // Where nobody ran since the first look, this is as it was then.
-        if bodies.iter().any(|body| body.is_asked()) || self.look(&bodies) != Some(first) {
+        let Some(before) = self.look(&bodies) else { return false };
+        let rest = bodies.iter().all(|body| body.rests()) && !bodies.iter().any(|body| body.is_asked());
+        if !rest || self.look(&bodies) != Some(before) {
             return false;
         }
         let state = self.lock();
         let next = [state.waits.values().min().copied(), next_of(&bodies)].into_iter().flatten().min();
         let by = next.map_or(0, |next| next.saturating_sub(self.now_ns()));
-        if by == 0 || state.skipping != Some(number) || !state.real.is_empty() {
+        // Where nobody here waits for the services, they are waited for because of something else.
+        let waited_for = !state.waits.is_empty();
+        if by == 0 || !waited_for || state.leader != Some(number) || state.busy > 0 || !state.real.is_empty()
+        {
             return false;
         }
-        let skipped = self.skipped() + Duration::from_nanos(by);
-        // All clocks first, those that are read here too: whoever is woken by the jump must not see one behind.
-        bodies.iter().for_each(|body| body.show(skipped));
-        self.skipped_ns.store(nanos(skipped), Ordering::SeqCst);
-        bodies.iter().for_each(|body| body.move_timers(Duration::from_nanos(by)));
-        drop(state);
-        self.jumps.send_modify(|jumps| *jumps += 1);
-        bodies.iter().for_each(|body| body.wake());
+        self.skipped_ns.fetch_add(by, Ordering::SeqCst);
+        self.jumps.fetch_add(1, Ordering::SeqCst);
+        self.move_on(state, &bodies, by);
         true
+    }
+
+    /// All clocks first: whoever is woken must not see one behind.
+    fn move_on(&self, state: MutexGuard<'_, State>, bodies: &[Arc<dyn Body>], by: u64) {
+        let now_ns = self.now_ns().saturating_add(by);
+        bodies.iter().for_each(|body| body.show(now_ns));
+        self.shown().now_ns = now_ns;
+        drop(state);
+        self.moves.send_modify(|()| {});
+        bodies.iter().for_each(|body| body.wake());
     }
 
     fn bodies(&self, state: &State) -> Vec<Arc<dyn Body>> {
@@ -287,47 +404,101 @@ impl VirtualTime {
         [ours, next_of(bodies)].into_iter().flatten().min()
     }
 
-    /// Everybody, where everybody sleeps.
-    fn look(&self, bodies: &[Arc<dyn Body>]) -> Option<Vec<Sleeper>> {
+    /// This process's threads, where they sleep, and what services did so far.
+    fn look(&self, bodies: &[Arc<dyn Body>]) -> Option<(Vec<Sleeper>, u64, u64)> {
         let keepers = bodies.iter().filter_map(|body| body.keeper()).collect();
-        let mut seen = (self.elsewhere)(&keepers)?;
-        for body in bodies {
-            seen.extend(body.look()?);
-        }
-        Some(seen)
+        let calls = bodies.iter().map(|body| body.calls()).sum();
+        Some(((self.elsewhere)(&keepers)?, worked(bodies), calls))
     }
 
-    fn wait_for(self: &Arc<Self>, then: u64) -> (Waits, watch::Receiver<u64>) {
+    fn wait_for(self: &Arc<Self>, then: u64) -> (Waits, watch::Receiver<()>) {
         let mut state = self.lock();
         state.begun += 1;
         let number = state.begun;
         state.waits.insert(number, then);
-        (Waits { time: self.clone(), number }, self.jumps.subscribe())
+        (Waits { time: self.clone(), number }, self.moves.subscribe())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
+
+    fn shown(&self) -> MutexGuard<'_, Shown> {
+        self.shown.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+fn hosts() -> u64 {
+    host_ns(libc::CLOCK_MONOTONIC)
+}
+
+fn worked(bodies: &[Arc<dyn Body>]) -> u64 {
+    bodies.iter().map(|body| body.worked()).sum()
 }
 
 fn next_of(bodies: &[Arc<dyn Body>]) -> Option<u64> {
     bodies.iter().filter_map(|body| body.next()).min()
 }
 
-/// Time is skipped while this is held; none is when it was dropped.
-pub struct Skipping {
-    time: Arc<VirtualTime>,
-    number: u64,
+/// How much time passes though somebody runs, nanoseconds.
+#[derive(Debug, PartialEq, Eq)]
+enum Passes {
+    Nothing,
+    AsWorked(u64),
+    AsTheHosts(u64),
 }
+
+/// What went on since time last jumped.
+#[derive(Default)]
+struct Meanwhile {
+    /// The host's clock and what services had worked, at first and the last time.
+    first: Option<(u64, u64)>,
+    last: (u64, u64),
+}
+
+impl Meanwhile {
+    /// How much passes now.
+    fn passes(&mut self, now: u64, given_up: bool, worked: u64) -> Passes {
+        let Some(first) = self.first else {
+            self.last = (now, worked);
+            self.first = Some(self.last);
+            return Passes::Nothing;
+        };
+        let passed = now.saturating_sub(self.last.0);
+        if passed < nanos(CREEP) {
+            return Passes::Nothing;
+        }
+        let last = std::mem::replace(&mut self.last, (now, worked));
+        // What a process had worked is gone with it.
+        let did = self.last.1.saturating_sub(last.1);
+        match () {
+            () if given_up || now.saturating_sub(first.0) > nanos(PATIENCE) => Passes::AsTheHosts(passed),
+            () if did > 0 && self.last.1.saturating_sub(first.1) > nanos(WORK) => Passes::AsWorked(did),
+            () => Passes::Nothing,
+        }
+    }
+}
+
+/// Time is skipped while this is held; it passes as the host's does when this was dropped.
+pub struct Skipping(Arc<VirtualTime>);
 
 impl Drop for Skipping {
     fn drop(&mut self) {
-        let mut state = self.time.lock();
-        if state.skipping == Some(self.number) {
-            state.skipping = None;
+        let mut state = self.0.lock();
+        state.skippings -= 1;
+        if state.skippings == 0 {
+            state.leader = None;
+            self.0.let_go();
         }
-        drop(state);
-        self.time.changed.notify_all();
+    }
+}
+
+/// Nothing is skipped while this is held.
+pub struct Busy(Arc<VirtualTime>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.lock().busy -= 1;
     }
 }
 
@@ -355,20 +526,23 @@ mod tests {
     struct Stub {
         next: Mutex<Option<u64>>,
         runs: AtomicBool,
-        looks: AtomicU64,
+        works: AtomicU64,
         restless: AtomicBool,
         asked: AtomicBool,
-        shown: Mutex<Vec<Duration>>,
-        /// What was skipped when its timers were moved.
-        moved: Mutex<Vec<Duration>>,
+        shown: Mutex<Vec<u64>>,
+        /// What this process's clock showed when it was woken.
+        woken: Mutex<Vec<u64>>,
         time: Mutex<Weak<VirtualTime>>,
+        /// This process waits for it.
+        ours: Mutex<Option<Waits>>,
     }
 
     impl Body for Stub {
-        fn look(&self) -> Option<Vec<Sleeper>> {
-            let looks = self.looks.fetch_add(1, Ordering::SeqCst);
-            let switches = if self.restless.load(Ordering::SeqCst) { looks } else { 0 };
-            (!self.runs.load(Ordering::SeqCst)).then(|| vec![(1, switches)])
+        fn rests(&self) -> bool {
+            !self.runs.load(Ordering::SeqCst)
+        }
+        fn calls(&self) -> u64 {
+            0
         }
         fn is_asked(&self) -> bool {
             self.asked.load(Ordering::SeqCst)
@@ -376,14 +550,17 @@ mod tests {
         fn next(&self) -> Option<u64> {
             *self.next.lock().unwrap()
         }
-        fn show(&self, skipped: Duration) {
-            self.shown.lock().unwrap().push(skipped);
+        fn worked(&self) -> u64 {
+            let works = u64::from(self.restless.load(Ordering::SeqCst));
+            self.works.fetch_add(works, Ordering::SeqCst)
         }
-        fn move_timers(&self, _by: Duration) {
+        fn show(&self, now_ns: u64) {
+            self.shown.lock().unwrap().push(now_ns);
+        }
+        fn wake(&self) {
             let time = self.time.lock().unwrap().upgrade().unwrap();
-            self.moved.lock().unwrap().push(time.skipped());
+            self.woken.lock().unwrap().push(time.now_ns());
         }
-        fn wake(&self) {}
         fn keeper(&self) -> Option<u32> {
             None
         }
@@ -394,10 +571,15 @@ mod tests {
     /// A time, as if it were being skipped, and a service that waits for an hour.
     fn stub() -> (Arc<VirtualTime>, Arc<Stub>) {
         let time = VirtualTime::new(Box::new(|_| Some(Vec::new())));
-        time.lock().skipping = Some(0);
+        {
+            let mut state = time.lock();
+            (state.skippings, state.leader) = (1, Some(0));
+        }
+        time.lead();
         let stub = Arc::new(Stub::default());
         *stub.next.lock().unwrap() = Some(time.now_ns() + nanos(HOUR));
         *stub.time.lock().unwrap() = Arc::downgrade(&time);
+        *stub.ours.lock().unwrap() = Some(time.wait_for(time.now_ns() + nanos(HOUR * 9)).0);
         let body: Arc<dyn Body> = stub.clone();
         time.attach(Arc::downgrade(&body));
         (time, stub)
@@ -406,19 +588,47 @@ mod tests {
     #[test]
     fn it_jumps_to_the_earliest_wait_and_shows_that_first() {
         let (time, stub) = stub();
-        let (_ours, _) = time.wait_for(time.now_ns() + nanos(HOUR / 2));
+        let began = time.now_ns();
+        let (ours, _) = time.wait_for(began + nanos(HOUR / 2));
         assert!(time.try_to_jump(0));
-        let half = time.skipped();
-        assert!(half <= HOUR / 2 && half > HOUR / 3, "{half:?}");
-        drop(_ours);
+        assert_eq!((time.now_ns(), time.sum().skipped), (began + nanos(HOUR / 2), HOUR / 2));
+        drop(ours);
         assert!(time.try_to_jump(0));
-        assert!(time.skipped() <= HOUR && time.skipped() > HOUR / 2);
-        assert_eq!(*stub.shown.lock().unwrap(), [half, time.skipped()]);
-        // A timer that comes at once finds the new time everywhere.
-        assert_eq!(*stub.moved.lock().unwrap(), [half, time.skipped()]);
+        assert_eq!((time.now_ns(), time.sum().skipped), (began + nanos(HOUR), HOUR));
+        assert_eq!(*stub.shown.lock().unwrap(), [HOUR / 2, HOUR].map(|by| began + nanos(by)));
+        // Who is woken finds the new time everywhere.
+        assert_eq!(*stub.woken.lock().unwrap(), [HOUR / 2, HOUR].map(|by| began + nanos(by)));
         // What is due is not jumped to again.
         assert!(!time.try_to_jump(0));
-        assert_eq!(time.jumps(), 2);
+        assert_eq!((time.sum().jumps, time.sum().crept), (2, Duration::ZERO));
+        assert_eq!(time.wall_ns(time.now_ns()) - time.wall_ns(began), nanos(HOUR));
+    }
+
+    #[test]
+    fn where_somebody_never_rests_it_moves_by_what_passes() {
+        let (time, stub) = stub();
+        let began = time.now_ns();
+        stub.runs.store(true, Ordering::SeqCst);
+        time.creep(0, 5);
+        time.creep(1, 7);
+        assert_eq!((time.now_ns() - began, time.sum().skipped), (5, Duration::ZERO));
+        assert_eq!(*stub.shown.lock().unwrap(), [began + 5]);
+    }
+
+    #[test]
+    fn it_passes_as_services_work_once_they_have_worked_a_while_and_as_the_hosts_later() {
+        let mut meanwhile = Meanwhile::default();
+        let (work, creep, patience) = (nanos(WORK), nanos(CREEP), nanos(PATIENCE));
+        let mut passes = |now, worked| meanwhile.passes(now, false, worked);
+        assert_eq!(passes(7, 100), Passes::Nothing);
+        assert_eq!(passes(8, 100 + work * 9), Passes::Nothing, "no look is worth it yet");
+        assert_eq!(passes(7 + creep, 100 + work), Passes::Nothing);
+        assert_eq!(passes(7 + creep * 2, 100 + work + 3), Passes::AsWorked(3));
+        assert_eq!(passes(7 + creep * 3, 100 + work + 3), Passes::Nothing, "nobody worked");
+        assert_eq!(passes(7 + creep * 4, 50), Passes::Nothing, "a process has ended");
+        assert_eq!(passes(8 + patience, 50), Passes::AsTheHosts(patience + 1 - creep * 4));
+        let mut meanwhile = Meanwhile { first: Some((0, 0)), last: (0, 0) };
+        assert_eq!(meanwhile.passes(creep, true, 0), Passes::AsTheHosts(creep));
     }
 
     #[test]
@@ -429,9 +639,13 @@ mod tests {
             assert!(!time.try_to_jump(0));
             flag.store(false, Ordering::SeqCst);
         }
-        *stub.next.lock().unwrap() = None;
-        assert!(!time.try_to_jump(0), "nobody waits for the time");
-        assert_eq!((time.skipped(), time.jumps()), (Duration::ZERO, 0));
+        let busy = Time::skipping(time.clone()).busy();
+        assert!(!time.try_to_jump(0), "a command runs");
+        drop(busy);
+        *stub.ours.lock().unwrap() = None;
+        assert!(!time.try_to_jump(0), "what is done here is real");
+        assert_eq!((time.sum().skipped, time.sum().jumps), (Duration::ZERO, 0));
+        assert!(time.is_led());
     }
 
     #[test]
@@ -446,14 +660,16 @@ mod tests {
     #[test]
     fn what_is_not_to_be_skipped_any_more_is_not() {
         let (time, _stub) = stub();
-        drop(Skipping { time: time.clone(), number: 0 });
-        assert!(!time.try_to_jump(0));
+        let another = time.skip();
+        drop(Skipping(time.clone()));
+        assert!(time.is_led(), "somebody else still has it skipped");
+        drop(another);
+        assert!(!time.try_to_jump(0) && !time.is_led());
     }
 
     #[tokio::test]
     async fn sleeps_end_with_jumps_and_what_only_asks_again_holds_none_up() {
-        let (time, stub) = stub();
-        *stub.next.lock().unwrap() = None;
+        let time = VirtualTime::new(Box::new(|_| Some(Vec::new())));
         let ours = Time::skipping(time.clone());
         let skipping = time.skip();
         let began = ours.now();
@@ -461,10 +677,11 @@ mod tests {
         let late = async { ours.timeout(HOUR, std::future::pending::<()>()).await };
         let ((), late) = tokio::join!(biased; ours.ask_again(HOUR * 9, None), late);
         assert_eq!(late, Err(Elapsed));
-        assert!(ours.now() - began >= HOUR && ours.now() - began < HOUR * 2);
+        assert_eq!((ours.now() - began, time.sum().skipped), (HOUR, HOUR));
         assert_eq!(ours.timeout(HOUR, async { 7 }).await, Ok(7));
         drop(skipping);
-        assert!(time.skipped() < HOUR * 2);
+        assert_eq!(ours.timeout(Duration::from_millis(1), std::future::pending::<()>()).await, Err(Elapsed));
+        assert_eq!(time.sum().skipped, HOUR);
     }
 
     #[tokio::test]
@@ -472,6 +689,6 @@ mod tests {
         let time = Time::default();
         time.sleep(Duration::from_millis(1)).await;
         assert_eq!(time.timeout(Duration::ZERO, std::future::pending::<()>()).await, Err(Elapsed));
-        assert_eq!(time.skipped(), Duration::ZERO);
+        assert!(time.virtual_time().is_none());
     }
 }

@@ -19,6 +19,7 @@ use faultbox_engine::prng::Key;
 use faultbox_engine::runner::{self, CellResult, RunContext};
 use faultbox_engine::step::{StepCall, StepResponse};
 use faultbox_engine::topology::ServiceKind;
+use faultbox_engine::virtual_time::Skipped;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -70,17 +71,6 @@ pub struct Outcome {
     pub entries: Vec<Entry>,
 }
 
-/// What became of a time that was to be skipped.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Skipped {
-    /// How much was.
-    pub skipped: Duration,
-    /// In how many jumps.
-    pub jumps: u64,
-    /// Services for which it is the host's, and why.
-    pub real: BTreeMap<String, String>,
-}
-
 impl Outcome {
     /// Whether nothing differs.
     pub fn exact(&self) -> bool {
@@ -110,11 +100,7 @@ pub async fn redrive(
     let result = runner::run_cell(run, plan, index, environment).await;
     let mut outcome = outcome(recording, result, run.clock.unix_ns(), policy);
     (outcome.repeats, outcome.waits) = (tape.repeats(), tape.waits());
-    outcome.time = run.clock.time().virtual_time().map(|time| Skipped {
-        skipped: time.skipped(),
-        jumps: time.jumps(),
-        real: time.real(),
-    });
+    outcome.time = run.clock.time().virtual_time().map(|time| time.sum());
     let divergences = &mut outcome.divergences;
     if divergences.is_empty() {
         // The same content in another causal order, or a request in another phase.

@@ -18,6 +18,7 @@ pub mod replay_report;
 pub mod report;
 pub mod run;
 pub mod shell;
+mod skipping;
 pub mod stack;
 pub mod standin;
 pub mod test;

@@ -14,19 +14,17 @@ use faultbox_bundle_format::redact::{self, Redactor};
 use faultbox_bundle_format::{Body, Bundle, Entry, Named, RunStarted, StoredFile};
 use faultbox_engine::addresses::AddressBook;
 use faultbox_engine::clock::RunClock;
-use faultbox_engine::diagnosis::cannot_hold;
 use faultbox_engine::event_sink::NullSink;
 use faultbox_engine::plan::Plan;
 use faultbox_engine::prng::Key;
 use faultbox_engine::runner::live::Live;
 use faultbox_engine::runner::{self, RunContext};
 use faultbox_engine::spec::{self, LoadOptions, MemoryFiles};
-use faultbox_engine::supervisor::stillness;
 use faultbox_engine::topology::{Service, ServiceKind};
-use faultbox_engine::virtual_time::{Time, VirtualTime};
+use faultbox_engine::virtual_time::{Skipped, Time};
 use faultbox_replayer::diagnosis::{self, Cause, Circumstances};
 use faultbox_replayer::oracle::RecordedOracle;
-use faultbox_replayer::session::{self, Outcome, Recording, Skipped};
+use faultbox_replayer::session::{self, Outcome, Recording};
 use faultbox_replayer::waits::Waiting;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -225,16 +223,7 @@ impl Driving<'_> {
         if !self.skipping {
             return Time::default();
         }
-        let time = VirtualTime::new(stillness::this_process());
-        let lacking = cannot_hold(&self.host.facts).into_iter().next();
-        for service in self.plan.topology.suts() {
-            match &lacking {
-                _ if service.is_contained() => time.give_up(&service.name, "it runs in a container"),
-                Some(missing) => time.give_up(&service.name, &format!("that needs {}", run::words(missing))),
-                None => {}
-            }
-        }
-        Time::skipping(time)
+        Time::skipping(self.host.virtual_time(self.plan.topology.suts()))
     }
 
     async fn drive(&self, index: usize, recording: &Recording, waiting: Waiting, time: Time) -> Outcome {

@@ -1,5 +1,6 @@
 //! What `faultbox replay` prints: a cell as it ends, and all of them.
 
+use super::skipping;
 use super::test::verdict_json;
 use crate::cli::{Depth, Format, ReplayArgs};
 use crate::exit_code;
@@ -8,7 +9,7 @@ use faultbox_bundle_format::canonical::Policy;
 use faultbox_bundle_format::{Ending, own_start_ns};
 use faultbox_replayer::diagnosis::{self, Cause};
 use faultbox_replayer::divergence::Divergence;
-use faultbox_replayer::session::{Outcome, Recording, Skipped};
+use faultbox_replayer::session::{Outcome, Recording};
 use faultbox_replayer::waits::Waits;
 
 /// How many differences of one cell are printed.
@@ -100,26 +101,20 @@ fn waits_json(replay: &Replay) -> serde_json::Value {
 }
 
 fn time_json(replay: &Replay) -> serde_json::Value {
-    let Skipped { skipped, jumps, real } = replay.outcome.time.clone().unwrap_or_default();
-    serde_json::json!({
-        "skipped_ms": u64::try_from(skipped.as_millis()).unwrap_or(u64::MAX),
-        "jumps": jumps,
-        "real": real,
-        "as_recorded": replay.decided,
-    })
+    let mut json = skipping::json(&replay.outcome.time.clone().unwrap_or_default());
+    if let Some(map) = json.as_object_mut() {
+        map.insert("as_recorded".to_owned(), replay.decided.into());
+    }
+    json
 }
 
 /// What `--virtual-time` skipped, and whose time it could not.
 fn say_time(replay: &Replay) {
-    let Some(Skipped { skipped, jumps, real }) = &replay.outcome.time else { return };
+    let Some(time) = &replay.outcome.time else { return };
     if replay.decided {
         say("  waited as recorded: with time skipped it went another way");
-    } else if *jumps > 0 {
-        say(&format!("  skipped {}ms of waiting", skipped.as_millis()));
     }
-    for (service, why) in real {
-        say(&format!("  {service} waits in real time: {}", one_line(why)));
-    }
+    skipping::lines(time).iter().for_each(|line| say(&format!("  {line}")));
 }
 
 /// What `--no-wait` skipped, where there was anything to wait for.

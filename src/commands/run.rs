@@ -6,14 +6,15 @@ use faultbox_bundle_format::redact::Redactor;
 use faultbox_engine::addresses::AddressBook;
 use faultbox_engine::clock::RunClock;
 use faultbox_engine::containers::{Engine, ImageFacts, Keeping};
-use faultbox_engine::diagnosis::{self, Missing};
+use faultbox_engine::diagnosis::{self, Missing, cannot_hold};
 use faultbox_engine::event_sink::EventSink;
 use faultbox_engine::oracle::Oracle;
 use faultbox_engine::plan::Plan;
 use faultbox_engine::runner::hold::Hold;
 use faultbox_engine::runner::{Digests, RunContext, policy};
-use faultbox_engine::supervisor::{Feature, HostFacts, Isolation, probe_host, without};
-use faultbox_engine::topology::Service;
+use faultbox_engine::supervisor::{Feature, HostFacts, Isolation, probe_host, stillness, without};
+use faultbox_engine::topology::{Service, ServiceKind};
+use faultbox_engine::virtual_time::VirtualTime;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -151,6 +152,23 @@ impl Host {
             Isolation::Namespace => AddressBook::isolated(),
             Isolation::Shared => AddressBook::shared(),
         }
+    }
+
+    /// A time that is skipped, where these services let it be.
+    pub fn virtual_time<'a>(&self, services: impl Iterator<Item = &'a Service>) -> Arc<VirtualTime> {
+        let time = VirtualTime::new(stillness::this_process());
+        let lacking = cannot_hold(&self.facts).into_iter().next();
+        for service in services {
+            match &lacking {
+                _ if service.is_contained() => time.give_up(&service.name, "it runs in a container"),
+                _ if matches!(service.kind, ServiceKind::Remote(_)) => {
+                    time.give_up(&service.name, "it runs elsewhere");
+                }
+                Some(missing) => time.give_up(&service.name, &format!("that needs {}", words(missing))),
+                None => {}
+            }
+        }
+        time
     }
 
     /// A context for a run.

@@ -1,7 +1,7 @@
 //! `faultbox test`: run every cell of a spec, write the bundle, report.
 
 use super::run::{self, Host};
-use super::{images, learn, stack};
+use super::{images, learn, skipping, stack};
 use crate::baseline::{self, Baseline, Compared};
 use crate::ci::GitHub;
 use crate::cli::{Format, TestArgs};
@@ -24,6 +24,7 @@ use faultbox_engine::runner::{self, CellResult, RunContext};
 use faultbox_engine::spec::{self, volatile};
 use faultbox_engine::supervisor::Feature;
 use faultbox_engine::topology::ServiceKind;
+use faultbox_engine::virtual_time::{Skipped, Time, VirtualTime};
 use faultbox_recorder::Recorder;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,6 +40,10 @@ pub fn run(args: TestArgs) -> u8 {
 }
 
 fn try_run(args: &TestArgs) -> Result<u8, u8> {
+    if args.virtual_time && !args.stack.embedded {
+        notice("faultbox: --virtual-time needs --embedded: what runs in a container waits in real time");
+        return Err(exit_code::USAGE);
+    }
     let offline = args.list || args.dry_run;
     let mut host = if offline { None } else { Some(Host::probe()?) };
     let addresses = Arc::new(host.as_ref().map_or_else(AddressBook::isolated, Host::addresses));
@@ -146,19 +151,28 @@ impl Session<'_> {
             Some(recorder) => recorder.clone(),
             None => Arc::new(NullSink),
         };
+        let topology = &self.plan.topology;
+        // What else is an image has a stand-in, which is a process here.
+        let own = topology.services.iter().filter(|s| !s.is_contained() || topology.is_sut(&s.name));
+        let time = self.args.virtual_time.then(|| self.host.virtual_time(own));
         let (results, interrupted) = runtime.block_on(async {
             let oracle = Arc::new(SeededOracle::new(self.seed));
             let (embedded, addresses) = (self.args.stack.embedded, self.addresses.clone());
             let context =
                 self.host.context(self.seed, redactor, sink.clone(), oracle, &dir, embedded, addresses);
-            self.run_cells(&Arc::new(context)).await
+            let clock =
+                time.clone().map_or(context.clock.clone(), |time| RunClock::start_in(Time::skipping(time)));
+            // Stand-ins outlast a cell.
+            let _skipping = time.as_ref().map(VirtualTime::skip);
+            self.run_cells(&Arc::new(RunContext { clock, ..context })).await
         });
+        let time = time.map(|time| time.sum());
         // Results that were reached are shown even where the bundle was lost.
         let (bundle, lost) = match self.finish(recorder) {
             Ok(bundle) => (bundle, None),
             Err(code) => (None, Some(code)),
         };
-        let code = self.report(&results, bundle.as_deref(), interrupted);
+        let code = self.report(&results, bundle.as_deref(), time.as_ref(), interrupted);
         let code = lost.unwrap_or(code);
         Ok(code)
     }
@@ -325,7 +339,13 @@ impl Session<'_> {
         })
     }
 
-    fn report(&self, results: &[CellResult], bundle: Option<&Path>, interrupted: bool) -> u8 {
+    fn report(
+        &self,
+        results: &[CellResult],
+        bundle: Option<&Path>,
+        time: Option<&Skipped>,
+        interrupted: bool,
+    ) -> u8 {
         let failed: Vec<&CellResult> =
             results.iter().filter(|r| r.verdict.ending != Ending::Passed).collect();
         let passed = results.len() - failed.len();
@@ -344,6 +364,7 @@ impl Session<'_> {
                 if unreached > 0 {
                     say(&format!("{unreached} unreached (no fault of theirs fired)"));
                 }
+                time.iter().flat_map(|time| skipping::lines(time)).for_each(|line| say(&line));
                 compared.iter().flat_map(Compared::lines).for_each(|line| say(&line));
                 for (place, result) in failed.iter().enumerate() {
                     if let Some(line) = replay(&result.name) {
@@ -362,6 +383,9 @@ impl Session<'_> {
                     "interrupted": interrupted,
                     "cells": cells,
                 });
+                if let (Some(time), Some(map)) = (time, document.as_object_mut()) {
+                    map.insert("virtual_time".to_owned(), skipping::json(time));
+                }
                 if let (Some(compared), Some(map)) = (&compared, document.as_object_mut()) {
                     map.insert("baseline".to_owned(), compared.json());
                 }

@@ -1,6 +1,7 @@
 use super::*;
 use crate::fault::Target;
 use crate::oracle::SeededOracle;
+use crate::virtual_time::Time;
 
 fn rule(family: &str, action: SyscallAction) -> SyscallRule {
     SyscallRule {
@@ -29,7 +30,7 @@ fn assumption(name: &str, syscalls: Vec<SyscallRule>, parts: Vec<Assumption>) ->
 }
 
 fn active(assumption: Assumption) -> Arc<ActiveFaults> {
-    let faults = ActiveFaults::new(Journal::null(), Arc::new(SeededOracle::new(1)), "db");
+    let faults = ActiveFaults::new(Journal::null(&Time::default()), Arc::new(SeededOracle::new(1)), "db");
     faults.activate(Arc::new(assumption));
     faults
 }

@@ -45,12 +45,11 @@ pub async fn wait_ready(
     way: &(dyn Fn(u16) -> Arc<dyn Dial> + Send + Sync),
     log: &(dyn Fn() -> Vec<u8> + Send + Sync),
     exec: Exec<'_>,
+    time: &Time,
 ) -> Result<(), SetupError> {
     let default =
         Healthcheck { probe: Probe::Protocol { port: None }, timeout: DEFAULT_TIMEOUT, interval: None };
     let check = service.healthcheck.as_ref().unwrap_or(&default);
-    // Services start in the host's time.
-    let time = Time::default();
     let began = time.now();
     let deadline = began + check.timeout;
     let shortest = match check.probe {
@@ -60,7 +59,7 @@ pub async fn wait_ready(
     let mut before = None;
     loop {
         let late = time.now() + LONGEST_PAUSE >= deadline;
-        let attempt = time.timeout_at(deadline, once(service, &check.probe, way, log, exec)).await;
+        let attempt = time.timeout_at(deadline, once(service, &check.probe, way, log, exec, time)).await;
         let why = match attempt {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(why)) => why,
@@ -83,12 +82,13 @@ async fn once(
     way: &(dyn Fn(u16) -> Arc<dyn Dial> + Send + Sync),
     log: &(dyn Fn() -> Vec<u8> + Send + Sync),
     exec: Exec<'_>,
+    time: &Time,
 ) -> Result<(), String> {
     match probe {
-        Probe::Tcp { port } => speak(service, Some(*port), way).await,
-        Probe::Protocol { port } => speak(service, *port, way).await,
+        Probe::Tcp { port } => speak(service, Some(*port), way, time).await,
+        Probe::Protocol { port } => speak(service, *port, way, time).await,
         Probe::Http { port, path, expect_status, expect_body } => {
-            let response = http_get(*port, path, way(*port)).await;
+            let response = http_get(*port, path, way(*port), time).await;
             if response.status == 0 {
                 return Err(response.error.unwrap_or_else(|| "no answer".to_owned()));
             }
@@ -103,7 +103,10 @@ async fn once(
                 _ => Ok(()),
             }
         }
-        Probe::Exec(command) => exec(command.clone()).await,
+        Probe::Exec(command) => {
+            let _busy = time.busy();
+            exec(command.clone()).await
+        }
         Probe::Log(pattern) => {
             let pattern = regex::Regex::new(pattern).map_err(|error| error.to_string())?;
             let text = log();
@@ -119,29 +122,31 @@ async fn speak(
     service: &Service,
     port: Option<u16>,
     way: &(dyn Fn(u16) -> Arc<dyn Dial> + Send + Sync),
+    time: &Time,
 ) -> Result<(), String> {
     for interface in service.interfaces.iter().filter(|i| port.is_none_or(|port| port == i.port)) {
         let stream = way(interface.port).dial().await.map_err(|error| error.to_string())?;
-        let link = unobserved(service, interface);
+        let link = unobserved(service, interface, time);
         interface.protocol.ready(stream, link).await.map_err(|error| error.to_string())?;
     }
     Ok(())
 }
 
-fn unobserved(service: &Service, interface: &Interface) -> Arc<Link> {
+fn unobserved(service: &Service, interface: &Interface, time: &Time) -> Arc<Link> {
     let options =
         InterfaceOptions { env: service.env.iter().cloned().collect(), ..InterfaceOptions::default() };
     let name = format!("{}.{}", service.name, interface.name);
-    Link::unobserved(&name, interface.protocol.name(), &interface.addr, options)
+    Link::unobserved(&name, interface.protocol.name(), &interface.addr, options, time)
 }
 
-async fn http_get(port: u16, path: &str, dial: Arc<dyn Dial>) -> crate::step::StepResponse {
+async fn http_get(port: u16, path: &str, dial: Arc<dyn Dial>, time: &Time) -> crate::step::StepResponse {
     let http: &dyn Protocol = &protocol::http::PROTOCOL;
     let link = Link::unobserved(
         "health.check",
         http.name(),
         &format!("127.0.0.1:{port}"),
         InterfaceOptions::default(),
+        time,
     );
     let call = StepCall {
         service: "health".to_owned(),

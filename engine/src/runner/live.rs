@@ -19,7 +19,7 @@ use crate::environment::Environment;
 use crate::link::{BoxFuture, Dial, InterfaceOptions, Link, Responder, Stream};
 use crate::protocol::{Protocol, ProtocolError};
 use crate::standin::process::Control;
-use crate::supervisor::{self, Exit, Launch, Running};
+use crate::supervisor::{self, Launch, Running};
 use crate::topology::{Remote, Reset, Service, ServiceKind};
 use faultbox_bundle_format::{Body, ServiceStarted};
 use std::collections::{BTreeMap, BTreeSet};
@@ -204,7 +204,8 @@ impl Live {
                 for interface in &service.interfaces {
                     let name = format!("{}.{}", service.name, interface.name);
                     let options = InterfaceOptions { descriptors: mock.descriptors(), ..Default::default() };
-                    let link = Link::unobserved(&name, interface.protocol.name(), &interface.addr, options);
+                    let (protocol, time) = (interface.protocol.name(), cell.time());
+                    let link = Link::unobserved(&name, protocol, &interface.addr, options, time);
                     let way = MockDial { protocol: interface.protocol, link, responder: responder.clone() };
                     lock(&self.ways).insert(name, Arc::new(way));
                 }
@@ -254,7 +255,7 @@ impl Live {
         for interface in &service.interfaces {
             lock(&self.ways).insert(format!("{}.{}", service.name, interface.name), way(interface.port));
         }
-        health::wait_ready(service, &way, &Vec::new, &health::exec_here).await?;
+        health::wait_ready(service, &way, &Vec::new, &health::exec_here, cell.time()).await?;
         let started = ServiceStarted {
             service: service.name.clone(),
             pid: 0,
@@ -400,7 +401,9 @@ impl Live {
         let Contained { container, policy, mut output, upstreams } = taken;
         let exec = |command: Vec<String>| container.exec(command);
         self.let_in(service, container.running());
-        let ready = super::await_ready(service, container.running(), &mut output, &exec, (&[], true)).await;
+        let ready =
+            super::await_ready(service, container.running(), &mut output, &exec, (&[], true), cell.time())
+                .await;
         let process = Process::Container(container, kept);
         let hosted = Hosted { process, policy, output, upstreams, slot: None };
         let back = match ready {
@@ -465,7 +468,7 @@ impl Live {
         exec: health::Exec<'_>,
     ) -> Result<(), SetupError> {
         self.let_in(service, running);
-        super::await_ready(service, running, output, exec, (&[], true)).await?;
+        super::await_ready(service, running, output, exec, (&[], true), cell.time()).await?;
         cell.journal.note(&service.name, "lifecycle", None, Body::ServiceReady(service.name.clone()));
         if service.has_seed {
             let seeded = cell.call_seed(&service.name).await;
@@ -509,7 +512,7 @@ impl Live {
             declared_ports: vec![interface.port],
             families: contained::families(cell, service),
             // It serves many cells, each with a clock of its own.
-            mediation: Mediation::default(),
+            mediation: Mediation { time: cell.held_time(), ..Mediation::default() },
         };
         let mut running = supervisor::launch(launch, policy.clone())
             .await
@@ -567,8 +570,7 @@ impl Live {
         if hosted.has_ended() {
             let fault = hosted.policy.last_failure();
             // Its end may be told a moment after its way in has closed.
-            let exit = tokio::time::timeout(super::GRACE, hosted.running().exited()).await;
-            let exit = exit.unwrap_or(Exit::Unknown);
+            let exit = hosted.running().exited_within(super::GRACE).await;
             super::note_exited(cell, name, exit, false);
             let exit = super::exit_words(exit);
             self.notice(match fault {

@@ -33,7 +33,7 @@ use crate::prng::Key;
 use crate::protocol::Protocol;
 use crate::supervisor::{self, Exit, Isolation, Launch, Running};
 use crate::topology::{Determinism, Service, ServiceKind, Topology};
-use crate::virtual_time::Time;
+use crate::virtual_time::{Time, VirtualTime};
 use faultbox_bundle_format::canonical::{self, Policy};
 use faultbox_bundle_format::learned;
 use faultbox_bundle_format::redact::{Redactor, WholeLines};
@@ -365,8 +365,13 @@ impl CellContext {
             clock: clock.then(|| self.wall.clone()),
             entropy: entropy.then(|| Entropy::of(key().below("entropy"))),
             watched,
-            time: self.time().virtual_time().filter(|time| time.real().is_empty()).cloned(),
+            time: self.held_time(),
         }
+    }
+
+    /// What skips the time that services wait, where their waits are held.
+    fn held_time(&self) -> Option<Arc<VirtualTime>> {
+        self.time().virtual_time().filter(|time| time.real().is_empty()).cloned()
     }
 
     /// Whether the wall clock of the cell is not the host's.
@@ -458,9 +463,7 @@ impl Local {
     async fn ended(&self) -> Option<Exit> {
         let running = self.running();
         match running.exit() {
-            None if running.is_gone() => {
-                Some(tokio::time::timeout(GRACE, running.exited()).await.unwrap_or(Exit::Unknown))
-            }
+            None if running.is_gone() => Some(running.exited_within(GRACE).await),
             exit => exit,
         }
     }
@@ -489,6 +492,8 @@ pub async fn run_cell(
     let began_ns = run.clock.now_ns();
     note_start(&cell);
     let creeping = cell.is_virtual().then(|| tokio::spawn(creep(Arc::downgrade(&cell.wall))));
+    // For as long as any service runs: their clocks have no other that moves them.
+    let skipping = cell.time().virtual_time().map(|time| time.skip());
     let mut locals = Vec::new();
     let prepared = set_up(&cell, &environment, &mut locals).await;
     let mut setup_failed = prepared.is_err();
@@ -496,6 +501,8 @@ pub async fn run_cell(
         Ok(()) => {
             let ran = async {
                 environment.steady(&cell).await;
+                // What a service still does of its own accord at its start is no part of the scenario.
+                cell.time().rest().await;
                 scenario(&cell, &locals).await
             };
             tokio::select! {
@@ -516,6 +523,7 @@ pub async fn run_cell(
     cell.journal.enter(Phase::Tail);
     let crashed = stop(&cell, locals, environment.grace()).await;
     environment.settle(&cell).await;
+    drop(skipping);
     cell.switchboard.close();
     if let Some(creeping) = creeping {
         creeping.abort();
@@ -793,7 +801,7 @@ async fn await_local(
         let name = format!("{}.{}", service.name, interface.name);
         cell.switchboard.register_local(&name, running.dial(interface.port));
     }
-    await_ready(service, running, output, exec, network).await?;
+    await_ready(service, running, output, exec, network, cell.time()).await?;
     cell.journal.note(&service.name, "lifecycle", None, Body::ServiceReady(service.name.clone()));
     Ok(())
 }
@@ -806,10 +814,11 @@ async fn await_ready(
     output: &mut OutputLog,
     exec: health::Exec<'_>,
     (asked, isolated): (&[(String, std::net::SocketAddr)], bool),
+    time: &Time,
 ) -> Result<(), SetupError> {
     let (way, log) = (|port| running.dial(port), || output.tail());
     let ready = tokio::select! {
-        ready = health::wait_ready(service, &way, &log, exec) => ready.map_err(|error| (error, output.tail())),
+        ready = health::wait_ready(service, &way, &log, exec, time) => ready.map_err(|error| (error, output.tail())),
         exit = running.exited() => {
             let tail = output.whole_tail().await;
             let taken = taken_port(&tail, asked, isolated).map(|why| format!(": {why}")).unwrap_or_default();
@@ -885,7 +894,6 @@ async fn scenario(cell: &Arc<CellContext>, locals: &[Local]) -> (Judgement, u64)
         });
     }
     cell.journal.enter(Phase::Scenario);
-    let skipping = cell.time().virtual_time().map(|time| time.skip());
     let began_ns = cell.journal.clock().now_ns();
     let time = if cell.run.hold.is_some() { TIME_WHILE_HELD } else { planned.timeout };
     let deadline = cell.time().now() + time;
@@ -912,7 +920,6 @@ async fn scenario(cell: &Arc<CellContext>, locals: &[Local]) -> (Judgement, u64)
     };
     let scenario_ns = cell.journal.clock().now_ns() - began_ns;
     cell.end_faults().await;
-    drop(skipping);
     if let Some(trouble) = locals.iter().find_map(|local| local.running().trouble()) {
         return (unsupervised(&trouble), scenario_ns);
     }

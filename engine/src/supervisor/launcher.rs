@@ -29,7 +29,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitCode, ExitStatus};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 
 /// A step that failed: what was tried, and what the system said.
 pub(super) type StepResult<T> = Result<T, (String, Errno)>;
@@ -203,45 +203,49 @@ fn prepare(config: Config, helper: Pid) -> StepResult<Image> {
 /// and waits for the go-ahead, this one executes, and if that fails the other reports it, since
 /// this one might be trapped in the attempt.
 fn execute_filtered(image: Image, handoff: Channel) -> ! {
+    // Looked at, not waited for: to wake somebody is a call that the filter may trap.
+    let filter = Arc::new(OnceLock::<StepResult<Arc<OwnedFd>>>::new());
+    let installed = filter.clone();
     // Of one place, so that nothing is allocated under the filter, which may trap that.
-    let (to_sender, from_filter) = mpsc::sync_channel::<StepResult<Arc<OwnedFd>>>(1);
+    let (to_sender, from_us) = mpsc::sync_channel::<(String, Errno)>(1);
     let (to_us, go_ahead) = mpsc::channel::<()>();
     let sender = std::thread::Builder::new().spawn(move || {
         let report = |(step, errno): (String, Errno)| {
             let _ = handoff.send(&Report::Failed { step, errno: errno as i32 }, &[]);
             sys::exit_now(127)
         };
-        match from_filter.recv() {
-            Ok(Ok(listener)) => {
-                let sent = handoff.send(&Report::Filter, &[listener.as_fd()]);
-                if let Err(step) = sent.step(|| "hand the filter's listener over".to_owned()) {
-                    report(step);
-                }
+        let listener = loop {
+            match installed.get() {
+                None => std::thread::yield_now(),
+                Some(Ok(listener)) => break listener.clone(),
+                Some(Err(step)) => report(step.clone()),
             }
-            Ok(Err(step)) => report(step),
-            Err(_) => sys::exit_now(127),
+        };
+        let sent = handoff.send(&Report::Filter, &[listener.as_fd()]);
+        if let Err(step) = sent.step(|| "hand the filter's listener over".to_owned()) {
+            report(step);
         }
         if !matches!(handoff.receive::<Command>(), Ok(Some((Command::Go, _)))) || to_us.send(()).is_err() {
             sys::exit_now(127);
         }
         // Ends with this thread when the exec succeeds.
-        match from_filter.recv() {
-            Ok(Err(step)) => report(step),
-            _ => sys::exit_now(127),
+        match from_us.recv() {
+            Ok(step) => report(step),
+            Err(_) => sys::exit_now(127),
         }
     });
     if sender.is_err() {
         sys::exit_now(127);
     }
-    let installed = prctl::set_no_new_privs()
+    let listener = prctl::set_no_new_privs()
         .and_then(|()| filter::install(&image.trap))
         .map(|(listener, _)| Arc::new(listener))
         .step(|| "install the syscall filter".to_owned());
     // Kept here so that no `close` is made under the filter.
-    let kept = installed.clone();
-    if to_sender.send(installed).is_ok() && go_ahead.recv().is_ok() {
+    let kept = listener.clone();
+    if filter.set(listener).is_ok() && go_ahead.recv().is_ok() {
         let Err(step) = image.execute();
-        let _ = to_sender.send(Err(step));
+        let _ = to_sender.send(step);
     }
     // The other thread ends this process.
     std::mem::forget(kept);

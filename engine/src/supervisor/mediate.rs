@@ -1,7 +1,7 @@
 //! The wall clock and the randomness of a service that has not the host's.
 //!
-//! Where time is skipped (`timed`), all its clocks show the host's and what was skipped, through the vDSO and by
-//! the calls; only a wall clock of its own stays what it is.
+//! Where time is skipped (`timed`), all its clocks show that time, through the vDSO and by the calls; only a wall
+//! clock of its own stays what it is.
 //!
 //! Contract: when a program of the service starts, its vDSO is changed (`vdso`) and its `AT_RANDOM` bytes
 //! are replaced, before any code of its own reads either; what it asks the kernel instead is answered
@@ -14,14 +14,14 @@
 //!
 //! Source: getauxval(3), futex(2), getrandom(2), random(4), clock_nanosleep(2).
 
-use super::filter::{Trap, Unless, When};
+use super::filter::{Trap, When};
 use super::remap::process_of;
 use super::stillness;
 use super::sys::{Notification, Notifier, Response};
 use super::target::{decode_address, read_address, read_memory, read_string, write_memory};
-use super::vdso::{self, Clocks};
+use super::vdso::{self, Clocks, MONOTONIC_CLOCKS, WALL_CLOCKS};
 use super::{Asked, Given, SyscallPolicy, SyscallTarget};
-use crate::clock::{host_ns, nanos, wall_ns};
+use crate::clock::{wall_ns, worked_ns};
 use crate::determinism::{Face, Mediation};
 use rand_core::Rng;
 use std::collections::BTreeSet;
@@ -29,7 +29,6 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 /// Whether this is an architecture whose vDSO is known here.
 pub const MEDIATES: bool = true;
@@ -38,9 +37,6 @@ pub const MEDIATES: bool = true;
 /// and Go's runtime set up their thread by the first, others ask for the rest.
 const AT_START: [libc::c_long; 3] =
     [libc::SYS_arch_prctl, libc::SYS_set_tid_address, libc::SYS_sched_getaffinity];
-
-/// The clocks that tell the wall clock.
-const WALL: [libc::clockid_t; 3] = [libc::CLOCK_REALTIME, libc::CLOCK_REALTIME_COARSE, libc::CLOCK_TAI];
 
 /// The futex operations whose timeout is an instant, and the bits that tell an operation.
 const UNTIL: [i32; 3] = [libc::FUTEX_WAIT_BITSET, libc::FUTEX_WAIT_REQUEUE_PI, libc::FUTEX_LOCK_PI2];
@@ -52,16 +48,14 @@ const RANDOM_AT_ONCE: u64 = 1 << 20;
 /// The type of the auxiliary value that points to sixteen random bytes.
 const AT_RANDOM: u64 = libc::AT_RANDOM;
 
-/// Clocks that run while a service waits and are not the wall clock.
-const MONOTONIC: [libc::clockid_t; 4] =
-    [libc::CLOCK_MONOTONIC, libc::CLOCK_MONOTONIC_RAW, libc::CLOCK_MONOTONIC_COARSE, libc::CLOCK_BOOTTIME];
-
 /// Answers what a service asks about time and randomness.
 pub(super) struct Mediator {
     service: String,
     mediation: Mediation,
     /// Processes of which those of the service descend.
     roots: Mutex<BTreeSet<u32>>,
+    /// Its processes, and the processor time that they had taken when they were found.
+    found: Mutex<(BTreeSet<u32>, u64)>,
     trouble: Arc<Mutex<Option<String>>>,
     policy: Arc<dyn SyscallPolicy>,
 }
@@ -75,7 +69,14 @@ impl Mediator {
         policy: Arc<dyn SyscallPolicy>,
     ) -> Arc<Self> {
         let roots = Mutex::new(helper.into_iter().collect());
-        let mediator = Arc::new(Mediator { service: service.to_owned(), mediation, roots, trouble, policy });
+        let mediator = Arc::new(Mediator {
+            service: service.to_owned(),
+            mediation,
+            roots,
+            found: Mutex::default(),
+            trouble,
+            policy,
+        });
         if let Some(clock) = &mediator.mediation.clock {
             let face: Arc<dyn Face> = mediator.clone();
             clock.attach(Arc::downgrade(&face), drop);
@@ -143,13 +144,16 @@ impl Mediator {
     fn begin(&self, tid: u32) {
         let Some(pid) = process_of(tid).and_then(|pid| u32::try_from(pid).ok()) else { return };
         self.roots.lock().unwrap_or_else(|p| p.into_inner()).insert(pid);
-        let change = |skipped: Option<Duration>| match &self.mediation.clock {
-            Some(clock) => clock.at_rest(|now_ns| self.change(pid, Some(now_ns), skipped)),
-            None => self.change(pid, None, skipped),
+        let Mediation { clock, time, .. } = &self.mediation;
+        let change = |clocks: Clocks| match clock {
+            Some(wall) => wall.at_rest(|now_ns| self.change(pid, Clocks { wall_ns: Some(now_ns), ..clocks })),
+            None => self.change(pid, clocks),
         };
-        let changed = match &self.mediation.time {
-            Some(time) => time.at_rest(|skipped| change(Some(skipped))),
-            None => change(None),
+        let changed = match time {
+            Some(time) => time.at_rest(|now_ns| {
+                change(Clocks { wall_ns: Some(time.wall_ns(now_ns)), monotonic_ns: Some(now_ns) })
+            }),
+            None => change(Clocks::default()),
         };
         if let Err(why) = changed {
             // One that is gone needs no clock.
@@ -166,10 +170,9 @@ impl Mediator {
         }
     }
 
-    fn change(&self, pid: u32, clock: Option<u64>, skipped: Option<Duration>) -> Result<(), String> {
+    fn change(&self, pid: u32, clocks: Clocks) -> Result<(), String> {
         let (memory, at, image) = Memory::of(pid).map_err(|error| error.to_string())?;
         let entropy = self.mediation.entropy.as_ref();
-        let clocks = Clocks { wall_ns: clock, skipped };
         let patch = vdso::patch(&image, clocks, entropy.is_some() || self.mediation.watched)
             .map_err(|error| error.to_string())?;
         let Some(patch) = patch else { return Ok(()) };
@@ -195,8 +198,6 @@ impl Mediator {
     /// A program that asks the kernel for the time.
     fn time(&self, number: libc::c_long, call: &Notification) -> Option<Response> {
         let clock = match number {
-            // The code in the vDSO adds what was skipped.
-            libc::SYS_clock_gettime if call.args[2] == vdso::PASS => return Some(Response::Continue),
             libc::SYS_clock_gettime => call.args[0] as i32,
             _ => libc::CLOCK_REALTIME,
         };
@@ -223,23 +224,36 @@ impl Mediator {
     /// What a clock of the service shows, where it is not the host's.
     pub(super) fn now_ns(&self, clock: libc::clockid_t) -> Option<u64> {
         match (&self.mediation.clock, &self.mediation.time) {
-            (Some(wall), _) if WALL.contains(&clock) => Some(wall.now_ns()),
-            (_, Some(time)) if WALL.contains(&clock) || MONOTONIC.contains(&clock) => {
-                Some(host_ns(clock).saturating_add(nanos(time.skipped())))
-            }
+            (Some(wall), _) if WALL_CLOCKS.contains(&clock) => Some(wall.now_ns()),
+            (_, Some(time)) if WALL_CLOCKS.contains(&clock) => Some(time.wall_ns(time.now_ns())),
+            (_, Some(time)) if MONOTONIC_CLOCKS.contains(&clock) => Some(time.now_ns()),
             _ => None,
         }
     }
 
-    /// The processes of the service, its helper among them.
+    /// The processes of the service, its helper among them. None begins or ends while none of them takes
+    /// processor time, so they are not looked for again before one has.
     pub(super) fn processes(&self) -> BTreeSet<u32> {
-        let roots = self.roots.lock().unwrap_or_else(|p| p.into_inner()).iter().copied().collect();
-        stillness::with_descendants(roots)
+        let mut found = self.found.lock().unwrap_or_else(|p| p.into_inner());
+        let worked = taken_by(&found.0);
+        if found.0.is_empty() || worked != found.1 {
+            let roots = self.roots.lock().unwrap_or_else(|p| p.into_inner()).iter().copied().collect();
+            *found = (stillness::with_descendants(roots), worked);
+        }
+        found.0.clone()
     }
 
-    /// All clocks of the service but a wall clock of its own show so much more than the host's.
-    pub(super) fn show_skipped(&self, skipped: Duration) {
-        self.push(|image| vdso::show_skipped(image, skipped));
+    /// The processor time that they have taken, nanoseconds.
+    pub(super) fn worked(&self) -> u64 {
+        taken_by(&self.processes())
+    }
+
+    /// All clocks of the service but a wall clock of its own show this instant of the time that is skipped.
+    pub(super) fn show_time(&self, now_ns: u64) {
+        self.push(|image| vdso::show_monotonic(image, now_ns));
+        if let (None, Some(time)) = (&self.mediation.clock, &self.mediation.time) {
+            self.push(|image| vdso::show(image, time.wall_ns(now_ns)));
+        }
     }
 
     fn push(&self, show: impl Fn(&[u8]) -> Option<[(usize, Vec<u8>); 2]>) {
@@ -342,15 +356,10 @@ pub(super) fn traps(mediation: &Mediation) -> Vec<Trap> {
     if told || mediation.time.is_some() {
         [libc::SYS_gettimeofday, libc::SYS_time].into_iter().for_each(&mut always);
     }
-    let unless = Some(Unless { argument: 2, value: vdso::PASS });
-    for clock in WALL.into_iter().chain(MONOTONIC) {
-        let unless = match (told && WALL.contains(&clock), &mediation.time) {
-            (true, _) => None,
-            (false, Some(_)) => unless,
-            (false, None) => continue,
-        };
-        let when = Some(When::is(0, clock.cast_unsigned()));
-        traps.push(Trap { number: libc::SYS_clock_gettime as u32, when, unless });
+    let walls = (told || mediation.time.is_some()).then_some(WALL_CLOCKS);
+    let others = mediation.time.is_some().then_some(MONOTONIC_CLOCKS);
+    for clock in walls.into_iter().flatten().chain(others.into_iter().flatten()) {
+        traps.push(Trap::when(libc::SYS_clock_gettime as u32, When::is(0, clock.cast_unsigned())));
     }
     if mediation.clock.is_some() {
         let flag = u64::from(libc::FUTEX_CLOCK_REALTIME.cast_unsigned());
@@ -369,6 +378,10 @@ fn on_host(until: i128, ours: u64, hosts: u64) -> Option<i64> {
         .then_some(hosts + until - ours)
         .and_then(|until| i64::try_from(until).ok())
         .filter(|until| *until >= 0)
+}
+
+fn taken_by(processes: &BTreeSet<u32>) -> u64 {
+    processes.iter().copied().map(worked_ns).sum()
 }
 
 struct Memory;

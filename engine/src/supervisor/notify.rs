@@ -116,6 +116,13 @@ pub(super) struct Supervisor {
 impl Supervisor {
     /// Serves until nobody is left under the filter.
     pub(super) fn run(self) {
+        self.serve_all();
+        if let Some(holder) = &self.hands.holder {
+            holder.end();
+        }
+    }
+
+    fn serve_all(&self) {
         // Older kernels have no such mode; calls then take a little longer.
         let _ = self.hands.notifier.sync_wake_up();
         // Before 6.11 a blocking receive sleeps on when its last target has ended, and one that

@@ -16,11 +16,13 @@ use super::timed::Holder;
 use super::{Isolation, Launch, SyscallPolicy, filter, target};
 use crate::determinism::Mediation;
 use crate::link::{BoxFuture, Dial, Stream};
+use crate::virtual_time::Time;
 use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
+use std::any::Any;
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::{self, Seek, Write};
@@ -116,6 +118,10 @@ struct Shared {
     gone: watch::Sender<bool>,
     calm: watch::Sender<bool>,
     gate: Arc<Gate>,
+    /// What it waits by.
+    time: Time,
+    /// Its processes end after their calls have: they count until all of it is gone.
+    holder: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
 }
 
 /// Ends the service with itself.
@@ -147,6 +153,9 @@ struct Started {
 /// When it cannot be started; nothing is left behind then.
 pub async fn launch(launch: Launch, policy: Arc<dyn SyscallPolicy>) -> Result<Running, LaunchError> {
     let service = launch.service.clone();
+    let time = launch.mediation.time.clone().map_or_else(Time::default, Time::skipping);
+    // Until its first program runs, nothing of it is known to whoever skips time.
+    let _busy = time.busy();
     let broken = |what: &str, why: &dyn std::fmt::Display| LaunchError::Launcher {
         service: service.clone(),
         message: format!("{what}: {why}"),
@@ -166,7 +175,7 @@ pub async fn launch(launch: Launch, policy: Arc<dyn SyscallPolicy>) -> Result<Ru
         .spawn()
         .map_err(|error| broken(&format!("start {}", launch.launcher.display()), &error))?;
     let pipes = (child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from));
-    let attended = Attended(Arc::new(Shared::new(control, launch.isolation, remap)));
+    let attended = Attended(Arc::new(Shared::new(control, launch.isolation, remap, time.clone())));
     let (tell, started) = oneshot::channel();
     let attendant = Attendant {
         shared: attended.0.clone(),
@@ -234,7 +243,8 @@ pub async fn adopt(
     let control = Channel::over(shim);
     let orders = orders(&adopt.listen, &filter);
     control.send_text(&orders).map_err(|errno| broken("tell the shim what to do", &errno))?;
-    let attended = Attended(Arc::new(Shared::new(control, Isolation::Namespace, Remap::default())));
+    let attended =
+        Attended(Arc::new(Shared::new(control, Isolation::Namespace, Remap::default(), Time::default())));
     let (tell, started) = oneshot::channel();
     let attendant = Attendant {
         shared: attended.0.clone(),
@@ -441,6 +451,9 @@ impl Attendant {
                 |errno: Errno| time.give_up(&self.service, &format!("its calls cannot be held: {errno}"));
             holder.map_err(cannot).ok()
         });
+        if let Some(holder) = holder.clone() {
+            *self.shared.holder.lock().unwrap_or_else(|p| p.into_inner()) = Some(holder);
+        }
         let supervisor = Supervisor {
             hands: Arc::new(Hands {
                 service: self.service.clone(),
@@ -497,6 +510,12 @@ impl Running {
         exit.wait_for(Option::is_some).await.ok().and_then(|exit| *exit).unwrap_or(Exit::Unknown)
     }
 
+    /// As [`Running::exited`], where that can only be a moment: after so long its end was not seen.
+    pub async fn exited_within(&self, limit: Duration) -> Exit {
+        let _busy = self.attended.0.time.busy();
+        tokio::time::timeout(limit, self.exited()).await.unwrap_or(Exit::Unknown)
+    }
+
     /// How the service's first process ended, if it has.
     pub fn exit(&self) -> Option<Exit> {
         *self.attended.0.exit.borrow()
@@ -546,7 +565,8 @@ impl Running {
         let mut empty = shared.empty.subscribe();
         self.signal(libc::SIGTERM);
         // In vain: then it is killed.
-        let _ = tokio::time::timeout(grace, empty.wait_for(|empty| *empty)).await;
+        let _ = shared.time.timeout(grace, empty.wait_for(|empty| *empty)).await;
+        let _busy = shared.time.busy();
         let _ = shared.control.send(&Command::End, &[]);
         if tokio::time::timeout(UNKILLABLE, self.attended.gone()).await.is_err() {
             let mut trouble = shared.trouble.lock().unwrap_or_else(|p| p.into_inner());
@@ -558,7 +578,7 @@ impl Running {
 }
 
 impl Shared {
-    fn new(control: Channel, isolation: Isolation, remap: Remap) -> Self {
+    fn new(control: Channel, isolation: Isolation, remap: Remap, time: Time) -> Self {
         Shared {
             control,
             isolation,
@@ -570,6 +590,8 @@ impl Shared {
             gone: watch::channel(false).0,
             calm: watch::channel(false).0,
             gate: Arc::default(),
+            time,
+            holder: Mutex::default(),
         }
     }
 

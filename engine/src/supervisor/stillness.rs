@@ -9,12 +9,15 @@
 
 use super::sys;
 use crate::virtual_time::{Elsewhere, Sleeper};
-use std::collections::BTreeSet;
-use std::fs;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard};
 
 /// States of a TCP socket (include/net/tcp_states.h) in which it is being connected.
 const CONNECTING: [u8; 2] = [2, 3];
@@ -33,25 +36,63 @@ pub(super) struct Thread {
 }
 
 impl Thread {
-    /// A thread; `None` where it is gone.
-    pub(super) fn of(tid: u32) -> Option<Self> {
-        Thread::parse(&fs::read_to_string(format!("/proc/{tid}/status")).ok()?)
-    }
-
-    fn parse(status: &str) -> Option<Self> {
-        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-        let number = |name: &str| field(name)?.parse::<u64>().ok();
-        let bits = |name: &str| u64::from_str_radix(field(name)?, 16).ok();
-        Some(Thread {
-            state: *field("State:")?.as_bytes().first()?,
-            switches: number("voluntary_ctxt_switches:")? + number("nonvoluntary_ctxt_switches:")?,
-            signals: (bits("SigPnd:")? | bits("ShdPnd:")?) & !bits("SigBlk:")?,
-        })
+    fn parse(status: &[u8]) -> Option<Self> {
+        let number = |value: &[u8]| std::str::from_utf8(value.trim_ascii()).ok()?.parse::<u64>().ok();
+        let bits = |value: &[u8]| u64::from_str_radix(std::str::from_utf8(value.trim_ascii()).ok()?, 16).ok();
+        let (mut state, mut pending, mut blocked, mut switches) = (None, 0, None, [None; 2]);
+        for line in status.split(|byte| *byte == b'\n') {
+            let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
+            let (name, value) = (&line[..colon], &line[colon + 1..]);
+            match name {
+                b"State" => state = value.trim_ascii().first().copied(),
+                b"SigPnd" | b"ShdPnd" => pending |= bits(value)?,
+                b"SigBlk" => blocked = Some(bits(value)?),
+                b"voluntary_ctxt_switches" => switches[0] = number(value),
+                b"nonvoluntary_ctxt_switches" => switches[1] = number(value),
+                _ => {}
+            }
+        }
+        let [voluntary, involuntary] = switches;
+        Some(Thread { state: state?, switches: voluntary? + involuntary?, signals: pending & !blocked? })
     }
 
     /// Whether it sleeps until something wakes it, or is dead.
     pub(super) fn sleeps(&self) -> bool {
         matches!(self.state, b'S' | b'Z' | b'X')
+    }
+}
+
+/// More than `/proc` says of a thread.
+const STATUS_MAX: usize = 4096;
+
+/// Looks at threads again and again: what `/proc` says of each is opened once.
+#[derive(Default)]
+pub(super) struct Watch(Mutex<BTreeMap<u32, File>>);
+
+impl Watch {
+    /// A thread; `None` where it is gone.
+    pub(super) fn thread(&self, tid: u32) -> Option<Thread> {
+        let mut files = self.files();
+        let file = match files.entry(tid) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => unknown.insert(File::open(format!("/proc/{tid}/status")).ok()?),
+        };
+        let mut status = [0; STATUS_MAX];
+        let thread = file.read_at(&mut status, 0).ok().and_then(|len| Thread::parse(status.get(..len)?));
+        if thread.is_none() {
+            // Another one may have its number.
+            files.remove(&tid);
+        }
+        thread
+    }
+
+    /// Forgets all threads but these.
+    pub(super) fn keep(&self, tids: &BTreeSet<u32>) {
+        self.files().retain(|tid, _| tids.contains(tid));
+    }
+
+    fn files(&self) -> MutexGuard<'_, BTreeMap<u32, File>> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
@@ -79,17 +120,20 @@ pub(super) fn with_descendants(roots: Vec<u32>) -> BTreeSet<u32> {
 
 /// Tells of the threads of this process, but for the one that asks.
 pub fn this_process() -> Elsewhere {
-    Box::new(|keepers| {
+    let watch = Watch::default();
+    Box::new(move |keepers| {
         let asking = nix::unistd::gettid().as_raw().cast_unsigned();
-        let others = threads(std::process::id()).ok()?.into_iter().filter(|tid| *tid != asking);
-        others.map(|tid| asleep(tid, keepers.contains(&tid))).collect()
+        let mut others: BTreeSet<u32> = threads(std::process::id()).ok()?.into_iter().collect();
+        others.remove(&asking);
+        watch.keep(&others);
+        others.into_iter().map(|tid| asleep(&watch, tid, keepers.contains(&tid))).collect()
     })
 }
 
 /// A thread that sleeps; `wakes` is whether it may have woken up in between.
-fn asleep(tid: u32, wakes: bool) -> Option<Sleeper> {
+fn asleep(watch: &Watch, tid: u32, wakes: bool) -> Option<Sleeper> {
     // One that has ended since it was listed is one less the next time.
-    let thread = Thread::of(tid)?;
+    let thread = watch.thread(tid)?;
     thread.sleeps().then_some((tid, if wakes { 0 } else { thread.switches }))
 }
 
@@ -131,8 +175,11 @@ mod tests {
     fn a_status_tells_state_switches_and_signals() {
         let status = "Name:\tx\nState:\tS (sleeping)\nSigPnd:\t0000000000000001\nShdPnd:\t0000000000004100\n\
                       SigBlk:\t0000000000000100\nvoluntary_ctxt_switches:\t7\nnonvoluntary_ctxt_switches:\t2\n";
-        assert_eq!(Thread::parse(status), Some(Thread { state: b'S', switches: 9, signals: 0x4001 }));
-        assert_eq!(Thread::parse("State:\tS\n"), None);
+        assert_eq!(
+            Thread::parse(status.as_bytes()),
+            Some(Thread { state: b'S', switches: 9, signals: 0x4001 })
+        );
+        assert_eq!(Thread::parse(b"State:\tS\n"), None);
     }
 
     #[test]
@@ -144,14 +191,17 @@ mod tests {
             let _ = ended.recv();
         });
         let tid = told.recv().unwrap();
-        while !Thread::of(tid).unwrap().sleeps() {
+        let watch = Watch::default();
+        while !watch.thread(tid).unwrap().sleeps() {
             std::thread::yield_now();
         }
-        assert_eq!(asleep(tid, false), asleep(tid, false));
-        assert!(!Thread::of(nix::unistd::gettid().as_raw().cast_unsigned()).unwrap().sleeps());
+        assert_eq!(asleep(&watch, tid, false), asleep(&watch, tid, false));
+        assert!(!watch.thread(nix::unistd::gettid().as_raw().cast_unsigned()).unwrap().sleeps());
         drop(end);
         waits.join().unwrap();
-        assert_eq!(asleep(tid, false), None);
+        assert_eq!(asleep(&watch, tid, false), None);
+        watch.keep(&BTreeSet::new());
+        assert!(watch.files().is_empty());
     }
 
     #[test]

@@ -395,14 +395,10 @@ pub(super) fn acknowledge(socket: BorrowedFd<'_>) {
     };
 }
 
-/// Sets a timer with a descriptor: when it comes first, and how often from then on.
-pub(super) fn set_timer(
-    timer: BorrowedFd<'_>,
-    first: std::time::Duration,
-    interval: std::time::Duration,
-) -> nix::Result<()> {
+/// Sets a timer with a descriptor: it comes once, after so long, or does not where that is zero.
+pub(super) fn set_timer(timer: BorrowedFd<'_>, wait: std::time::Duration) -> nix::Result<()> {
     let time = |of: std::time::Duration| *nix::sys::time::TimeSpec::from_duration(of).as_ref();
-    let new = libc::itimerspec { it_interval: time(interval), it_value: time(first) };
+    let new = libc::itimerspec { it_interval: time(std::time::Duration::ZERO), it_value: time(wait) };
     // SAFETY: `new` is a valid `itimerspec` for the length of the call; nobody asks for the old one.
     let result = unsafe { libc::timerfd_settime(timer.as_raw_fd(), 0, &new, std::ptr::null_mut()) };
     Errno::result(result).map(drop)

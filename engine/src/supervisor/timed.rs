@@ -3,12 +3,12 @@
 //! Contract: a held call is not made. What it waits for is looked at through duplicates of its descriptors, or
 //! in its caller's memory (a futex's word); when it has come, the call gets what it would have got. When its
 //! time is over (by a clock that is skipped, [`VirtualTime`]), it is told so. A signal ends it within
-//! [`TICK`], as it would have ended the call. Timers with descriptors stay the kernel's and are moved on by
-//! what is skipped. Where a service waits for a time in another way (interval timers, timeouts of sockets,
+//! [`TICK`], as it would have ended the call. Timers with descriptors are set off when their instant comes.
+//! Where a service waits for a time in another way (interval timers, timeouts of sockets,
 //! signal masks, priority-inheriting futexes), it is given up: the time is the host's from then on.
 //!
-//! A futex is looked at every [`GLANCE`], not woken: whoever wakes its word changes it before (futex(7)), and
-//! one that is woken for nothing looks again.
+//! A futex is not woken: whoever wakes its word changes it before (futex(7)), so all words are looked at when one
+//! wakes any, and one that is woken for nothing looks again.
 //!
 //! Not modelled: timeouts of the kernel's own protocols (connection attempts, keep-alive), time that a
 //! processor takes, `rdtsc`.
@@ -20,11 +20,11 @@ pub(super) use asked::traps;
 
 use super::mediate::Mediator;
 use super::remap::process_of;
-use super::stillness::{self, Thread};
+use super::stillness::{self, Watch};
 use super::sys::{self, Notification, Notifier, Response, Wait};
 use super::target::{read_memory, write_memory};
 use crate::clock::{host_ns, nanos};
-use crate::virtual_time::{Body, Sleeper, VirtualTime};
+use crate::virtual_time::{Body, VirtualTime};
 use asked::{Asked, Until};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll, ppoll};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollTimeout};
@@ -40,10 +40,9 @@ use timer::Timer;
 /// How long a signal may wait for a held call to end.
 const TICK: Duration = Duration::from_millis(10);
 /// A sleep that is shorter is made: to hold it would take as long.
-const SHORT: Duration = Duration::from_millis(1);
-/// How often a futex's word is looked at.
-const GLANCE: Duration = Duration::from_millis(1);
-
+const SHORT: Duration = Duration::from_micros(100);
+/// How late such a sleep ends at most.
+const SURELY: Duration = Duration::from_millis(1);
 /// A call that is held.
 struct Held {
     call: Notification,
@@ -57,8 +56,8 @@ struct State {
     held: Vec<Held>,
     /// Threads whose calls a rule delays.
     delayed: BTreeMap<u32, usize>,
-    /// Timers with descriptors: process and descriptor.
-    timers: BTreeSet<(u32, i32)>,
+    /// Timers with descriptors that are set, by process and descriptor.
+    timers: BTreeMap<(u32, i32), Timer>,
 }
 
 /// Holds the calls of one service.
@@ -74,6 +73,7 @@ pub(super) struct Holder {
     activity: AtomicU64,
     /// When all short sleeps are over, by the host's clock.
     short: AtomicU64,
+    watch: Watch,
     state: Mutex<State>,
 }
 
@@ -109,11 +109,20 @@ impl Holder {
             keeper: AtomicU32::new(0),
             activity: AtomicU64::new(0),
             short: AtomicU64::new(0),
+            watch: Watch::default(),
             state: Mutex::default(),
         });
         let body: Arc<dyn Body> = holder.clone();
         time.attach(Arc::downgrade(&body));
         Ok(holder)
+    }
+
+    /// No call of it is held any more.
+    pub(super) fn end(&self) {
+        self.keeper.store(0, Ordering::SeqCst);
+        let mut state = self.lock();
+        state.held.clear();
+        state.timers.clear();
     }
 
     /// What its calls wait by.
@@ -183,11 +192,15 @@ impl Holder {
                 if !self.notifier.valid(held.call.id) {
                     return false;
                 }
-                let answer = held.answer(now, ticked);
+                let answer = held.answer(now).or_else(|| {
+                    let signalled =
+                        || self.watch.thread(held.call.tid).is_some_and(|thread| thread.signals != 0);
+                    (ticked && signalled()).then(|| held.interrupted(now))
+                });
                 answers.extend(answer.map(|answer| (held.deadline, held.call.id, answer)));
                 answer.is_none()
             });
-            state.held.iter().map(|held| held.patience(now)).min()
+            (!state.held.is_empty()).then_some(TICK)
         };
         // In the order in which their times were over.
         answers.sort_by_key(|(deadline, ..)| *deadline);
@@ -198,6 +211,23 @@ impl Holder {
         pause
     }
 
+    /// Sets off the timers whose instants have come.
+    fn set_off(&self, now_ns: u64) {
+        let due = |timer: &Timer| timer.at_ns <= now_ns;
+        self.lock().timers.retain(|(pid, fd), timer| {
+            if !due(timer) {
+                return true;
+            }
+            if let Some(kernels) = taken(*pid, *fd) {
+                // One that is no timer any more is nobody's.
+                let _ = sys::set_timer(kernels.as_fd(), Duration::from_nanos(1));
+            }
+            let next = timer.next(now_ns);
+            *timer = next.unwrap_or(*timer);
+            next.is_some()
+        });
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -205,7 +235,7 @@ impl Holder {
 
 impl Held {
     /// What the call gets now, if it is over.
-    fn answer(&self, now: u64, ticked: bool) -> Option<Response> {
+    fn answer(&self, now: u64) -> Option<Response> {
         let Held { call, deadline, until } = self;
         match until {
             Until::Nothing => {}
@@ -232,8 +262,7 @@ impl Held {
                 Until::Nothing | Until::Events(..) => Response::Success,
             });
         }
-        let signalled = || Thread::of(call.tid).is_some_and(|thread| thread.signals != 0);
-        (ticked && signalled()).then(|| self.interrupted(now))
+        None
     }
 
     /// A signal ends it.
@@ -269,38 +298,29 @@ impl Held {
             Until::Ready(watched, _) => watched.clone(),
         }
     }
-
-    /// How long nobody need look at it.
-    fn patience(&self, now: u64) -> Duration {
-        let most = if matches!(self.until, Until::Word(..)) { GLANCE } else { TICK };
-        Duration::from_nanos(self.deadline.saturating_sub(now)).min(most)
-    }
 }
 
 impl Body for Holder {
-    fn look(&self) -> Option<Vec<Sleeper>> {
+    fn rests(&self) -> bool {
         let (parked, ready): (BTreeSet<u32>, bool) = {
             let state = self.lock();
             let held = state.held.iter().map(|held| held.call.tid);
             (held.chain(state.delayed.keys().copied()).collect(), state.held.iter().any(Held::is_ready))
         };
-        if ready {
-            return None;
-        }
-        let mut seen = vec![(0, self.activity.load(Ordering::SeqCst))];
-        let processes = self.mediator.processes();
-        for pid in &processes {
-            // One that has ended since then is not there the next time.
-            for tid in stillness::threads(*pid).ok()? {
-                let thread = Thread::of(tid)?;
-                let parked = parked.contains(&tid);
-                if !(thread.sleeps() || parked) || (parked && thread.signals != 0) {
-                    return None;
-                }
-                seen.push((tid, thread.switches));
-            }
-        }
-        Some(seen)
+        let waits = |tid: &u32| {
+            self.watch.thread(*tid).is_some_and(|thread| match parked.contains(tid) {
+                true => thread.signals == 0,
+                false => thread.sleeps(),
+            })
+        };
+        let threads = self.mediator.processes().into_iter().flat_map(stillness::threads).flatten();
+        let threads: BTreeSet<u32> = threads.collect();
+        self.watch.keep(&threads);
+        !ready && threads.iter().all(waits)
+    }
+
+    fn calls(&self) -> u64 {
+        self.activity.load(Ordering::SeqCst)
     }
 
     /// What it says and what is said to it goes over sockets of its own or of this process.
@@ -310,32 +330,22 @@ impl Body for Holder {
     }
 
     fn next(&self) -> Option<u64> {
-        let state = self.lock();
-        let now = self.time.now_ns();
-        let timers = state.timers.iter().filter_map(|(pid, fd)| Timer::of(*pid, *fd));
-        let timers = timers.filter(Timer::is_set).map(|timer| now.saturating_add(nanos(timer.left)));
+        let mut state = self.lock();
+        state.timers.retain(|(pid, fd), _| timer::clock_of(*pid, *fd).is_some());
+        let timers = state.timers.values().map(|timer| timer.at_ns);
         state.held.iter().map(|held| held.deadline).chain(timers).min()
     }
 
-    fn show(&self, skipped: Duration) {
-        self.mediator.show_skipped(skipped);
+    fn worked(&self) -> u64 {
+        self.mediator.worked()
     }
 
-    fn move_timers(&self, by: Duration) {
-        self.lock().timers.retain(|(pid, fd)| {
-            let Some(timer) = Timer::of(*pid, *fd) else { return false };
-            if timer.is_set()
-                && let Some(taken) = taken(*pid, *fd)
-            {
-                let left = timer.left.saturating_sub(by).max(Duration::from_nanos(1));
-                // One that cannot be moved comes late.
-                let _ = sys::set_timer(taken.as_fd(), left, timer.interval);
-            }
-            true
-        });
+    fn show(&self, now_ns: u64) {
+        self.mediator.show_time(now_ns);
     }
 
     fn wake(&self) {
+        self.set_off(self.time.now_ns());
         // Full means that it was woken already.
         let _ = self.wakes.write(1);
     }

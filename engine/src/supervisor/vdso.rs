@@ -4,30 +4,24 @@
 //! clock through these functions without a syscall, so that no filter sees it. The new code of
 //! `clock_gettime`, `gettimeofday` and `time` reads nanoseconds since the Unix epoch from one of two slots
 //! beside it; a byte says which one, so that whoever moves the clock writes the other one first and no
-//! reader sees half a time. Clocks that are not the wall clock become real syscalls, which pass. Where time is
-//! skipped, two more slots hold how much: it is added to what those syscalls say, and to the wall clock where
-//! that is not in a slot itself.
+//! reader sees half a time. Two more slots hold the clocks that run from the host's start, where those are ours
+//! too. Other clocks become real syscalls, which pass.
 //! `getrandom` says that it is not there, after which libraries make the syscall.
 //! Not modelled: other architectures than x86-64, the 32-bit vDSO, `rdtsc`, the vsyscall page.
 //!
 //! Source: vdso(7); the calling convention is that of the System V ABI, x86-64, section 3.2.
 
-use crate::clock::nanos;
 use object::read::elf::ElfFile64;
 use object::{LittleEndian, Object, ObjectSymbol};
-use std::time::Duration;
 
 /// In front of the slots: this image was changed by us.
 const MARK: [u8; 8] = *b"\xf4FBclock";
 
 /// From the mark to the byte that says which slot counts, and to the two slots.
 const WALL: Slots = Slots { which: 8, at: 16 };
-/// The same for what was skipped.
-const SKIPPED: Slots = Slots { which: 9, at: 32 };
+/// The same for the clocks that run from the host's start.
+const MONOTONIC: Slots = Slots { which: 9, at: 32 };
 const DATA: usize = 48;
-
-/// What the third argument is of a `clock_gettime` that is made here, and of no other: the filter lets it pass.
-pub(super) const PASS: u64 = 0x4642_7469;
 
 #[derive(Clone, Copy)]
 struct Slots {
@@ -35,28 +29,29 @@ struct Slots {
     at: usize,
 }
 
-/// What a service's clocks show.
+/// The clocks that tell the wall clock.
+pub(super) const WALL_CLOCKS: [libc::clockid_t; 3] =
+    [libc::CLOCK_REALTIME, libc::CLOCK_REALTIME_COARSE, libc::CLOCK_TAI];
+
+/// Clocks that run while a service waits and are not the wall clock.
+pub(super) const MONOTONIC_CLOCKS: [libc::clockid_t; 4] =
+    [libc::CLOCK_MONOTONIC, libc::CLOCK_MONOTONIC_RAW, libc::CLOCK_MONOTONIC_COARSE, libc::CLOCK_BOOTTIME];
+
+/// What a service's clocks show, where they are not the host's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Clocks {
-    /// The wall clock, nanoseconds since the Unix epoch, where it is not the host's.
+    /// The wall clock, nanoseconds since the Unix epoch.
     pub wall_ns: Option<u64>,
-    /// What was skipped, where time is.
-    pub skipped: Option<Duration>,
+    /// The others, nanoseconds. Only beside a wall clock.
+    pub monotonic_ns: Option<u64>,
 }
 
 impl Clocks {
-    /// The clocks, by number, to which what was skipped is added.
-    fn moved(self) -> u32 {
-        const MONOTONIC: u32 = 1 << libc::CLOCK_MONOTONIC
-            | 1 << libc::CLOCK_MONOTONIC_RAW
-            | 1 << libc::CLOCK_MONOTONIC_COARSE
-            | 1 << libc::CLOCK_BOOTTIME;
-        const WALL: u32 = 1 << libc::CLOCK_REALTIME | 1 << libc::CLOCK_REALTIME_COARSE | 1 << libc::CLOCK_TAI;
-        match (self.skipped, self.wall_ns) {
-            (None, _) => 0,
-            (Some(_), Some(_)) => MONOTONIC,
-            (Some(_), None) => MONOTONIC | WALL,
-        }
+    /// The clocks that read each pair of slots.
+    fn kinds(self) -> Vec<(&'static [libc::clockid_t], Slots)> {
+        let wall = self.wall_ns.map(|_| (&WALL_CLOCKS[..], WALL));
+        let monotonic = self.monotonic_ns.map(|_| (&MONOTONIC_CLOCKS[..], MONOTONIC));
+        [wall, monotonic].into_iter().flatten().collect()
     }
 }
 
@@ -100,12 +95,11 @@ pub(super) fn patch(image: &[u8], clocks: Clocks, dice: bool) -> Result<Option<P
     }
     let mut data = vec![0; DATA];
     data[..MARK.len()].copy_from_slice(&MARK);
-    let skipped_ns = clocks.skipped.map(nanos);
-    for (slots, shows) in [(WALL, clocks.wall_ns), (SKIPPED, skipped_ns)] {
+    for (slots, shows) in [(WALL, clocks.wall_ns), (MONOTONIC, clocks.monotonic_ns)] {
         data[slots.at..slots.at + 8].copy_from_slice(&shows.unwrap_or_default().to_le_bytes());
     }
     let mut writes = Vec::new();
-    if clocks == Clocks::default() {
+    if clocks.wall_ns.is_none() {
         let calls = [
             (Some(at), libc::SYS_clock_gettime),
             (functions.gettimeofday, libc::SYS_gettimeofday),
@@ -113,8 +107,8 @@ pub(super) fn patch(image: &[u8], clocks: Clocks, dice: bool) -> Result<Option<P
         ];
         writes.extend(calls.into_iter().filter_map(|(from, number)| Some((from?, syscall(number)))));
     } else {
-        writes.push((code.gettimeofday, gettimeofday(code.gettimeofday, &code, clocks)));
-        writes.push((code.time, time(code.time, &code, clocks)));
+        writes.push((code.gettimeofday, gettimeofday(code.gettimeofday, code.data)));
+        writes.push((code.time, time(code.time, code.data)));
         for (from, to) in [(functions.gettimeofday, code.gettimeofday), (functions.time, code.time)] {
             writes.extend(from.map(|from| (from, jump(from, to))));
         }
@@ -132,10 +126,9 @@ pub(super) fn show(image: &[u8], now_ns: u64) -> Option<[(usize, Vec<u8>); 2]> {
     set(image, WALL, now_ns)
 }
 
-/// What to write, in this order, for the other clocks to show that so much was skipped; `None` where the image
-/// was not changed.
-pub(super) fn show_skipped(image: &[u8], skipped: Duration) -> Option<[(usize, Vec<u8>); 2]> {
-    set(image, SKIPPED, nanos(skipped))
+/// What to write, in this order, for the other clocks to show this; `None` where the image was not changed.
+pub(super) fn show_monotonic(image: &[u8], now_ns: u64) -> Option<[(usize, Vec<u8>); 2]> {
+    set(image, MONOTONIC, now_ns)
 }
 
 fn set(image: &[u8], slots: Slots, value: u64) -> Option<[(usize, Vec<u8>); 2]> {
@@ -149,9 +142,8 @@ fn set(image: &[u8], slots: Slots, value: u64) -> Option<[(usize, Vec<u8>); 2]> 
 /// is more than one kind.
 fn data_of(image: &[u8]) -> Option<usize> {
     let at = Functions::of(image).ok()?.clock_gettime.0;
-    let (wall_ns, skipped) = (Some(0), Some(Duration::ZERO));
-    let kinds =
-        [Clocks { wall_ns, skipped: None }, Clocks { wall_ns: None, skipped }, Clocks { wall_ns, skipped }];
+    let wall_ns = Some(0);
+    let kinds = [Clocks { wall_ns, monotonic_ns: None }, Clocks { wall_ns, monotonic_ns: Some(0) }];
     let mut places = kinds.into_iter().map(|clocks| Code::at(at, clocks).data);
     places.find(|data| image.get(*data..data + DATA).is_some_and(|held| held.starts_with(&MARK)))
 }
@@ -184,7 +176,6 @@ impl Functions {
 
 /// Where everything stands in the room of `clock_gettime`.
 struct Code {
-    clock_gettime: usize,
     data: usize,
     gettimeofday: usize,
     time: usize,
@@ -195,11 +186,8 @@ impl Code {
     fn at(clock_gettime_at: usize, clocks: Clocks) -> Self {
         let data = (clock_gettime_at + clock_gettime(0, 0, clocks).len()).next_multiple_of(8);
         let gettimeofday_at = data + DATA;
-        let mut code =
-            Code { clock_gettime: clock_gettime_at, data, gettimeofday: gettimeofday_at, time: 0, end: 0 };
-        code.time = gettimeofday_at + gettimeofday(0, &code, clocks).len();
-        code.end = code.time + time(0, &code, clocks).len();
-        code
+        let time_at = gettimeofday_at + gettimeofday(0, 0).len();
+        Code { data, gettimeofday: gettimeofday_at, time: time_at, end: time_at + time(0, 0).len() }
     }
 }
 
@@ -208,109 +196,51 @@ fn distance(from: usize, to: usize) -> [u8; 4] {
     (to as i32).wrapping_sub(from as i32).to_le_bytes()
 }
 
-/// To rax: what a slot holds. Uses rcx. Begins at `at`.
-fn load(at: usize, data: usize, slots: Slots) -> Vec<u8> {
+/// To rax: the seconds that a slot holds; to rdx: the nanoseconds beyond. Uses rcx. Begins at `at`.
+fn seconds(at: usize, data: usize, slots: Slots) -> Vec<u8> {
     let mut code = vec![0x48, 0x8D, 0x0D]; // lea rcx, [rip + data]
     code.extend(distance(at + 7, data));
     code.extend([0x0F, 0xB6, 0x41, slots.which as u8]); // movzx eax, byte [rcx + which]
     code.extend([0x48, 0x8B, 0x44, 0xC1, slots.at as u8]); // mov rax, [rcx + rax * 8 + slots]
-    code
-}
-
-/// rax divided by 10^9; to rdx: the rest. Uses rcx.
-fn split() -> Vec<u8> {
-    let mut code = vec![0x31, 0xD2]; // xor edx, edx
+    code.extend([0x31, 0xD2]); // xor edx, edx
     code.push(0xB9); // mov ecx, 1000000000
     code.extend(1_000_000_000_u32.to_le_bytes());
     code.extend([0x48, 0xF7, 0xF1]); // div rcx
     code
 }
 
-/// To rax: seconds; to rdx: nanoseconds beyond. Uses rcx. Begins at `at`.
-fn seconds(at: usize, data: usize) -> Vec<u8> {
-    let mut code = load(at, data, WALL);
-    code.extend(split());
-    code
-}
-
 /// `int clock_gettime(edi clock, rsi *timespec)`.
 fn clock_gettime(at: usize, data: usize, clocks: Clocks) -> Vec<u8> {
-    const WALL: [u8; 3] =
-        [libc::CLOCK_REALTIME as u8, libc::CLOCK_REALTIME_COARSE as u8, libc::CLOCK_TAI as u8];
-    let walls = if clocks.wall_ns.is_some() { &WALL[..] } else { &[] };
-    let begins = walls.len() * 5;
-    let others = match clocks.moved() {
-        0 => syscall(libc::SYS_clock_gettime),
-        moved => moved_clock(at + begins, data, moved),
+    const COMPARES: usize = 5;
+    let told = |at: usize, slots: Slots| {
+        let mut told = seconds(at, data, slots);
+        told.extend([0x48, 0x89, 0x06]); // mov [rsi], rax
+        told.extend([0x48, 0x89, 0x56, 0x08]); // mov [rsi + 8], rdx
+        told.extend([0x31, 0xC0, 0xC3]); // xor eax, eax; ret
+        told
     };
-    let mut code = Vec::new();
-    for (n, clock) in walls.iter().enumerate() {
-        let left = (walls.len() - 1 - n) * 5 + others.len();
-        code.extend([0x83, 0xFF, *clock, 0x74, left as u8]); // cmp edi, clock; je to what follows the others
+    let others = syscall(libc::SYS_clock_gettime);
+    let kinds = clocks.kinds();
+    let compared: usize = kinds.iter().map(|(clocks, _)| clocks.len() * COMPARES).sum();
+    let mut starts = compared + others.len();
+    let (mut compares, mut tells) = (Vec::new(), Vec::new());
+    for (clocks, slots) in kinds {
+        for clock in clocks {
+            let left = starts - compares.len() - COMPARES;
+            compares.extend([0x83, 0xFF, *clock as u8, 0x74, left as u8]); // cmp edi, clock; je to what it is told
+        }
+        let told = told(at + starts, slots);
+        starts += told.len();
+        tells.extend(told);
     }
-    code.extend(others);
-    if !walls.is_empty() {
-        code.extend(seconds(at + code.len(), data));
-        code.extend([0x48, 0x89, 0x06]); // mov [rsi], rax
-        code.extend([0x48, 0x89, 0x56, 0x08]); // mov [rsi + 8], rdx
-        code.extend([0x31, 0xC0, 0xC3]); // xor eax, eax; ret
-    }
-    code
-}
-
-/// `clock_gettime` by the syscall, and what was skipped on top where the clock is one of `moved`.
-fn moved_clock(at: usize, data: usize, moved: u32) -> Vec<u8> {
-    let mut code = vec![0xBA]; // mov edx, PASS
-    code.extend((PASS as u32).to_le_bytes());
-    code.push(0xB8); // mov eax, number
-    code.extend((libc::SYS_clock_gettime as u32).to_le_bytes());
-    code.extend([0x0F, 0x05]); // syscall
-    let asked = {
-        let mut asked = vec![0xB9]; // mov ecx, moved
-        asked.extend(moved.to_le_bytes());
-        asked.extend([0x0F, 0xA3, 0xF9]); // bt ecx, edi
-        asked
-    };
-    let begins = at + code.len() + 4 + 5 + asked.len() + 2;
-    let mut added = load(begins, data, SKIPPED);
-    added.extend([0x48, 0x03, 0x46, 0x08]); // add rax, [rsi + 8]
-    added.extend(split());
-    added.extend([0x48, 0x01, 0x06]); // add [rsi], rax
-    added.extend([0x48, 0x89, 0x56, 0x08]); // mov [rsi + 8], rdx
-    added.extend([0x31, 0xC0]); // xor eax, eax
-    code.extend([0x85, 0xC0, 0x75, (5 + asked.len() + 2 + added.len()) as u8]); // test eax, eax; jne to the end
-    code.extend([0x83, 0xFF, 31, 0x77, (asked.len() + 2 + added.len()) as u8]); // cmp edi, 31; ja to the end
-    code.extend(asked);
-    code.extend([0x73, added.len() as u8]); // jnc to the end
-    code.extend(added);
-    code.push(0xC3); // ret
-    code
-}
-
-/// Calls the new `clock_gettime` for the wall clock, its `timespec` in rsi. Begins at `at`.
-fn ask_wall(at: usize, code: &Code) -> Vec<u8> {
-    let mut call = vec![0x31, 0xFF, 0xE8]; // xor edi, edi; call clock_gettime
-    call.extend(distance(at + 7, code.clock_gettime));
-    call
+    [compares, others, tells].concat()
 }
 
 /// `int gettimeofday(rdi *timeval, rsi *timezone)`; either may be null.
-fn gettimeofday(at: usize, places: &Code, clocks: Clocks) -> Vec<u8> {
-    let mut told = match clocks.wall_ns {
-        Some(_) => {
-            let mut told = seconds(at + 5, places.data);
-            told.extend([0x48, 0x89, 0x07]); // mov [rdi], rax
-            told.extend([0x89, 0xD0]); // mov eax, edx
-            told
-        }
-        None => {
-            let mut told = vec![0x56, 0x57, 0x48, 0x89, 0xFE]; // push rsi; push rdi; mov rsi, rdi
-            told.extend(ask_wall(at + 5 + told.len(), places));
-            told.extend([0x5F, 0x5E]); // pop rdi; pop rsi
-            told.extend([0x8B, 0x47, 0x08]); // mov eax, [rdi + 8]
-            told
-        }
-    };
+fn gettimeofday(at: usize, data: usize) -> Vec<u8> {
+    let mut told = seconds(at + 5, data, WALL);
+    told.extend([0x48, 0x89, 0x07]); // mov [rdi], rax
+    told.extend([0x89, 0xD0]); // mov eax, edx
     told.extend([0x31, 0xD2]); // xor edx, edx
     told.push(0xB9); // mov ecx, 1000
     told.extend(1000_u32.to_le_bytes());
@@ -325,18 +255,8 @@ fn gettimeofday(at: usize, places: &Code, clocks: Clocks) -> Vec<u8> {
 }
 
 /// `time_t time(rdi *time_t)`; it may be null.
-fn time(at: usize, places: &Code, clocks: Clocks) -> Vec<u8> {
-    let mut code = match clocks.wall_ns {
-        Some(_) => seconds(at, places.data),
-        None => {
-            let mut code = vec![0x57, 0x48, 0x83, 0xEC, 16]; // push rdi; sub rsp, 16
-            code.extend([0x48, 0x89, 0xE6]); // mov rsi, rsp
-            code.extend(ask_wall(at + code.len(), places));
-            code.extend([0x48, 0x8B, 0x04, 0x24]); // mov rax, [rsp]
-            code.extend([0x48, 0x83, 0xC4, 16, 0x5F]); // add rsp, 16; pop rdi
-            code
-        }
-    };
+fn time(at: usize, data: usize) -> Vec<u8> {
+    let mut code = seconds(at, data, WALL);
     code.extend([0x48, 0x85, 0xFF, 0x74, 0x03]); // test rdi, rdi; je over it
     code.extend([0x48, 0x89, 0x07]); // mov [rdi], rax
     code.push(0xC3); // ret
@@ -373,12 +293,8 @@ mod tests {
     use super::super::mediate::vdso_of_this_process;
     use super::*;
 
-    const WALL_ONLY: Clocks = Clocks { wall_ns: Some(7), skipped: None };
-
-    fn kinds() -> [Clocks; 4] {
-        let skipped = Some(Duration::from_secs(3));
-        [Clocks::default(), WALL_ONLY, Clocks { wall_ns: None, skipped }, Clocks { skipped, ..WALL_ONLY }]
-    }
+    const WALL_ONLY: Clocks = Clocks { wall_ns: Some(7), monotonic_ns: None };
+    const BOTH: Clocks = Clocks { monotonic_ns: Some(8), ..WALL_ONLY };
 
     fn changed(image: &[u8], patch: &Patch) -> Vec<u8> {
         let mut image = image.to_vec();
@@ -391,7 +307,10 @@ mod tests {
     #[test]
     fn an_image_is_changed_once_and_inside_its_functions() {
         let image = vdso_of_this_process();
-        for (clocks, dice) in kinds().into_iter().flat_map(|clocks| [(clocks, true), (clocks, false)]) {
+        for (clocks, dice) in [Clocks::default(), WALL_ONLY, BOTH]
+            .into_iter()
+            .flat_map(|clocks| [(clocks, true), (clocks, false)])
+        {
             let patch = patch(&image, clocks, dice).unwrap().unwrap();
             let file = ElfFile64::<LittleEndian>::parse(&*image).unwrap();
             for (at, bytes) in &patch.writes {
@@ -417,15 +336,13 @@ mod tests {
     }
 
     #[test]
-    fn what_was_skipped_has_slots_of_its_own() {
-        for clocks in kinds().into_iter().filter(|clocks| clocks.skipped.is_some()) {
-            let image = vdso_of_this_process();
-            let image = changed(&image, &patch(&image, clocks, false).unwrap().unwrap());
-            let [(wall, _), (wall_which, _)] = show(&image, 1).unwrap();
-            let [(skipped, value), (which, _)] = show_skipped(&image, Duration::from_secs(4)).unwrap();
-            assert_eq!((skipped - wall, which - wall_which), (16, 1));
-            assert_eq!(value, 4_000_000_000_u64.to_le_bytes());
-        }
+    fn the_other_clocks_have_slots_of_their_own() {
+        let image = vdso_of_this_process();
+        let image = changed(&image, &patch(&image, BOTH, false).unwrap().unwrap());
+        let [(wall, _), (wall_which, _)] = show(&image, 1).unwrap();
+        let [(monotonic, value), (which, _)] = show_monotonic(&image, 4).unwrap();
+        assert_eq!((monotonic - wall, which - wall_which), (16, 1));
+        assert_eq!(value, 4_u64.to_le_bytes());
     }
 
     #[test]
@@ -444,7 +361,7 @@ mod tests {
             image.truncate(cut.max(at));
             let _ = patch(&image, WALL_ONLY, true);
             let _ = show(&image, 1);
-            let _ = show_skipped(&image, Duration::ZERO);
+            let _ = show_monotonic(&image, 0);
         }
     }
 }

@@ -5,8 +5,8 @@
 
 use super::{Lines, compiled, plan, whole_output};
 use faultbox_engine::determinism::Mediation;
-use faultbox_engine::supervisor::{Exit, Launch, Quiet, launch};
-use faultbox_engine::virtual_time::VirtualTime;
+use faultbox_engine::supervisor::{Exit, Launch, Quiet, Running, launch};
+use faultbox_engine::virtual_time::{Time, VirtualTime};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -26,12 +26,17 @@ fn guest(mode: &str, flags: &[&str]) -> (Launch, Arc<VirtualTime>, Arc<AtomicBoo
     (Launch { program, args, mediation, declared_ports: vec![7000], ..plan(&[]) }, time, busy, dir)
 }
 
+/// All that the guest says, waited for by this time.
+async fn output_in(time: &Arc<VirtualTime>, running: &mut Running) -> String {
+    Time::skipping(time.clone()).timeout(HOUR * 1000, whole_output(running)).await.unwrap()
+}
+
 pub async fn waits_cost_no_time() {
     for flags in [&[][..], &["-static"]] {
         let (launched, time, _busy, _dir) = guest("all", flags);
-        let mut running = launch(launched, Arc::new(Quiet)).await.unwrap();
         let skipping = time.skip();
-        let said = whole_output(&mut running).await;
+        let mut running = launch(launched, Arc::new(Quiet)).await.unwrap();
+        let said = output_in(&time, &mut running).await;
         drop(skipping);
         let said: Vec<&str> = said.lines().collect();
         assert_eq!(
@@ -51,31 +56,31 @@ pub async fn waits_cost_no_time() {
             ],
             "{flags:?}"
         );
-        assert!(time.skipped() > HOUR * 10, "{:?}", time.skipped());
+        assert!(time.sum().skipped > HOUR * 10, "{:?}", time.sum().skipped);
         assert_eq!((time.real(), running.trouble()), (Default::default(), None));
     }
 }
 
 pub async fn waits_end_in_their_order() {
     let (launched, time, _busy, _dir) = guest("order", &[]);
-    let mut running = launch(launched, Arc::new(Quiet)).await.unwrap();
     let _skipping = time.skip();
-    assert_eq!(whole_output(&mut running).await, "1\n2\n3\nbackwards 0\n");
+    let mut running = launch(launched, Arc::new(Quiet)).await.unwrap();
+    assert_eq!(output_in(&time, &mut running).await, "1\n2\n3\nbackwards 0\n");
 }
 
 pub async fn what_comes_wins_over_the_time() {
     let (launched, time, busy, _dir) = guest("input", &[]);
     busy.store(true, Ordering::SeqCst);
+    let _skipping = time.skip();
     let mut running = launch(launched, Arc::new(Quiet)).await.unwrap();
     let mut lines = Lines::of(&mut running);
     assert_eq!(lines.next().await, "listens");
-    let _skipping = time.skip();
     let mut stream = running.dial(7000).dial().await.unwrap();
     assert_eq!(lines.next().await, "poll 1: 0 0 0 0 0");
     stream.write_all(b"x").await.unwrap();
     assert_eq!(lines.next().await, "epoll_wait 1: 0 0 0 0 0");
     assert_eq!(lines.next().await, "event 1 7 byte 1");
-    assert_eq!((running.exited().await, time.skipped()), (Exit::Code(0), Duration::ZERO));
+    assert_eq!((running.exited().await, time.sum().skipped), (Exit::Code(0), Duration::ZERO));
 }
 
 pub async fn a_signal_ends_a_wait_and_a_timer_that_sends_one_ends_the_skipping() {

@@ -7,6 +7,7 @@
 use crate::link::Dial;
 use crate::protocol::kafka::client::Connection;
 use crate::protocol::kafka::message::error_name;
+use crate::virtual_time::Time;
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::StrBytes;
 use serde::{Deserialize, Serialize};
@@ -46,7 +47,7 @@ fn checked(what: &str, code: i16) -> Result<(), String> {
 impl Broker {
     async fn connect(dial: Arc<dyn Dial>) -> Result<Self, String> {
         let stream = dial.dial().await.map_err(|error| error.to_string())?;
-        Ok(Broker(Connection::new(stream)))
+        Ok(Broker(Connection::new(stream, Time::default())))
     }
 
     /// Topics that are not the broker's own.

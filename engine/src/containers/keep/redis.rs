@@ -6,6 +6,7 @@
 use crate::link::{Dial, InterfaceOptions, Link};
 use crate::protocol;
 use crate::step::{StepCall, StepResponse};
+use crate::virtual_time::Time;
 use faultbox_bundle_format::Value;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -19,7 +20,7 @@ pub struct State {
 
 async fn ask(dial: &Arc<dyn Dial>, options: &InterfaceOptions, args: Vec<Value>) -> Result<Value, String> {
     let redis = protocol::by_name("redis").ok_or("redis is not built in")?;
-    let link = Link::unobserved("keep.redis", "redis", "", options.clone());
+    let link = Link::unobserved("keep.redis", "redis", "", options.clone(), &Time::default());
     let call = StepCall {
         service: "keep".to_owned(),
         interface: "redis".to_owned(),

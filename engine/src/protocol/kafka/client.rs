@@ -11,6 +11,7 @@ use super::topic_name;
 use crate::link::{Dial, Link, Stream};
 use crate::protocol::ProtocolError;
 use crate::step::{StepCall, StepResponse};
+use crate::virtual_time::Time;
 use bytes::Bytes;
 use faultbox_bundle_format::Value;
 use kafka_protocol::messages::*;
@@ -51,11 +52,12 @@ pub(crate) struct Connection {
     correlation: i32,
     /// A topic was made because of what was asked here: its leader may take a moment.
     made_topic: bool,
+    time: Time,
 }
 
 impl Connection {
-    pub(crate) fn new(stream: Stream) -> Self {
-        Connection { stream, framer: Framer::default(), correlation: 0, made_topic: false }
+    pub(crate) fn new(stream: Stream, time: Time) -> Self {
+        Connection { stream, framer: Framer::default(), correlation: 0, made_topic: false, time }
     }
 
     pub(crate) async fn ask(
@@ -101,7 +103,7 @@ impl Connection {
                 // In the making: no leader yet, or not known yet.
                 _ if matches!(code, 0 | 3 | 5) => {
                     self.made_topic = true;
-                    tokio::time::sleep(METADATA_PAUSE).await;
+                    self.time.sleep(METADATA_PAUSE).await;
                 }
                 _ => break,
             }
@@ -138,7 +140,7 @@ pub async fn step(dial: Arc<dyn Dial>, link: Arc<Link>, call: &StepCall) -> Step
     let mut read = Vec::new();
     let work = async {
         let stream = dial.dial().await.map_err(ProtocolError::from)?;
-        let mut connection = Connection::new(stream);
+        let mut connection = Connection::new(stream, clock.time().clone());
         match call.verb.as_str() {
             "publish" => {
                 let now_ms = (clock.unix_ns() + clock.now_ns()) / 1_000_000;
@@ -264,7 +266,7 @@ async fn publish(connection: &mut Connection, call: &StepCall, now_ms: i64) -> R
             }
             // Known to the cluster, and its leader does not know yet that it is the leader.
             _ if connection.made_topic && matches!(code, 3 | 5 | 6) => {
-                tokio::time::sleep(METADATA_PAUSE).await;
+                connection.time.sleep(METADATA_PAUSE).await;
             }
             _ => break,
         }
@@ -416,7 +418,7 @@ async fn offsets(connection: &mut Connection, call: &StepCall) -> Result<Value, 
 /// # Errors
 /// When it does not.
 pub async fn ready(stream: Stream) -> Result<(), ProtocolError> {
-    let mut connection = Connection::new(stream);
+    let mut connection = Connection::new(stream, Time::default());
     let not_yet = |what: &str| Err(ProtocolError::Malformed(format!("not ready: {what}")));
     match connection.ask(ApiKey::ApiVersions, 0, ApiVersionsRequest::default().into()).await? {
         ResponseKind::ApiVersions(answer) if answer.error_code == 0 => {}

@@ -15,6 +15,7 @@ use crate::protocol::Protocol;
 use crate::protocol::testing::rule_of;
 use crate::standin::{StandIn, StandInOptions};
 use crate::step::{StepCall, StepResponse};
+use crate::virtual_time::Time;
 use faultbox_bundle_format::{Body, Class, Exchange, Outcome, RuleHit, Value};
 use redis::AsyncCommands;
 use redis::aio::{ConnectionManager, MultiplexedConnection};
@@ -683,7 +684,7 @@ impl Conversation for OnlyGet {
 #[tokio::test]
 async fn a_server_answers_sessions_itself_and_cuts_what_nobody_knows() {
     let (mut client, theirs) = tokio::io::duplex(1 << 16);
-    let link = Link::unobserved("cache.main", "redis", "", Default::default());
+    let link = Link::unobserved("cache.main", "redis", "", Default::default(), &Time::default());
     let served = tokio::spawn(serve(Box::new(theirs), link, Arc::new(OnlyGet)));
     client.write_all(b"PING\r\nSELECT 99\r\nHELLO 9\r\nGET a\r\nCLIENT SETNAME me\r\n").await.unwrap();
     hears(&mut client, "+PONG\r\n-ERR DB index is out of range\r\n-NOPROTO unsupported protocol version\r\n")

@@ -128,9 +128,9 @@ async fn holds(read: &mut Inbox, text: &[u8]) -> std::io::Result<bool> {
 ///
 /// # Errors
 /// When it is closed at once.
-pub async fn ready(stream: Stream) -> Result<(), ProtocolError> {
+pub async fn ready(stream: Stream, time: &Time) -> Result<(), ProtocolError> {
     let mut side = Side::new(stream);
-    match tokio::time::timeout(QUIET, side.read.more()).await {
+    match time.timeout(QUIET, side.read.more()).await {
         Ok(Ok(false)) => Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into()),
         Ok(Err(error)) => Err(error.into()),
         Ok(Ok(true)) | Err(_) => Ok(()),

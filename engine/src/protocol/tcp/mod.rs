@@ -125,7 +125,7 @@ impl Protocol for Tcp {
         Box::pin(client::step(dial, link, call))
     }
 
-    fn ready<'a>(&'a self, stream: Stream, _: Arc<Link>) -> BoxFuture<'a, Result<(), ProtocolError>> {
-        Box::pin(client::ready(stream))
+    fn ready<'a>(&'a self, stream: Stream, link: Arc<Link>) -> BoxFuture<'a, Result<(), ProtocolError>> {
+        Box::pin(async move { client::ready(stream, link.time()).await })
     }
 }

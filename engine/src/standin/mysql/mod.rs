@@ -26,6 +26,7 @@ use super::{StandIn, StandInOptions};
 use crate::link::{Answer, BoxFuture, Conversation, InterfaceOptions, Link, Request, Responder, Stream};
 use crate::protocol::mysql::command::asks_found_rows;
 use crate::protocol::mysql::serve::{Accounts, run};
+use crate::virtual_time::Time;
 use faultbox_bundle_format::RuleHit;
 use gate::Gate;
 use locks::NamedLocks;
@@ -101,7 +102,7 @@ pub fn open(options: StandInOptions) -> io::Result<Arc<dyn StandIn>> {
         gate: Arc::default(),
         locks: Arc::default(),
         generation: AtomicU64::new(0),
-        link: Link::unobserved("mysql", "mysql", &options.listen.to_string(), interface),
+        link: Link::unobserved("mysql", "mysql", &options.listen.to_string(), interface, &Time::default()),
     };
     std::fs::create_dir_all(&options.data)?;
     store.prepare()?;

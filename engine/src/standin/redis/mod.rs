@@ -22,6 +22,7 @@ use crate::link::{Answer, BoxFuture, Conversation, InterfaceOptions, Link, Reque
 use crate::protocol::redis::codec::Command;
 use crate::protocol::redis::command::{self, Kind};
 use crate::protocol::redis::{serve, session, value};
+use crate::virtual_time::Time;
 use faultbox_bundle_format::{RuleHit, Value};
 use keyspace::{count, err, glob, nil_array};
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,7 +39,7 @@ pub fn open(options: StandInOptions) -> io::Result<Arc<dyn StandIn>> {
     let store = Store::open(&options.data)?;
     let hub = Hub { inner: Mutex::new(Inner::new(store)), changed: Notify::new() };
     let interface = InterfaceOptions { env: options.env, ..InterfaceOptions::default() };
-    let link = Link::unobserved("redis", "redis", &options.listen.to_string(), interface);
+    let link = Link::unobserved("redis", "redis", &options.listen.to_string(), interface, &Time::default());
     Ok(Arc::new(Redis { hub: Arc::new(hub), link }))
 }
 

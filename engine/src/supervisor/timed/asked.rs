@@ -4,8 +4,8 @@ use super::super::filter::{Trap, Unless, When};
 use super::super::remap::process_of;
 use super::super::sys::{self, Notification, Response};
 use super::super::target::{read_memory, write_memory};
-use super::timer::Timer;
-use super::{Holder, SHORT, nanos, read_word, taken};
+use super::timer::{self, Timer};
+use super::{Holder, SHORT, SURELY, nanos, read_word, taken};
 use crate::clock::host_ns;
 use nix::poll::PollFlags;
 use std::os::fd::{AsFd, OwnedFd};
@@ -73,6 +73,7 @@ impl Holder {
             },
             libc::SYS_futex => self.futex(call),
             libc::SYS_timerfd_settime => self.timer(call),
+            libc::SYS_timerfd_gettime => self.told_of_timer(call),
             libc::SYS_setsockopt if b == libc::SOL_SOCKET as u64 => match read_pair(call.tid, d) {
                 Some((0, 0)) => Asked::Passes,
                 _ => Asked::Unseen("it sets timeouts of sockets (SO_RCVTIMEO, SO_SNDTIMEO)"),
@@ -102,7 +103,7 @@ impl Holder {
         let wait = time.saturating_sub(Duration::from_nanos(now.unwrap_or(0)));
         if wait <= SHORT {
             // Until it is surely over, its thread is not asleep for good.
-            let over = host_ns(libc::CLOCK_MONOTONIC).saturating_add(nanos(wait + SHORT));
+            let over = host_ns(libc::CLOCK_MONOTONIC).saturating_add(nanos(wait + SURELY));
             self.short.fetch_max(over, Ordering::SeqCst);
             return Asked::Passes;
         }
@@ -195,8 +196,7 @@ impl Holder {
         }
     }
 
-    /// A timer with a descriptor is noted; one that is set to an instant is set by how long that is, as its
-    /// clock is behind the service's.
+    /// The kernel's timer stands still: it is set off when its instant comes.
     fn timer(&self, call: &Notification) -> Asked {
         let [fd, flags, new, old, ..] = call.args;
         let (fd, pid) = (fd as i32, process_of(call.tid).map(i32::cast_unsigned));
@@ -205,28 +205,43 @@ impl Holder {
         else {
             return Asked::Passes;
         };
-        self.lock().timers.insert((pid, fd));
-        let (Some(before), Some(timer)) = (Timer::of(pid, fd), taken(call.tid, fd)) else {
+        let (Some(clock), Some(kernels)) = (timer::clock_of(pid, fd), taken(call.tid, fd)) else {
             return Asked::Passes;
         };
-        let now = self.mediator.now_ns(before.clock);
-        let Some(now) = now.filter(|_| flags as i32 & libc::TFD_TIMER_ABSTIME != 0) else {
-            return Asked::Passes;
+        let Some(shown) = self.mediator.now_ns(clock) else {
+            return Asked::Unseen("it uses timers that wake the host");
         };
-        if value == Duration::ZERO || !self.notifier.valid(call.id) {
+        if !self.notifier.valid(call.id) {
             return Asked::Passes;
         }
-        let value = value.saturating_sub(Duration::from_nanos(now)).max(Duration::from_nanos(1));
-        if old != 0 {
-            let words = [before.interval, before.left].map(|time| {
-                [time.as_secs().to_le_bytes(), u64::from(time.subsec_nanos()).to_le_bytes()].concat()
-            });
-            write_memory(call.tid, old, &words.concat());
+        if let Err(errno) = sys::set_timer(kernels.as_fd(), Duration::ZERO) {
+            return Asked::Gets(Response::Errno(errno as i32));
         }
-        Asked::Gets(match sys::set_timer(timer.as_fd(), value, interval) {
-            Ok(()) => Response::Success,
-            Err(errno) => Response::Errno(errno as i32),
-        })
+        let now = self.time.now_ns();
+        let wait = match flags as i32 & libc::TFD_TIMER_ABSTIME {
+            0 => nanos(value),
+            _ => nanos(value).saturating_sub(shown),
+        };
+        let before = match value {
+            Duration::ZERO => self.lock().timers.remove(&(pid, fd)),
+            _ => self.lock().timers.insert((pid, fd), Timer { at_ns: now.saturating_add(wait), interval }),
+        };
+        if wait == 0 && value > Duration::ZERO {
+            self.set_off(now);
+        }
+        if old != 0 && !write_memory(call.tid, old, &Timer::told(before, now)) {
+            return Asked::Gets(Response::Errno(libc::EFAULT));
+        }
+        Asked::Gets(Response::Success)
+    }
+
+    fn told_of_timer(&self, call: &Notification) -> Asked {
+        let [fd, at, ..] = call.args;
+        let (fd, pid) = (fd as i32, process_of(call.tid).map(i32::cast_unsigned));
+        let Some(pid) = pid.filter(|pid| timer::clock_of(*pid, fd).is_some()) else { return Asked::Passes };
+        let timer = self.lock().timers.get(&(pid, fd)).copied();
+        let written = write_memory(call.tid, at, &Timer::told(timer, self.time.now_ns()));
+        Asked::Gets(if written { Response::Success } else { Response::Errno(libc::EFAULT) })
     }
 
     /// A `timespec` (or `timeval`, with a `scale` of 1000); `None` where there is none.
@@ -273,6 +288,18 @@ pub(in super::super) fn traps() -> Vec<Trap> {
         let unless = Some(Unless { argument: 3, value: 0 });
         traps.push(Trap { number: libc::SYS_futex as u32, when, unless });
     }
+    // Words of those that are held may be what they wait for then.
+    for command in [
+        libc::FUTEX_WAKE,
+        libc::FUTEX_REQUEUE,
+        libc::FUTEX_CMP_REQUEUE,
+        libc::FUTEX_WAKE_OP,
+        libc::FUTEX_WAKE_BITSET,
+    ] {
+        let mask = u64::from(FUTEX_COMMAND.cast_unsigned());
+        let when = When { argument: 1, mask, value: u64::from(command.cast_unsigned()) };
+        traps.push(Trap::when(libc::SYS_futex as u32, when));
+    }
     // Calls with a time in milliseconds: more than 0, so without the sign and with another bit.
     for (number, argument) in [(libc::SYS_epoll_wait, 3), (libc::SYS_epoll_pwait, 3), (libc::SYS_poll, 2)] {
         for bit in 0..31 {
@@ -287,6 +314,7 @@ pub(in super::super) fn traps() -> Vec<Trap> {
         libc::SYS_nanosleep,
         libc::SYS_clock_nanosleep,
         libc::SYS_timerfd_settime,
+        libc::SYS_timerfd_gettime,
         libc::SYS_alarm,
         libc::SYS_setitimer,
         libc::SYS_timer_settime,
@@ -325,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_waits_for_a_time_is_trapped() {
+    fn only_what_waits_for_a_time_or_wakes_who_does_is_trapped() {
         let trapped = |number: libc::c_long, argument: u32, value: u64| {
             traps().into_iter().filter(|trap| i64::from(trap.number) == number).any(|trap| {
                 let when =
@@ -341,7 +369,15 @@ mod tests {
             assert_eq!(trapped(libc::SYS_poll, 2, timeout), wanted, "{timeout}");
         }
         assert!(!trapped(libc::SYS_ppoll, 2, 0) && trapped(libc::SYS_ppoll, 2, 4096));
-        assert!(!trapped(libc::SYS_futex, 3, 0) && trapped(libc::SYS_futex, 3, 4096));
+        let futex = |operation: i32, time: u64| {
+            let operation = u64::from((operation | libc::FUTEX_PRIVATE_FLAG).cast_unsigned());
+            traps().into_iter().filter(|trap| i64::from(trap.number) == libc::SYS_futex).any(|trap| {
+                trap.when.is_some_and(|when| operation & when.mask == when.value)
+                    && trap.unless.is_none_or(|unless| time != unless.value)
+            })
+        };
+        assert!(!futex(libc::FUTEX_WAIT, 0) && futex(libc::FUTEX_WAIT, 4096));
+        assert!(futex(libc::FUTEX_WAKE, 0) && !futex(libc::FUTEX_UNLOCK_PI, 0));
         let program = super::super::super::filter::program(&traps()).unwrap();
         assert!(program.len() < 4096, "the kernel takes no longer one");
     }
