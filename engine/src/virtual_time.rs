@@ -360,7 +360,14 @@ impl VirtualTime {
 
     /// Jumps, if everybody waits and somebody for the time.
     fn try_to_jump(&self, number: u64) -> bool {
-        let bodies = self.bodies(&self.lock());
+        let bodies = {
+            let state = self.lock();
+            // Where nobody here waits for the services, what is done here is real.
+            if state.busy > 0 || state.waits.is_empty() {
+                return false;
+            }
+            self.bodies(&state)
+        };
         let far = |next: u64| next > self.now_ns();
         if !self.next(&bodies).is_some_and(far) {
             return false;
@@ -373,9 +380,11 @@ impl VirtualTime {
         let state = self.lock();
         let next = [state.waits.values().min().copied(), next_of(&bodies)].into_iter().flatten().min();
         let by = next.map_or(0, |next| next.saturating_sub(self.now_ns()));
-        // Where nobody here waits for the services, they are waited for because of something else.
-        let waited_for = !state.waits.is_empty();
-        if by == 0 || !waited_for || state.leader != Some(number) || state.busy > 0 || !state.real.is_empty()
+        if by == 0
+            || state.waits.is_empty()
+            || state.leader != Some(number)
+            || state.busy > 0
+            || !state.real.is_empty()
         {
             return false;
         }
