@@ -3,12 +3,11 @@
 //! Contract: a [`Time`] is what the parts of a run wait by. It is the host's, or it stands still: while it is
 //! skipped, all clocks show one instant, in this process and in the services, and it moves only where nothing
 //! of any service and nothing of this process runs or is under way: to the earliest instant that anybody waits
-//! for, and no further. So neither what a host takes for its work nor what else it has to do is seen by anyone: what happens
-//! by itself (an answer that comes) always comes before what waits for a later instant. It never goes
-//! backwards. Who waits for a clock by looking at it again and again does not wait for ever: where services have
-//! worked for [`WORK`] since it last moved, it passes as they work, and where somebody has not rested for
-//! [`PATIENCE`], as the host's does, until everybody rests. Where a service waits in a way that cannot be seen, it passes as the
-//! host's for good, and [`VirtualTime::real`] says whose fault that is.
+//! for, and no further. So what happens by itself (an answer that comes) comes before what waits for a later
+//! instant. It never goes backwards. Who waits for a clock by looking at it again and again does not wait for
+//! ever: where services have worked for [`WORK`] since it last moved, it passes as they work, and where
+//! somebody has not rested for [`PATIENCE`], as the host's does, until everybody rests. Where a service waits in
+//! a way that cannot be seen, it passes as the host's for good, and [`VirtualTime::real`] says whose fault that is.
 //!
 //! That nothing runs is known from a look at all threads, each of which sleeps, and from what is the same before and
 //! after it: the processor time that services took, how many calls of theirs were taken or answered, and how often
@@ -327,17 +326,18 @@ impl VirtualTime {
     fn run(&self, number: u64) {
         let (mut before, mut meanwhile) = (None, Meanwhile::default());
         while self.lock().leader == Some(number) {
-            let given_up = !self.lock().real.is_empty();
-            let bodies = self.bodies(&self.lock());
+            let (given_up, bodies) = {
+                let state = self.lock();
+                (!state.real.is_empty(), self.bodies(&state))
+            };
             let worked = worked(&bodies);
             // Who has worked since the last time may still do so: no look is worth it.
             let still = before.replace(worked) == Some(worked);
-            if still && !given_up && self.try_to_jump(number) {
+            if still && self.try_to_jump(number) {
                 (before, meanwhile) = (None, Meanwhile::default());
                 continue;
             }
-            let by = meanwhile.passes(hosts(), given_up, worked);
-            match by {
+            match meanwhile.passes(hosts(), given_up, worked) {
                 Passes::Nothing => {}
                 Passes::AsWorked(by) => self.creep(number, by),
                 Passes::AsTheHosts(by) => {
@@ -360,16 +360,13 @@ impl VirtualTime {
 
     /// Jumps, if everybody waits and somebody for the time.
     fn try_to_jump(&self, number: u64) -> bool {
-        let bodies = {
+        let (bodies, by) = {
             let state = self.lock();
-            // Where nobody here waits for the services, what is done here is real.
-            if state.busy > 0 || state.waits.is_empty() {
-                return false;
-            }
-            self.bodies(&state)
+            let bodies = self.bodies(&state);
+            let by = self.ahead(&state, number, &bodies);
+            (bodies, by)
         };
-        let far = |next: u64| next > self.now_ns();
-        if !self.next(&bodies).is_some_and(far) {
+        if by.is_none() {
             return false;
         }
         let Some(before) = self.look(&bodies) else { return false };
@@ -378,20 +375,20 @@ impl VirtualTime {
             return false;
         }
         let state = self.lock();
-        let next = [state.waits.values().min().copied(), next_of(&bodies)].into_iter().flatten().min();
-        let by = next.map_or(0, |next| next.saturating_sub(self.now_ns()));
-        if by == 0
-            || state.waits.is_empty()
-            || state.leader != Some(number)
-            || state.busy > 0
-            || !state.real.is_empty()
-        {
-            return false;
-        }
+        let Some(by) = self.ahead(&state, number, &bodies) else { return false };
         self.skipped_ns.fetch_add(by, Ordering::SeqCst);
         self.jumps.fetch_add(1, Ordering::SeqCst);
         self.move_on(state, &bodies, by);
         true
+    }
+
+    /// How far ahead the earliest instant is that may be jumped to. Where nobody here waits for the services, what
+    /// is done here is real.
+    fn ahead(&self, state: &State, number: u64, bodies: &[Arc<dyn Body>]) -> Option<u64> {
+        let may = state.leader == Some(number) && state.busy == 0 && state.real.is_empty();
+        let ours = state.waits.values().min().copied().filter(|_| may)?;
+        let next = bodies.iter().filter_map(|body| body.next()).fold(ours, u64::min);
+        Some(next.saturating_sub(self.now_ns())).filter(|by| *by > 0)
     }
 
     /// All clocks first: whoever is woken must not see one behind.
@@ -406,11 +403,6 @@ impl VirtualTime {
 
     fn bodies(&self, state: &State) -> Vec<Arc<dyn Body>> {
         state.bodies.iter().filter_map(Weak::upgrade).collect()
-    }
-
-    fn next(&self, bodies: &[Arc<dyn Body>]) -> Option<u64> {
-        let ours = self.lock().waits.values().min().copied();
-        [ours, next_of(bodies)].into_iter().flatten().min()
     }
 
     /// This process's threads, where they sleep, and what services did so far.
@@ -443,10 +435,6 @@ fn hosts() -> u64 {
 
 fn worked(bodies: &[Arc<dyn Body>]) -> u64 {
     bodies.iter().map(|body| body.worked()).sum()
-}
-
-fn next_of(bodies: &[Arc<dyn Body>]) -> Option<u64> {
-    bodies.iter().filter_map(|body| body.next()).min()
 }
 
 /// How much time passes though somebody runs, nanoseconds.

@@ -160,8 +160,7 @@ impl Session<'_> {
             let (embedded, addresses) = (self.args.stack.embedded, self.addresses.clone());
             let context =
                 self.host.context(self.seed, redactor, sink.clone(), oracle, &dir, embedded, addresses);
-            let clock =
-                time.clone().map_or(context.clock.clone(), |time| RunClock::start_in(Time::skipping(time)));
+            let clock = RunClock::start_in(time.clone().map_or_else(Time::default, Time::skipping));
             // Stand-ins outlast a cell.
             let _skipping = time.as_ref().map(VirtualTime::skip);
             self.run_cells(&Arc::new(RunContext { clock, ..context })).await

@@ -511,7 +511,7 @@ impl Live {
             listen: Vec::new(),
             declared_ports: vec![interface.port],
             families: contained::families(cell, service),
-            // It serves many cells, each with a clock of its own.
+            // It serves many cells, each with a wall clock of its own.
             mediation: Mediation { time: cell.held_time(), ..Mediation::default() },
         };
         let mut running = supervisor::launch(launch, policy.clone())

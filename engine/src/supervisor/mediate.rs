@@ -250,18 +250,22 @@ impl Mediator {
 
     /// All clocks of the service but a wall clock of its own show this instant of the time that is skipped.
     pub(super) fn show_time(&self, now_ns: u64) {
-        self.push(|image| vdso::show_monotonic(image, now_ns));
-        if let (None, Some(time)) = (&self.mediation.clock, &self.mediation.time) {
-            self.push(|image| vdso::show(image, time.wall_ns(now_ns)));
-        }
+        let wall_ns = match (&self.mediation.clock, &self.mediation.time) {
+            (None, Some(time)) => Some(time.wall_ns(now_ns)),
+            _ => None,
+        };
+        self.push(|image| {
+            let wall = wall_ns.and_then(|wall_ns| vdso::show(image, wall_ns));
+            [vdso::show_monotonic(image, now_ns), wall].into_iter().flatten().flatten().collect()
+        });
     }
 
-    fn push(&self, show: impl Fn(&[u8]) -> Option<[(usize, Vec<u8>); 2]>) {
+    fn push(&self, show: impl Fn(&[u8]) -> Vec<(usize, Vec<u8>)>) {
         for pid in self.processes() {
             // One that ended meanwhile, or whose program has only just started, needs no push: it gets the
             // time when it begins.
             let Ok((memory, at, image)) = Memory::of(pid) else { continue };
-            for (offset, bytes) in show(&image).into_iter().flatten() {
+            for (offset, bytes) in show(&image) {
                 if memory.write_all_at(&bytes, at + offset as u64).is_err() {
                     break;
                 }
@@ -335,7 +339,7 @@ impl Mediator {
 
 impl Face for Mediator {
     fn show(&self, now_ns: u64) {
-        self.push(|image| vdso::show(image, now_ns));
+        self.push(|image| vdso::show(image, now_ns).into_iter().flatten().collect());
     }
 }
 

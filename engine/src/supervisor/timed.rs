@@ -43,6 +43,7 @@ const TICK: Duration = Duration::from_millis(10);
 const SHORT: Duration = Duration::from_micros(100);
 /// How late such a sleep ends at most.
 const SURELY: Duration = Duration::from_millis(1);
+
 /// A call that is held.
 struct Held {
     call: Notification,
@@ -213,9 +214,8 @@ impl Holder {
 
     /// Sets off the timers whose instants have come.
     fn set_off(&self, now_ns: u64) {
-        let due = |timer: &Timer| timer.at_ns <= now_ns;
         self.lock().timers.retain(|(pid, fd), timer| {
-            if !due(timer) {
+            if timer.at_ns > now_ns {
                 return true;
             }
             if let Some(kernels) = taken(*pid, *fd) {
