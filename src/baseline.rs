@@ -5,11 +5,12 @@
 //! bundle to bundle, have none.
 //!
 //! Contract: a red that is not in it, or is there with another result, is new; a cell that is in it and
-//! passes is unexpected. Another reason alone is told and fails nothing: reasons can quote what a
+//! passes (in all of its runs) is unexpected. Another reason alone is told and fails nothing: reasons can quote what a
 //! service made up. What Faultbox or the host could not do is never known.
 
 use crate::terminal;
 use faultbox_bundle_format::{Blame, Ending, Verdict};
+use faultbox_engine::plan::run_of;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Why a baseline cannot be used.
@@ -93,11 +94,17 @@ impl Baseline {
     /// Holds the results of a run against it.
     pub fn compare<'a>(&self, results: impl Iterator<Item = (&'a str, &'a Verdict)>) -> Compared {
         let mut compared = Compared::default();
+        let results: Vec<_> = results.collect();
+        let did = |(name, verdict): &(&'a str, &Verdict)| {
+            (verdict.ending != Ending::Passed).then_some(run_of(name).0)
+        };
+        let not_passed: BTreeSet<&str> = results.iter().filter_map(did).collect();
         for (name, verdict) in results {
             let red = red(verdict);
-            match (self.0.get(name), red) {
+            let cell = run_of(name).0;
+            match (self.0.get(cell), red) {
                 (None, None) => {}
-                (Some(_), None) if verdict.ending != Ending::Passed => {}
+                (Some(_), None) if not_passed.contains(cell) => {}
                 (Some(_), None) => compared.passed.push(name.to_owned()),
                 (None, Some(_)) => compared.new.push((name.to_owned(), None)),
                 (Some(known), Some((result, _))) if known.result != result => {
@@ -159,10 +166,12 @@ impl Compared {
     }
 }
 
-/// The text of a baseline for these results.
+/// The text of a baseline for these results; of a cell's runs, the first red is what it has.
 pub fn text<'a>(spec: &str, results: impl Iterator<Item = (&'a str, &'a Verdict)>) -> String {
-    let reds: BTreeMap<&str, (&str, String)> =
-        results.filter_map(|(name, verdict)| red(verdict).map(|red| (name, red))).collect();
+    let mut reds: BTreeMap<&str, (&str, String)> = BTreeMap::new();
+    for (name, red) in results.filter_map(|(name, verdict)| red(verdict).map(|red| (run_of(name).0, red))) {
+        reds.entry(name).or_insert(red);
+    }
     let mut text = format!(
         "# Known reds of {}: a run with --baseline fails on any other, and on one of these that passes.\n",
         terminal::one_line(spec)
@@ -286,6 +295,18 @@ mod tests {
         assert_eq!(compared.reasons.len(), 1);
         assert!(compared.fails());
         assert!(Baseline::default().compare(of(&results())).fails(), "nothing is known");
+    }
+
+    #[test]
+    fn a_red_of_some_runs_is_known_in_all_and_passes_only_where_all_do() {
+        let red = verdict(Ending::Failed, Blame::ServiceUnderTest, "503");
+        let green = verdict(Ending::Passed, Blame::None, "");
+        let mixed = [("a@1", green.clone()), ("a@2", red), ("b@1", green.clone()), ("b@2", green)];
+        assert_eq!(text("x.star", of(&mixed)).lines().nth(1), Some("a: failed: 503"));
+        let baseline = Baseline::read("a: failed: 503\nb: failed: 503").unwrap();
+        baseline.check(["a", "b"].into_iter()).unwrap();
+        let compared = baseline.compare(of(&mixed));
+        assert_eq!((compared.known, compared.passed), (vec!["a@2".into()], vec!["b@1".into(), "b@2".into()]));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The command line.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use faultbox_engine::plan::RUNS_MAX;
 use std::path::PathBuf;
 
 /// What follows every `--help` of the whole command.
@@ -258,6 +259,10 @@ pub struct TestArgs {
     /// Only these cells: names, globs (matrix_*_db_down) or /regular expressions/; repeatable
     #[arg(long = "test", value_name = "CELL")]
     pub tests: Vec<String>,
+    /// Run each cell so many times, as CELL@1, CELL@2 and so on, each with other choices out of the seed, and say which
+    /// did not come out the same
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(RUNS_MAX)))]
+    pub runs: Option<u32>,
     /// Print the names of the cells and stop
     #[arg(long)]
     pub list: bool,

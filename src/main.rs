@@ -6,6 +6,7 @@ mod cli;
 mod commands;
 mod exit_code;
 mod export;
+mod flaky;
 mod host;
 mod init;
 mod markdown;

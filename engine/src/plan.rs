@@ -3,6 +3,7 @@
 //! Contract: everything is checked (names, rules, cycles, overrides) before a `Plan` exists.
 
 use crate::fault::Assumption;
+use crate::fault::rule::Modifiers;
 use crate::mock::{SignRequest, grpc::GrpcAnswer};
 use crate::spec::volatile::Line;
 use crate::step::{StepCall, StepResponse};
@@ -45,13 +46,63 @@ impl Plan {
         }
         plan
     }
+
+    /// The same plan with each cell so many times, as a cell of its own: all of run 1, then all of run 2, and so on.
+    /// What is drawn for a cell is drawn by its name, so runs differ in it and each can be had again.
+    pub fn repeated(&self, runs: u32) -> Self {
+        let run = |run: u32| {
+            self.cells
+                .iter()
+                .map(move |cell| Cell { name: format!("{}{RUN}{run}", cell.name), ..cell.clone() })
+        };
+        let cells = (1..=runs).flat_map(run).collect();
+        Plan { cells, ..self.clone() }
+    }
+
+    /// Whether anything that happens in a cell is drawn from the seed, so that its runs differ by it.
+    pub fn draws(&self, index: usize) -> bool {
+        let cell = self.cells.get(index);
+        let parts =
+            cell.and_then(|cell| cell.assumption.as_deref()).map(Assumption::flatten).unwrap_or_default();
+        let odds = |modifiers: &Modifiers| modifiers.probability.is_some();
+        let by_rules = |part: &&Assumption| {
+            part.rules.iter().any(|rule| odds(&rule.modifiers) || rule.share.is_some())
+                || part.syscalls.iter().any(|rule| odds(&rule.modifiers))
+        };
+        parts.iter().any(by_rules) || self.topology.services.iter().any(|service| service.determinism.entropy)
+    }
+}
+
+/// What stands between a cell's name and the number of its run.
+const RUN: char = '@';
+
+/// Most runs of a cell.
+pub const RUNS_MAX: u32 = 1000;
+
+/// The name that a cell has in the spec, and which run of it this is, from 1, where it is one of several.
+pub fn run_of(name: &str) -> (&str, Option<u32>) {
+    let split = name.rsplit_once(RUN).and_then(|(cell, run)| Some((cell, run, run.parse().ok()?)));
+    match split {
+        // No two names are of one run.
+        Some((cell, written, run)) if (1..=RUNS_MAX).contains(&run) && written == run.to_string() => {
+            (cell, Some(run))
+        }
+        _ => (name, None),
+    }
+}
+
+/// The last run that any of these names of cells, or patterns of such names, is of.
+pub fn last_run<'a>(names: impl Iterator<Item = &'a str>) -> Option<u32> {
+    names.filter_map(|name| run_of(name).1).max()
 }
 
 /// One test, or one scenario under one assumption.
 #[derive(Debug, Clone)]
 pub struct Cell {
-    /// `test_...` or `matrix_<scenario>_<fault>`.
+    /// `test_...` or `matrix_<scenario>_<fault>`, with `@<run>` behind it where it has several ([`run_of`]).
     pub name: String,
+    /// Which of the program's cells it is.
+    pub number: usize,
     /// The scenario's name.
     pub scenario: String,
     /// What goes wrong.
@@ -125,7 +176,7 @@ pub struct Judgement {
 /// Runs the callables of a spec. Each call has an evaluator of its own; the frozen module
 /// is shared. Calls block; the runner makes them on a thread that may block.
 pub trait Program: Send + Sync {
-    /// Runs a cell's scenario; keeps its result for [`Program::judge`].
+    /// Runs the scenario of a cell, which is given by its number, and judges its result.
     fn run(&self, cell: usize, driver: Arc<dyn Driver>) -> ScenarioResult;
     /// Runs a service's `seed`.
     ///
@@ -169,4 +220,21 @@ impl Program for NoProgram {
 pub struct ScenarioResult {
     /// The judgement of assertions and expectation.
     pub judgement: Judgement,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_run_in_a_name() {
+        assert_eq!(run_of("matrix_a_b"), ("matrix_a_b", None));
+        assert_eq!(run_of("matrix_a_b@12"), ("matrix_a_b", Some(12)));
+        // A bundle can hold any name.
+        for odd in ["a@", "a@0", "a@01", "a@+1", "a@1001", "a@99999999999999999999", "a@b", "a@1b"] {
+            assert_eq!(run_of(odd), (odd, None));
+        }
+        assert_eq!(last_run(["a@2", "b", "c@7", "d@*"].into_iter()), Some(7));
+        assert_eq!(last_run(["b"].into_iter()), None);
+    }
 }

@@ -205,6 +205,8 @@ pub struct Skipped {
     pub skipped: Duration,
     /// In how many jumps.
     pub jumps: u64,
+    /// How much passed as services worked.
+    pub worked: Duration,
     /// How much passed as the host's does, as somebody did not rest.
     pub crept: Duration,
     /// Services for which it is the host's, and why.
@@ -219,6 +221,7 @@ pub struct VirtualTime {
     wall_ns: u64,
     skipped_ns: AtomicU64,
     jumps: AtomicU64,
+    worked_ns: AtomicU64,
     crept_ns: AtomicU64,
     /// Says that it has moved, or moves in another way.
     moves: watch::Sender<()>,
@@ -235,6 +238,7 @@ impl VirtualTime {
             wall_ns: wall_ns().saturating_sub(now_ns),
             skipped_ns: AtomicU64::new(0),
             jumps: AtomicU64::new(0),
+            worked_ns: AtomicU64::new(0),
             crept_ns: AtomicU64::new(0),
             moves: watch::channel(()).0,
             state: Mutex::default(),
@@ -246,6 +250,7 @@ impl VirtualTime {
         Skipped {
             skipped: Duration::from_nanos(self.skipped_ns.load(Ordering::SeqCst)),
             jumps: self.jumps.load(Ordering::SeqCst),
+            worked: Duration::from_nanos(self.worked_ns.load(Ordering::SeqCst)),
             crept: Duration::from_nanos(self.crept_ns.load(Ordering::SeqCst)),
             real: self.real(),
         }
@@ -339,20 +344,18 @@ impl VirtualTime {
             }
             match meanwhile.passes(hosts(), given_up, worked) {
                 Passes::Nothing => {}
-                Passes::AsWorked(by) => self.creep(number, by),
-                Passes::AsTheHosts(by) => {
-                    self.crept_ns.fetch_add(by, Ordering::SeqCst);
-                    self.creep(number, by);
-                }
+                Passes::AsWorked(by) => self.creep(number, by, &self.worked_ns),
+                Passes::AsTheHosts(by) => self.creep(number, by, &self.crept_ns),
             }
             std::thread::park_timeout(if given_up { CREEP } else { BETWEEN_LOOKS });
         }
     }
 
-    /// Moves on though somebody runs.
-    fn creep(&self, number: u64, by: u64) {
+    /// Moves on though somebody runs, which is summed.
+    fn creep(&self, number: u64, by: u64, sum: &AtomicU64) {
         let state = self.lock();
         if state.leader == Some(number) {
+            sum.fetch_add(by, Ordering::SeqCst);
             let bodies = self.bodies(&state);
             self.move_on(state, &bodies, by);
         }
@@ -606,10 +609,12 @@ mod tests {
         let (time, stub) = stub();
         let began = time.now_ns();
         stub.runs.store(true, Ordering::SeqCst);
-        time.creep(0, 5);
-        time.creep(1, 7);
-        assert_eq!((time.now_ns() - began, time.sum().skipped), (5, Duration::ZERO));
-        assert_eq!(*stub.shown.lock().unwrap(), [began + 5]);
+        time.creep(0, 5, &time.worked_ns);
+        time.creep(0, 6, &time.crept_ns);
+        time.creep(1, 7, &time.crept_ns);
+        assert_eq!((time.now_ns() - began, time.sum().skipped), (11, Duration::ZERO));
+        assert_eq!([time.sum().worked, time.sum().crept], [5, 6].map(Duration::from_nanos));
+        assert_eq!(*stub.shown.lock().unwrap(), [began + 5, began + 11]);
     }
 
     #[test]

@@ -153,7 +153,8 @@ pub fn outcome(recording: &Recording, result: CellResult, unix_ns: u64, policy: 
 /// Judges the recorded steps with the spec as it is now; nothing runs.
 pub fn judge(plan: &Plan, index: usize, recording: &Recording, run_key: Key) -> Outcome {
     let driver = Arc::new(RecordedDriver::new(plan, &recording.entries, recording.unix_ns, run_key));
-    let result = plan.program.run(index, driver.clone());
+    let number = plan.cells.get(index).map_or(index, |cell| cell.number);
+    let result = plan.program.run(number, driver.clone());
     let verdict = Verdict {
         ending: result.judgement.ending,
         reason: result.judgement.reason,

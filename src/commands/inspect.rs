@@ -7,6 +7,7 @@
 use super::test::{hex, verdict_json};
 use crate::cli::{Format, InspectArgs, InspectFormat};
 use crate::export::{Suite, summary};
+use crate::flaky::{Flaky, flaky};
 use crate::markdown::code;
 use crate::story::{self, Scope, Weight};
 use crate::terminal::{self, Findings, notice, one_line, quoted, say, say_json, set_in};
@@ -221,11 +222,21 @@ impl Opened<'_> {
                 say(&format!("             {}{more}", line.chars().take(FINDING).collect::<String>()));
             }
         }
+        let flaky = self.flaky();
+        if !flaky.is_empty() {
+            say("");
+        }
+        flaky.iter().for_each(|flaky| say(&format!("flaky: {}", flaky.line())));
         for cell in cells.iter().filter(|cell| !cell.passed()) {
             say("");
             self.story(&self.cell(cell, true)?, false);
         }
         Ok(())
+    }
+
+    /// Cells that did not come out the same in all of their runs.
+    fn flaky(&self) -> Vec<Flaky<'_>> {
+        flaky(self.bundle.cells().iter().map(|cell| (cell.name.as_str(), cell.verdict.as_ref())))
     }
 
     /// The bundle's path as a word of a command line.
@@ -391,6 +402,7 @@ impl Opened<'_> {
             "seed": started.map(|s| s.seed),
             "tool_version": started.map(|s| s.tool_version.clone()),
             "command": started.map(|s| s.command.clone()),
+            "flaky": self.flaky().iter().map(Flaky::json).collect::<Vec<_>>(),
             "cells": cells.collect::<Vec<_>>(),
         });
         say_json(&document);

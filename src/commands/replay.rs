@@ -15,7 +15,7 @@ use faultbox_bundle_format::{Body, Bundle, Entry, Named, RunStarted, StoredFile}
 use faultbox_engine::addresses::AddressBook;
 use faultbox_engine::clock::RunClock;
 use faultbox_engine::event_sink::NullSink;
-use faultbox_engine::plan::Plan;
+use faultbox_engine::plan::{Plan, last_run};
 use faultbox_engine::prng::Key;
 use faultbox_engine::runner::live::Live;
 use faultbox_engine::runner::{self, RunContext};
@@ -61,7 +61,11 @@ fn try_run(args: &ReplayArgs) -> Result<u8, u8> {
         notice(&format!("faultbox: the temporary folder cannot be used: {error}"));
         exit_code::HOST
     })?;
-    let plan = Arc::new(source.plan(args, &addresses, dir.path())?);
+    let mut plan = source.plan(args, &addresses, dir.path())?;
+    if let Some(runs) = last_run(source.bundle.cells().iter().map(|cell| cell.name.as_str())) {
+        plan = plan.repeated(runs);
+    }
+    let plan = Arc::new(plan);
     let cells = source.cells(&plan, &args.tests)?;
     let hold = args.hold.map(|step| Arc::new(AtStep::new(step)));
     if hold.is_some() && (cells.len() > 1 || host.is_none()) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// For people.
 pub fn lines(time: &Skipped) -> Vec<String> {
-    let Skipped { skipped, jumps, crept, real } = time;
+    let Skipped { skipped, jumps, worked: _, crept, real } = time;
     let mut lines = Vec::new();
     if *jumps > 0 {
         lines.push(format!("skipped {}ms of waiting", skipped.as_millis()));
@@ -22,10 +22,11 @@ pub fn lines(time: &Skipped) -> Vec<String> {
 
 /// For programs.
 pub fn json(time: &Skipped) -> serde_json::Value {
-    let Skipped { skipped, jumps, crept, real } = time;
+    let Skipped { skipped, jumps, worked, crept, real } = time;
     let millis = |time: &Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     serde_json::json!({
         "skipped_ms": millis(skipped),
+        "worked_ms": millis(worked),
         "crept_ms": millis(crept),
         "jumps": jumps,
         "real": real,
@@ -44,7 +45,8 @@ mod tests {
         assert_eq!(lines(&time)[1..], ["40ms passed meanwhile: something did not rest for 2s"]);
         time.real.insert("api".to_owned(), "it runs in a container".to_owned());
         assert_eq!(lines(&time)[1..], ["api waits in real time: it runs in a container"]);
-        assert_eq!(json(&time)["crept_ms"], 40);
+        time.worked = Duration::from_millis(2);
+        assert_eq!((&json(&time)["crept_ms"], &json(&time)["worked_ms"]), (&40.into(), &2.into()));
         assert_eq!(lines(&Skipped::default()), Vec::<String>::new());
     }
 }

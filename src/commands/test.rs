@@ -6,6 +6,7 @@ use crate::baseline::{self, Baseline, Compared};
 use crate::ci::GitHub;
 use crate::cli::{Format, TestArgs};
 use crate::export::{self, Suite, Told, github, junit, summary};
+use crate::flaky::{Flaky, flaky};
 use crate::terminal::{self, Findings, Progress, notice, say, say_json};
 use crate::{exit_code, host};
 use faultbox_bundle_format::redact::Redactor;
@@ -18,7 +19,7 @@ use faultbox_engine::containers::Keeping;
 use faultbox_engine::event_sink::{EventSink, NullSink};
 use faultbox_engine::journal::Journal;
 use faultbox_engine::oracle::SeededOracle;
-use faultbox_engine::plan::Plan;
+use faultbox_engine::plan::{Plan, last_run, run_of};
 use faultbox_engine::runner::live::Live;
 use faultbox_engine::runner::{self, CellResult, RunContext};
 use faultbox_engine::spec::{self, volatile};
@@ -26,6 +27,7 @@ use faultbox_engine::supervisor::Feature;
 use faultbox_engine::topology::ServiceKind;
 use faultbox_engine::virtual_time::{Skipped, Time, VirtualTime};
 use faultbox_recorder::Recorder;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -51,7 +53,11 @@ fn try_run(args: &TestArgs) -> Result<u8, u8> {
         None if offline => (0, "none"),
         _ => stack::seed(&args.stack)?,
     };
-    let plan = stack::load(&args.stack, &addresses, seed)?;
+    let mut plan = stack::load(&args.stack, &addresses, seed)?;
+    // A name of one run says that there are several.
+    if let Some(runs) = args.runs.max(last_run(args.tests.iter().map(String::as_str))) {
+        plan = plan.repeated(runs);
+    }
     if plan.cells.is_empty() {
         notice(&format!(
             "faultbox: {} has no cells: a test is a function whose name begins with test_, or comes from fault_scenario() \
@@ -78,6 +84,7 @@ fn try_run(args: &TestArgs) -> Result<u8, u8> {
     if args.format == Format::Human {
         say(&format!("Seed: {seed} ({source})\n"));
     }
+    tell_of_undrawn(&plan, &cells);
     let plan = Arc::new(plan);
     let unix_ns = RunClock::start().unix_ns();
     let header = faultbox_recorder::new_header().map_err(|error| {
@@ -94,6 +101,22 @@ fn try_run(args: &TestArgs) -> Result<u8, u8> {
     code
 }
 
+/// Says of how many cells with several runs none differs from another by what the seed decides.
+fn tell_of_undrawn(plan: &Plan, cells: &[usize]) {
+    let repeated =
+        || cells.iter().filter(|index| plan.cells.get(**index).is_some_and(|c| run_of(&c.name).1.is_some()));
+    let names = |of: &[usize]| {
+        of.iter().map(|index| run_of(&plan.cells[*index].name).0).collect::<BTreeSet<_>>().len()
+    };
+    let all = names(&repeated().copied().collect::<Vec<_>>());
+    let undrawn = names(&repeated().copied().filter(|index| !plan.draws(*index)).collect::<Vec<_>>());
+    if undrawn > 0 {
+        notice(&format!(
+            "notice: nothing is drawn from the seed in {undrawn} of {all} cells: their runs differ only as the services do"
+        ));
+    }
+}
+
 /// The baseline that the run is held against, where there is one.
 fn known(args: &TestArgs, plan: &Plan) -> Result<Option<Baseline>, u8> {
     let Some(path) = &args.baseline else { return Ok(None) };
@@ -103,7 +126,7 @@ fn known(args: &TestArgs, plan: &Plan) -> Result<Option<Baseline>, u8> {
     };
     let text = std::fs::read_to_string(path).map_err(|error| failed(&error))?;
     let baseline = Baseline::read(&text).map_err(|error| failed(&error))?;
-    baseline.check(plan.cells.iter().map(|cell| cell.name.as_str())).map_err(|error| failed(&error))?;
+    baseline.check(plan.cells.iter().map(|cell| run_of(&cell.name).0)).map_err(|error| failed(&error))?;
     Ok(Some(baseline))
 }
 
@@ -351,6 +374,7 @@ impl Session<'_> {
         let replay = |name: &str| bundle.map(|bundle| terminal::replay_line(bundle, name, self.seed));
         let verdicts = || results.iter().map(|r| (r.name.as_str(), &r.verdict));
         let compared = self.baseline.as_ref().map(|baseline| baseline.compare(verdicts()));
+        let flaky = flaky(results.iter().map(|r| (r.name.as_str(), Some(&r.verdict))));
         match self.args.format {
             Format::Human => {
                 if let Some(bundle) = bundle {
@@ -363,6 +387,7 @@ impl Session<'_> {
                 if unreached > 0 {
                     say(&format!("{unreached} unreached (no fault of theirs fired)"));
                 }
+                flaky.iter().for_each(|flaky| say(&format!("flaky: {}", flaky.line())));
                 time.iter().flat_map(|time| skipping::lines(time)).for_each(|line| say(&line));
                 compared.iter().flat_map(Compared::lines).for_each(|line| say(&line));
                 for (place, result) in failed.iter().enumerate() {
@@ -380,6 +405,7 @@ impl Session<'_> {
                     "passed": passed,
                     "failed": failed.len(),
                     "interrupted": interrupted,
+                    "flaky": flaky.iter().map(Flaky::json).collect::<Vec<_>>(),
                     "cells": cells,
                 });
                 if let (Some(time), Some(map)) = (time, document.as_object_mut()) {

@@ -3,8 +3,10 @@
 //! Contract: at most [`MOST`] bytes whatever the matrix; what there is no room for is counted.
 
 use super::{State, Suite, Told};
+use crate::flaky::flaky;
 use crate::markdown::code;
 use crate::terminal;
+use faultbox_engine::plan::run_of;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Most bytes: GitHub takes 1 MiB of a step, and drops all of what is larger.
@@ -49,7 +51,7 @@ fn table(cells: &[&Told]) -> String {
     let mut out = String::new();
     let mut faults: Vec<&str> = Vec::new();
     let mut scenarios: Vec<&str> = Vec::new();
-    let mut states: BTreeMap<(&str, &str), State> = BTreeMap::new();
+    let mut states: BTreeMap<(&str, &str), Vec<State>> = BTreeMap::new();
     let mut seen = BTreeSet::new();
     for cell in cells {
         let Some(fault) = cell.fault.as_deref() else { continue };
@@ -59,24 +61,36 @@ fn table(cells: &[&Told]) -> String {
         if seen.insert((false, cell.scenario.as_str())) {
             scenarios.push(&cell.scenario);
         }
-        states.insert((&cell.scenario, fault), cell.state());
+        states.entry((&cell.scenario, fault)).or_default().push(cell.state());
     }
     if !faults.is_empty() {
         let heads: String = faults.iter().map(|fault| format!(" {} |", code(fault))).collect();
         out.push_str(&format!("\n| scenario |{heads}\n|---|{}\n", ":---:|".repeat(faults.len())));
         for scenario in scenarios {
             let cells = faults.iter().map(|fault| states.get(&(scenario, *fault)));
-            let cells: String =
-                cells.map(|state| format!(" {} |", state.map_or("", |state| state.shown().0))).collect();
+            let cells: String = cells
+                .map(|states| format!(" {} |", states.map_or_else(String::new, |states| of_runs(states))))
+                .collect();
             out.push_str(&format!("| {} |{cells}\n", code(scenario)));
         }
     }
-    let alone: Vec<&&Told> = cells.iter().filter(|cell| cell.fault.is_none()).collect();
+    let mut places: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut alone: Vec<(&str, Vec<State>)> = Vec::new();
+    for cell in cells.iter().filter(|cell| cell.fault.is_none()) {
+        let name = run_of(&cell.name).0;
+        match places.get(name).and_then(|place| alone.get_mut(*place)) {
+            Some((_, states)) => states.push(cell.state()),
+            None => {
+                places.insert(name, alone.len());
+                alone.push((name, vec![cell.state()]));
+            }
+        }
+    }
     if !alone.is_empty() {
         out.push_str("\n| test | |\n|---|---|\n");
-        for cell in alone {
-            let (sign, word) = cell.state().shown();
-            out.push_str(&format!("| {} | {sign} {word} |\n", code(&cell.name)));
+        for (name, states) in alone {
+            let word = states.iter().max().map_or("", |state| state.shown().1);
+            out.push_str(&format!("| {} | {} {word} |\n", code(name), of_runs(&states)));
         }
     }
     let used: BTreeSet<State> = cells.iter().map(|cell| cell.state()).collect();
@@ -85,6 +99,19 @@ fn table(cells: &[&Told]) -> String {
         out.push_str(&format!("\n{}\n", legend.collect::<Vec<_>>().join(" \u{b7} ")));
     }
     out
+}
+
+/// The sign of a cell: of its runs, the worst, and in how many it was other than passed, where not all are alike.
+fn of_runs(states: &[State]) -> String {
+    let Some(worst) = states.iter().max() else { return String::new() };
+    let sign = worst.shown().0;
+    match states.iter().all(|state| state == worst) {
+        true => sign.to_owned(),
+        false => {
+            let others = states.iter().filter(|state| **state != State::Passed).count();
+            format!("{sign} {others} of {}", states.len())
+        }
+    }
 }
 
 /// What cells say of themselves, a line each, as far as one looks at it.
@@ -97,7 +124,9 @@ fn findings(suite: &Suite) -> String {
             |said: &String| format!("- {name}: {}\n", code(&said.chars().take(LINE).collect::<String>()));
         cell.findings.iter().map(line).collect::<Vec<_>>()
     };
-    let lines: Vec<String> = suite.cells.iter().flat_map(of).collect();
+    let flaky = flaky(suite.cells.iter().map(|cell| (cell.name.as_str(), cell.verdict.as_ref())));
+    let flaky = flaky.iter().map(|flaky| format!("- flaky: {}\n", code(&flaky.line())));
+    let lines: Vec<String> = flaky.chain(suite.cells.iter().flat_map(of)).collect();
     let more = lines.len().saturating_sub(LINES);
     let mut out = if lines.is_empty() { String::new() } else { "\n### To look at\n\n".to_owned() };
     lines.iter().take(LINES).for_each(|line| out.push_str(line));
@@ -167,6 +196,22 @@ mod tests {
         );
         assert!(text.contains("| `s` | \u{274c} | \u{2705} |\n"), "{text}");
         assert!(text.contains("- reason: `` got `503` \u{2502} <b> ``\n"), "{text}");
+    }
+
+    #[test]
+    fn runs_of_a_cell_share_a_place_in_the_grid() {
+        let run = |n: u32, ending| told(&format!("matrix_s_f@{n}"), "s", Some("f"), ending, "");
+        let alone = |n: u32, ending| told(&format!("test_a@{n}"), "test_a", None, ending, "");
+        let text = text(&suite(vec![
+            run(1, Ending::Passed),
+            alone(1, Ending::Failed),
+            run(2, Ending::Failed),
+            alone(2, Ending::Failed),
+            run(3, Ending::Passed),
+        ]));
+        assert!(text.contains("| `s` | \u{274c} 1 of 3 |\n"), "{text}");
+        assert!(text.contains("| `test_a` | \u{274c} failed |\n"), "{text}");
+        assert!(text.contains("- flaky: `matrix_s_f passed in 2 of 3 runs, not in 2`\n"), "{text}");
     }
 
     #[test]

@@ -6,12 +6,14 @@
 
 use super::tree;
 use crate::commands::test::{hex, verdict_json};
+use crate::flaky::{Flaky, flaky};
 use crate::host;
 use crate::story::{self, Scope, Told, Weight};
-use crate::terminal::{self, one_line, plain};
+use crate::terminal::{self, Findings, one_line, plain};
 use faultbox_bundle_format::{
     Body, Bundle, CellSummary, Class, Ending, Entry, Exchange, Outcome, Payload, Phase, ReadError, RunStarted,
 };
+use faultbox_engine::plan::run_of;
 use serde_json::{Map, Value as Json, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -67,6 +69,8 @@ impl<'a> Report<'a> {
     /// What the grid and the page's head show.
     pub fn index(&self) -> Json {
         let started = self.started.as_ref();
+        let results = self.bundle.cells().iter().map(|cell| (cell.name.as_str(), cell.verdict.as_ref()));
+        let flaky = flaky(results);
         let sources = self.sources.iter().map(|(path, text)| json!({ "path": one_line(path), "text": text }));
         json!({
             "bundle": one_line(self.name),
@@ -77,6 +81,7 @@ impl<'a> Report<'a> {
             "command": started.map(|s| one_line(&format!("faultbox {}", s.command.join(" ")))),
             "digest": self.bundle.digest().map(|digest| hex(&digest)),
             "notices": self.notices(),
+            "flaky": flaky.iter().map(Flaky::line).collect::<Vec<_>>(),
             "host": self.host,
             "sources": sources.collect::<Vec<_>>(),
             "cells": self.bundle.cells().iter().map(|cell| self.head(cell)).collect::<Vec<_>>(),
@@ -101,13 +106,19 @@ impl<'a> Report<'a> {
         notices
     }
 
-    /// A cell as the grid shows it.
+    /// A cell as the grid shows it; what cannot be read has nothing to say of itself, and no page is made of it.
     fn head(&self, cell: &CellSummary) -> Json {
+        let findings =
+            self.bundle.raw_entries(cell.cell).map(|entries| Findings::of(&entries)).unwrap_or_default();
         let mut json = match &cell.verdict {
             Some(verdict) => harmless(verdict_json(&cell.name, verdict)),
             None => json!({ "name": one_line(&cell.name), "verdict": "incomplete" }),
         };
         if let Some(map) = json.as_object_mut() {
+            let (of, run) = run_of(&cell.name);
+            map.insert("of".to_owned(), one_line(of).into());
+            map.insert("run".to_owned(), run.into());
+            map.insert("findings".to_owned(), findings.lines().into());
             map.insert("state".to_owned(), state(cell).into());
             map.insert("scenario".to_owned(), one_line(&cell.scenario).into());
             map.insert("fault".to_owned(), cell.assumption.as_ref().map(|name| one_line(name)).into());

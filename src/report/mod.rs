@@ -1,7 +1,9 @@
 //! The page of `faultbox report`: one HTML file that needs nothing else.
 //!
-//! [`document`] makes the data, [`tree`] puts values into text; `page.html`, `page.css` and `page.js` are
-//! what shows it. The grid's data and the script come first and the cells after them, so that a large
+//! [`document`] makes the data, [`tree`] puts values into text; `page.html`, `page.css` and the scripts in `page/` are
+//! what shows it. Text from a bundle only ever becomes text there (`textContent`, or pixels of a canvas), never markup, a
+//! style or an address; the address bar alone says what is shown, so that every view can be linked to; of a list only
+//! the rows that are in sight exist. The grid's data and the script come first and the cells after them, so that a large
 //! report is on the screen before it is read to its end.
 //!
 //! Contract: what a bundle holds reaches the page as JSON in elements that no browser executes, with every
@@ -20,7 +22,18 @@ use std::io::{self, Write};
 
 const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
-const SCRIPT: &str = include_str!("page.js");
+/// One script of one block: none of its names becomes the window's.
+const SCRIPT: &str = concat!(
+    "\"use strict\";\n{\n",
+    include_str!("page/base.js"),
+    include_str!("page/grid.js"),
+    include_str!("page/cell.js"),
+    include_str!("page/timeline.js"),
+    include_str!("page/spec.js"),
+    include_str!("page/search.js"),
+    include_str!("page/main.js"),
+    "}\n"
+);
 
 /// Why there is no report.
 #[derive(Debug, thiserror::Error)]

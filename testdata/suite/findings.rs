@@ -91,3 +91,79 @@ fn cells_that_cannot_fail_are_told_and_no_others() {
         }
     }
 }
+
+/// Runs differ by what is drawn for them, each can be had again, and who differs is told.
+#[test]
+fn a_cell_that_comes_out_differently_from_run_to_run_is_told() {
+    const RUNS: u64 = 4;
+    let dir = tempfile::tempdir().unwrap();
+    let small = std::fs::read_to_string(repository("testdata/transcripts/small.star")).unwrap();
+    let services = small.split("def listing").next().unwrap();
+    let cells_of_it = r#"
+now_and_then = fault_assumption("now_and_then", target = api.public, rules = [error(status = 503, probability = "50%")])
+fault_matrix(scenarios = [probe], faults = [now_and_then], default_expect = expect_success())
+
+def test_health():
+    assert_eq(probe().status_code, 200)
+"#;
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let (spec, bundle) = (at("runs.star"), at("runs.fb"));
+    std::fs::write(&spec, format!("{services}{cells_of_it}")).unwrap();
+    let api = format!("api={}", orders_api().display());
+    let test = |more: &[&str]| {
+        run(&[&["test", &spec, "--seed", "1", "--binary", &api, "--format", "json"][..], more].concat())
+    };
+
+    let ran = test(&["--runs", "4", "--bundle", &bundle, "--embed"]);
+    assert_eq!(code(&ran), 1, "{}", String::from_utf8_lossy(&ran.stderr));
+    let undrawn =
+        "notice: nothing is drawn from the seed in 1 of 2 cells: their runs differ only as the services do";
+    assert!(
+        String::from_utf8_lossy(&ran.stderr).contains(undrawn),
+        "{}",
+        String::from_utf8_lossy(&ran.stderr)
+    );
+    let document = document(&ran);
+    let verdicts: Vec<(String, String)> = cells(&document)
+        .iter()
+        .map(|cell| [&cell["name"], &cell["verdict"]].map(|text| text.as_str().unwrap().to_owned()).into())
+        .collect();
+    assert_eq!(verdicts.len() as u64, 2 * RUNS);
+    assert!(verdicts.iter().all(|(name, verdict)| !name.starts_with("test_health@") || verdict == "passed"));
+    let failed: Vec<&str> =
+        verdicts.iter().filter(|(_, verdict)| verdict != "passed").map(|(name, _)| name.as_str()).collect();
+    let numbers: Vec<u64> =
+        failed.iter().map(|name| name.rsplit_once('@').unwrap().1.parse().unwrap()).collect();
+    assert!((1..RUNS).contains(&(numbers.len() as u64)), "half of them, as it is drawn: {failed:?}");
+    let flaky = serde_json::json!([{
+        "name": "matrix_probe_now_and_then",
+        "runs": RUNS,
+        "passed": RUNS - numbers.len() as u64,
+        "not_passed_in": numbers,
+    }]);
+    let inspected = super::document(&run(&["inspect", &bundle, "--format", "json"]));
+    assert_eq!((&document["flaky"], &inspected["flaky"]), (&flaky, &flaky));
+    for form in [&[][..], &["--format", "markdown"]] {
+        let said = run(&[&["inspect", &bundle][..], form].concat());
+        let said = String::from_utf8_lossy(&said.stdout).into_owned();
+        assert!(said.contains("matrix_probe_now_and_then passed in "), "{said}");
+    }
+
+    // One run again, recorded (a baseline is of cells, not of runs) and replayed; and all of them.
+    let reds = at("reds");
+    std::fs::write(&reds, "matrix_probe_now_and_then: violated\n").unwrap();
+    let again = test(&["--test", failed[0], "--no-bundle", "--baseline", &reds]);
+    let again = (code(&again), super::document(&again));
+    assert_eq!((again.0, &again.1["baseline"]["known"]), (0, &serde_json::json!([failed[0]])));
+    for (chosen, depth, count) in
+        [(failed[0], "judge", 1), ("matrix_probe_now_and_then", "judge", RUNS), ("*", "redrive", 2 * RUNS)]
+    {
+        let replayed = run(&["replay", &bundle, "--test", chosen, "--depth", depth, "--format", "json"]);
+        let replayed = super::document(&replayed);
+        assert_eq!(cells(&replayed).len() as u64, count, "{chosen}");
+        assert!(cells(&replayed).iter().all(|cell| cell["exact"] == true), "{replayed}");
+    }
+    for wrong in ["0", "1001", "x"] {
+        assert_eq!(code(&test(&["--runs", wrong])), 2);
+    }
+}

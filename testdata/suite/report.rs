@@ -89,6 +89,12 @@ impl Made {
         self.note(cell, Phase::Scenario, Body::Exchange(exchange));
     }
 
+    /// Something that the cell says of itself beside its verdict.
+    fn finding(&mut self, cell: u32, text: &str) {
+        let fact = Named { name: "proves nothing".to_owned(), value: text.to_owned() };
+        self.note(cell, Phase::Scenario, Body::HostFact(fact));
+    }
+
     fn end(&mut self, cell: u32, ending: Ending, unreached: bool, reason: &str) {
         let fault = FaultCount {
             assumption: "f".to_owned(),
@@ -208,6 +214,55 @@ fn the_grid_the_keyboard_and_the_address() {
 }
 
 #[test]
+fn runs_of_a_cell_share_a_place_and_what_there_is_to_look_at_is_linked() {
+    let Some(mut browser) = Browser::start() else { return skipped(NO_BROWSER) };
+    let folder = tempfile::tempdir().unwrap();
+    let mut made = Made::at(&folder.path().join("runs.fb"));
+    for run in 1..=3 {
+        let ending = if run == 2 { Ending::Violated } else { Ending::Passed };
+        made.begin(2 * run - 1, &format!("matrix_creation_db_down@{run}"), "creation", Some("db_down"));
+        made.exchange(2 * run - 1, "api", &format!("/run/{run}"));
+        made.end(2 * run - 1, ending, false, if run == 2 { "503" } else { "" });
+        made.begin(2 * run, &format!("test_alone@{run}"), "test_alone", None);
+        made.exchange(2 * run, "api", "/alone");
+        made.finding(2 * run, "it asserts nothing");
+        made.end(2 * run, Ending::Passed, false, "");
+    }
+    let address = made.page(&folder.path().join("runs.html"));
+    browser.open(&address);
+    let wanted =
+        "creation under db_down: flaky, 2 of 3 passed, 503\ntest_alone without a fault: passed, 3 runs";
+    assert_eq!(labels(&mut browser), wanted);
+    let said = browser
+        .text("[...document.querySelectorAll('#findings li')].map((line) => line.textContent).join('\\n')");
+    let alone = |run| format!("test_alone@{run}: proves nothing: it asserts nothing");
+    let lines =
+        ["flaky: matrix_creation_db_down passed in 2 of 3 runs, not in 2", &alone(1), &alone(2), &alone(3)];
+    assert_eq!(said, lines.join("\n"));
+
+    // The button opens what is not as the others, and each run has a link there.
+    browser.value("document.querySelector('#grids button').click()");
+    browser.drawn();
+    assert_eq!(browser.text("document.title"), "matrix_creation_db_down@2: failed");
+    let runs =
+        "[...document.querySelectorAll('#runs a')].map((a) => a.getAttribute('aria-label')).join(', ')";
+    assert_eq!(browser.text(runs), "run 1: passed, run 2: failed, run 3: passed");
+    browser.value("document.querySelectorAll('#runs a')[2].click()");
+    browser.drawn();
+    assert_eq!(browser.text("document.title"), "matrix_creation_db_down@3: passed");
+    assert_eq!(browser.text("document.querySelector('#runs [aria-current]').textContent"), "\u{2713} 3");
+    browser.press("Escape");
+    browser.drawn();
+    assert_eq!(browser.text(FOCUS), "creation under db_down: flaky, 2 of 3 passed, 503");
+    browser.value("document.querySelectorAll('#findings a')[1].click()");
+    browser.drawn();
+    assert_eq!(browser.text("document.title"), "test_alone@2: passed");
+    let facts = browser.text("document.getElementById('cell-facts').textContent");
+    assert!(facts.contains("to look atproves nothing: it asserts nothing"), "{facts}");
+    assert_eq!(browser.complaints, Vec::<String>::new());
+}
+
+#[test]
 fn a_hostile_bundle_runs_nothing() {
     let Some(mut browser) = Browser::start() else { return skipped(NO_BROWSER) };
     let folder = tempfile::tempdir().unwrap();
@@ -218,6 +273,7 @@ fn a_hostile_bundle_runs_nothing() {
         let output =
             Output { service: (*text).to_owned(), stderr: true, bytes: format!("{text}\n").into_bytes() };
         made.note(cell, Phase::Scenario, Body::Output(output));
+        made.finding(cell, text);
         made.end(cell, Ending::Violated, false, text);
     }
     let page: PathBuf = folder.path().join("h.html");
@@ -238,7 +294,7 @@ fn a_hostile_bundle_runs_nothing() {
     assert_eq!(browser.text("document.querySelectorAll('#grids button').length"), HOSTILE.len().to_string());
     intact(&mut browser, "the grid");
     for (place, hostile) in HOSTILE.iter().enumerate() {
-        browser.value(&format!("document.querySelector('#grids button[data-place=\"{place}\"]').click()"));
+        browser.value(&format!("document.querySelector('#grids button[data-places=\"{place}\"]').click()"));
         browser.drawn();
         assert_eq!(browser.text("document.getElementById('cell').hidden"), "false");
         for tab in ["exchanges", "logs", "all", "spec", "story"] {

@@ -898,8 +898,8 @@ async fn scenario(cell: &Arc<CellContext>, locals: &[Local]) -> (Judgement, u64)
     let time = if cell.run.hold.is_some() { TIME_WHILE_HELD } else { planned.timeout };
     let deadline = cell.time().now() + time;
     let driver = Arc::new(driver::CellDriver::new(cell.clone(), deadline));
-    let (program, index) = (cell.plan.program.clone(), cell.index);
-    let running = tokio::task::spawn_blocking(move || program.run(index, driver));
+    let (program, number) = (cell.plan.program.clone(), planned.number);
+    let running = tokio::task::spawn_blocking(move || program.run(number, driver));
     let judgement = tokio::select! {
         ended = cell.time().timeout_at(deadline, running) => match ended {
             Ok(Ok(result)) => result.judgement,

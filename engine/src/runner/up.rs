@@ -65,6 +65,7 @@ pub enum Ended {
 pub fn only_the_stack(mut plan: Plan) -> Plan {
     let name = "up".to_owned();
     plan.cells = vec![Cell {
+        number: 0,
         scenario: name.clone(),
         name,
         assumption: None,

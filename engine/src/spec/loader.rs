@@ -324,7 +324,7 @@ impl Finish<'_> {
             cells.push(test.cell);
         }
         for draft in drafts {
-            let cell = self.cell(&draft, &assumptions);
+            let cell = self.cell(&draft, &assumptions, cells.len());
             let location = cell.location.clone();
             scenarios.push(ProgramCell {
                 scenario: draft.callable,
@@ -365,9 +365,10 @@ impl Finish<'_> {
         })
     }
 
-    fn cell(&self, draft: &CellDraft, assumptions: &[Arc<Assumption>]) -> Cell {
+    fn cell(&self, draft: &CellDraft, assumptions: &[Arc<Assumption>], number: usize) -> Cell {
         Cell {
             name: draft.name.clone(),
+            number,
             scenario: draft.scenario.clone(),
             assumption: draft.assumption.and_then(|index| assumptions.get(index)).cloned(),
             expectation: draft.expectation.as_deref().map(Expectation::words).unwrap_or_default(),
@@ -519,6 +520,8 @@ impl Finish<'_> {
             self.draft.callables.push((index, name.clone()));
             let cell = Cell {
                 name: name.clone(),
+                // They are the first ones.
+                number: tests.len(),
                 scenario: name,
                 assumption: None,
                 expectation: String::new(),

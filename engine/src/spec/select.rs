@@ -3,7 +3,7 @@
 use super::convert::duration_words;
 use super::diagnostics::nearest;
 use crate::fault::{Assumption, Pattern};
-use crate::plan::{Cell, Plan, RequireFire};
+use crate::plan::{Cell, Plan, RequireFire, run_of};
 use crate::topology::Service;
 use std::fmt::Write;
 
@@ -30,7 +30,8 @@ pub enum SelectError {
 
 /// Indices of the cells that the patterns choose, in the plan's order; all without patterns.
 /// A pattern is an exact name, a glob (`matrix_*_db_down`, `?` for one character) or a regular
-/// expression between slashes (`/_slow$/`).
+/// expression between slashes (`/_slow$/`). Of a cell with several runs, it is held against its name in the spec, which
+/// chooses all of them, and against the names of its runs (`matrix_login_flow_db_down@3`).
 ///
 /// # Errors
 /// When a pattern chooses nothing.
@@ -48,7 +49,7 @@ fn select_names(names: &[&str], patterns: &[String]) -> Result<Vec<usize>, Selec
         let matches = matcher(pattern)?;
         let mut any = false;
         for (name, chosen) in names.iter().zip(&mut chosen) {
-            if matches(name) {
+            if matches(run_of(name).0) || matches(name) {
                 any = true;
                 *chosen = true;
             }
@@ -241,5 +242,16 @@ mod tests {
         let error = chosen(&["matrix_*_db_slw"]).unwrap_err().to_string();
         assert_eq!(error, "no cell matches `matrix_*_db_slw`; did you mean `matrix_b_db_slow`?");
         assert!(chosen(&["/(/"]).unwrap_err().to_string().starts_with("bad regular expression `/(/`"));
+    }
+
+    #[test]
+    fn a_cells_runs_are_chosen_by_its_name_and_one_by_its_own() {
+        let names = ["test_a@1", "matrix_a_db_down@1", "test_a@2", "matrix_a_db_down@2"];
+        let chosen = |pattern: &str| select_names(&names, &[pattern.to_owned()]);
+        assert_eq!(chosen("test_a").unwrap(), [0, 2]);
+        assert_eq!(chosen("/_down$/").unwrap(), [1, 3]);
+        assert_eq!(chosen("test_a@2").unwrap(), [2]);
+        assert_eq!(chosen("*@1").unwrap(), [0, 1]);
+        assert!(chosen("test_a@3").is_err());
     }
 }

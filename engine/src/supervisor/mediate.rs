@@ -156,8 +156,7 @@ impl Mediator {
             None => change(Clocks::default()),
         };
         if let Err(why) = changed {
-            // One that is gone needs no clock.
-            if fs::exists(format!("/proc/{pid}/mem")).unwrap_or(false) {
+            if !is_gone(pid) {
                 if let Some(time) = &self.mediation.time {
                     time.give_up(&self.service, &format!("its clocks cannot be replaced: {why}"));
                 }
@@ -412,6 +411,15 @@ impl Memory {
     }
 }
 
+/// Whether a process has no memory any more, and needs no clock. One that was killed as it started is there until
+/// somebody asks how it ended.
+fn is_gone(pid: u32) -> bool {
+    fs::read(format!("/proc/{pid}/maps")).map_or_else(
+        |error| error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH),
+        |maps| maps.is_empty(),
+    )
+}
+
 /// A value of a process's auxiliary vector.
 fn auxiliary(pid: u32, wanted: u64) -> Option<u64> {
     let vector = fs::read(format!("/proc/{pid}/auxv")).ok()?;
@@ -442,6 +450,18 @@ mod tests {
         // Long gone, for either clock.
         assert_eq!(on_host(0, ours, hosts), Some(i64::try_from(hosts - ours).unwrap()));
         assert_eq!(on_host(i128::MIN / 2, ours, hosts), None);
+    }
+
+    #[test]
+    fn a_process_that_has_ended_is_gone_before_anybody_asked_how() {
+        use nix::sys::wait::{Id, WaitPidFlag, waitid};
+        let mut ended = std::process::Command::new("true").spawn().unwrap();
+        let pid = nix::unistd::Pid::from_raw(ended.id().cast_signed());
+        waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
+        assert!(fs::exists(format!("/proc/{pid}/mem")).unwrap());
+        assert!(is_gone(ended.id()) && Memory::of(ended.id()).is_err());
+        ended.wait().unwrap();
+        assert!(is_gone(ended.id()) && !is_gone(std::process::id()));
     }
 
     #[test]
