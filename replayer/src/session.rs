@@ -16,7 +16,7 @@ use faultbox_bundle_format::{Body, Entry, FaultCount, Named, Phase, Verdict};
 use faultbox_engine::mock::{self, Mock, MockCell, MockError, ROTATE, SignRequest};
 use faultbox_engine::plan::{Driver, Plan};
 use faultbox_engine::prng::Key;
-use faultbox_engine::runner::{self, CellResult, RunContext};
+use faultbox_engine::runner::{self, CellResult, RunContext, whose};
 use faultbox_engine::step::{StepCall, StepResponse};
 use faultbox_engine::topology::ServiceKind;
 use faultbox_engine::virtual_time::Skipped;
@@ -153,12 +153,15 @@ pub fn outcome(recording: &Recording, result: CellResult, unix_ns: u64, policy: 
 /// Judges the recorded steps with the spec as it is now; nothing runs.
 pub fn judge(plan: &Plan, index: usize, recording: &Recording, run_key: Key) -> Outcome {
     let driver = Arc::new(RecordedDriver::new(plan, &recording.entries, recording.unix_ns, run_key));
-    let number = plan.cells.get(index).map_or(index, |cell| cell.number);
+    let cell = plan.cells.get(index);
+    let number = cell.map_or(index, |cell| cell.number);
+    let assumption = cell.and_then(|cell| cell.assumption.as_deref());
     let result = plan.program.run(number, driver.clone());
+    let judgement = whose::settled(result.judgement, assumption, || recording.entries.clone());
     let verdict = Verdict {
-        ending: result.judgement.ending,
-        reason: result.judgement.reason,
-        blame: result.judgement.blame,
+        ending: judgement.ending,
+        reason: judgement.reason,
+        blame: judgement.blame,
         ..recording.verdict.clone()
     };
     Outcome {

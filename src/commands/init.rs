@@ -41,6 +41,9 @@ fn try_run(args: &InitArgs) -> Result<(), String> {
             init::spec(&content, &path, &name, args.port).map_err(|error| format!("{shown}: {error}"))?;
         create(&args.spec, &text)?;
         say(&format!("{spec}: run it with: faultbox test {}", quoted(&spec)));
+        if text.contains("image = ") {
+            say("without a container engine: add --embedded");
+        }
     }
     if args.ci == Some(Ci::Github) {
         let path = Path::new(WORKFLOW);

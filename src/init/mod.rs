@@ -4,6 +4,8 @@
 //! knows the service has something to add. What a compose file has and a spec does not is named in a comment.
 
 mod compose;
+mod executable;
+mod linked;
 
 pub use compose::compose;
 
@@ -34,7 +36,7 @@ pub enum InitError {
 /// When nothing can be made of it.
 pub fn spec(content: &[u8], path: &str, name: &str, port: u16) -> Result<String, InitError> {
     if content.starts_with(b"\x7fELF") {
-        return Ok(executable(path, name, port));
+        return Ok(executable::executable(&linked::linked(content), path, name, port));
     }
     if let Some(found) = std::str::from_utf8(content).ok().and_then(compose) {
         return found;
@@ -72,18 +74,6 @@ fn variable(name: &str) -> String {
             .contains(&name.as_str())
         || !name.starts_with(|c: char| c.is_ascii_alphabetic());
     if taken { format!("the_{name}") } else { name }
-}
-
-fn executable(path: &str, name: &str, port: u16) -> String {
-    let (var, name, path) = (variable(name), quoted(name), quoted(path));
-    format!(
-        "# A first spec: starts the executable and asks it one question. docs/language.md has the rest.\n\n\
-         {var} = service({name}, binary = {path},\n    interface(\"main\", \"http\", {port}),\n    \
-         # What it reads from its environment: addresses of its dependencies as db.main.addr.\n    env = {{}},\n    \
-         healthcheck = tcp(\"localhost:{port}\"),\n)\n\n\
-         def test_answers():\n    response = step({var}.main, \"get\", path = \"/\")\n    \
-         assert_true(response.status_code > 0, \"no answer: %s\" % response.error)\n"
-    )
 }
 
 fn descriptors(schema: &Schema, path: &str, name: &str) -> Result<String, InitError> {

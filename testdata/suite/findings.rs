@@ -135,6 +135,8 @@ def test_health():
     let numbers: Vec<u64> =
         failed.iter().map(|name| name.rsplit_once('@').unwrap().1.parse().unwrap()).collect();
     assert!((1..RUNS).contains(&(numbers.len() as u64)), "half of them, as it is drawn: {failed:?}");
+    let red = cells(&document).iter().find(|cell| cell["name"] == failed[0]).unwrap();
+    assert_eq!(red["whose"], "an injected fault", "no service said 503");
     let flaky = serde_json::json!([{
         "name": "matrix_probe_now_and_then",
         "runs": RUNS,

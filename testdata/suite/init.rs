@@ -26,20 +26,30 @@ fn made_and_run(folder: &Path, from: &str, spec: &str, more: &[&str]) {
 fn what_it_writes_runs() {
     let folder = tempfile::tempdir().unwrap();
     let top = folder.path();
-    std::fs::copy(orders_api(), top.join("orders-api")).unwrap();
-    let variables = [
-        "DATABASE_URL=mysql://root:test@127.0.0.1:1/appdb",
-        "REDIS_URL=127.0.0.1:2",
-        "KAFKA_BROKERS=127.0.0.1:3",
-        "GEO_CONFIG_ADDR=127.0.0.1:4",
-        "USER_SERVICE_ADDR=127.0.0.1:5",
-        "BALANCE_API_ADDR=127.0.0.1:6",
-        "OIDC_ISSUER=http://127.0.0.1:7",
-        "OIDC_JWKS_URL=http://127.0.0.1:7/jwks",
-    ];
-    let set: Vec<String> =
-        variables.iter().flat_map(|v| ["--env".to_owned(), format!("orders-api:{v}")]).collect();
-    made_and_run(top, "orders-api", "binary.star", &set.iter().map(String::as_str).collect::<Vec<_>>());
+    // What they have clients for is found; the gRPC services that they call are not.
+    let upstreams =
+        ["GEO_CONFIG_ADDR=127.0.0.1:4", "USER_SERVICE_ADDR=127.0.0.1:5", "BALANCE_API_ADDR=127.0.0.1:6"];
+    let mut executables = vec![("orders-api", orders_api())];
+    executables.extend(super::go::go_api().map(|api| ("go-api", api)));
+    for (name, executable) in executables {
+        std::fs::copy(executable, top.join(name)).unwrap();
+        let set: Vec<String> =
+            upstreams.iter().flat_map(|v| ["--env".to_owned(), format!("{name}:{v}")]).collect();
+        let spec = format!("{name}.star");
+        made_and_run(top, name, &spec, &set.iter().map(String::as_str).collect::<Vec<_>>());
+        let text = std::fs::read_to_string(top.join(spec)).unwrap();
+        for found in [
+            "\"DATABASE_URL\": \"mysql://root:%s@%s/app\" % (password, db.main.addr)",
+            "\"KAFKA_BROKERS\": bus.main.addr",
+            "\"REDIS_URL\": \"redis://%s\" % cache.main.addr",
+            "\"OIDC_JWKS_URL\": auth.service.main.url + \"/.well-known/jwks.json\"",
+            "# \"GEO_CONFIG_ADDR\": \"\"",
+            "# It knows gRPC.",
+            "faults = [db_down, cache_down, bus_down, auth_down]",
+        ] {
+            assert!(text.contains(found), "{name}: {found}: {text}");
+        }
+    }
 
     let compose = "services:\n  cache:\n    image: redis:7-alpine\n  db:\n    image: mysql:8.0.32\n    environment:\n      \
                    MYSQL_ROOT_PASSWORD: test\n      MYSQL_DATABASE: appdb\n";

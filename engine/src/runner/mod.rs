@@ -17,6 +17,7 @@ mod refusal;
 mod seed_words;
 pub mod switchboard;
 pub mod up;
+pub mod whose;
 
 use crate::clock::RunClock;
 use crate::containers::Container;
@@ -920,6 +921,7 @@ async fn scenario(cell: &Arc<CellContext>, locals: &[Local]) -> (Judgement, u64)
     };
     let scenario_ns = cell.journal.clock().now_ns() - began_ns;
     cell.end_faults().await;
+    let judgement = whose::settled(judgement, planned.assumption.as_deref(), || cell.memory.entries());
     if let Some(trouble) = locals.iter().find_map(|local| local.running().trouble()) {
         return (unsupervised(&trouble), scenario_ns);
     }
