@@ -11,6 +11,7 @@ mod host;
 mod init;
 mod markdown;
 mod report;
+mod screen;
 mod stable;
 mod story;
 mod terminal;

@@ -4,6 +4,7 @@
 //! Contract: nothing that is printed, wherever it came from, has a sequence that drives a terminal or
 //! turns its text around: the two doors to stdout and stderr replace them.
 
+use crate::screen::Screen;
 use faultbox_bundle_format::{Blame, Body, Ending, Entry, Verdict};
 use faultbox_engine::runner::{CLOCK_FACT, CREPT, PROVES_NOTHING, asked_host};
 use std::borrow::Cow;
@@ -12,8 +13,31 @@ use std::path::Path;
 
 /// Prints a line on stdout; a reader that went away ends nothing.
 pub fn say(text: &str) {
+    print_line(&plain(text));
+}
+
+/// The door: what is printed here has been made harmless.
+fn print_line(text: &str) {
     let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{}", plain(text)).and_then(|()| out.flush());
+    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+}
+
+/// Prints what has a result, its word in colour where there are colours.
+pub fn say_result(ending: Option<Ending>, text: &str) {
+    print_line(&Screen::stdout().marked(&plain(text), mark(ending), ending));
+}
+
+/// Prints one line of a list, with its result's word where it has one; on a terminal, what is longer is cut.
+pub fn say_row(result: Option<Option<Ending>>, line: &str) {
+    let screen = Screen::stdout();
+    let line = screen.cut(&one_line(line));
+    let marked = result.map(|ending| screen.marked(&line, mark(ending), ending));
+    print_line(&marked.unwrap_or(line));
+}
+
+/// Prints a text; on a terminal, what is longer than its lines goes on set in by so many columns.
+pub fn say_broken(text: &str, set_in: usize) {
+    print_line(&Screen::stdout().broken(&plain(text), set_in));
 }
 
 /// Prints a document on stdout. What could drive a terminal is escaped as JSON has it, so that a
@@ -83,6 +107,11 @@ pub fn word(ending: Ending) -> &'static str {
         Ending::Inconclusive => "INCONCLUSIVE",
         Ending::Error => "ERROR",
     }
+}
+
+/// The same where there may be none.
+pub fn mark(ending: Option<Ending>) -> &'static str {
+    ending.map_or("no verdict", word)
 }
 
 /// Whose failure it is, in words.

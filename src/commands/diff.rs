@@ -109,7 +109,7 @@ struct Told {
 
 impl Told {
     fn of(verdict: Option<&Verdict>) -> Self {
-        let word = verdict.map_or("no verdict", |verdict| terminal::word(verdict.ending));
+        let word = terminal::mark(verdict.map(|verdict| verdict.ending));
         Told { word, reason: verdict.map(|verdict| verdict.reason.clone()).unwrap_or_default() }
     }
 

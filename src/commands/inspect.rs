@@ -10,7 +10,9 @@ use crate::export::{Suite, summary};
 use crate::flaky::{Flaky, flaky};
 use crate::markdown::code;
 use crate::story::{self, Scope, Weight};
-use crate::terminal::{self, Findings, notice, one_line, quoted, say, say_json, set_in};
+use crate::terminal::{
+    self, Findings, notice, one_line, quoted, say, say_broken, say_json, say_result, say_row, set_in,
+};
 use crate::{exit_code, host, stable};
 use faultbox_bundle_format::extract::{ExtractError, extract};
 use faultbox_bundle_format::redact::{Redacted, redacted};
@@ -212,14 +214,19 @@ impl Opened<'_> {
         say(&format!("{passed} passed, {} failed{incomplete}\n", cells.len() - passed - without));
         for cell in cells {
             let verdict = cell.verdict.as_ref();
-            let mark = verdict.map_or("no verdict", |verdict| terminal::word(verdict.ending));
+            let ending = verdict.map(|verdict| verdict.ending);
+            let mark = terminal::mark(ending);
             let ms = verdict.map_or(0, |verdict| verdict.scenario_ns / 1_000_000);
             let faults = verdict.map(faults).unwrap_or_default();
-            say(format!("{mark:<12} {:<45} {ms:>6}ms  {faults}", one_line(&cell.name)).trim_end());
+            let row = format!("{mark:<12} {:<45} {ms:>6}ms  {faults}", one_line(&cell.name));
+            say_row(Some(ending), row.trim_end());
             for line in self.findings(cell)?.lines() {
                 // All of it stands in the cell's own story.
                 let more = if line.chars().nth(FINDING).is_some() { "..." } else { "" };
-                say(&format!("             {}{more}", line.chars().take(FINDING).collect::<String>()));
+                say_row(
+                    None,
+                    &format!("             {}{more}", line.chars().take(FINDING).collect::<String>()),
+                );
             }
         }
         let flaky = self.flaky();
@@ -302,24 +309,25 @@ impl Opened<'_> {
             self.happened(cell, whole, true);
             return;
         };
-        say(&format!("{} {name}", terminal::word(verdict.ending)));
+        say_result(Some(verdict.ending), &format!("{} {name}", terminal::word(verdict.ending)));
         if verdict.ending != Ending::Passed {
-            say(&format!("  reason: {}", set_in(&verdict.reason, 4)));
+            say_broken(&format!("  reason: {}", set_in(&verdict.reason, 4)), 4);
             say(&format!("  whose:  {}", terminal::whose(verdict.blame)));
         }
         say(&format!("  digest: {}", hex(&verdict.digest)));
         for count in &verdict.fired {
             let fired =
                 if count.fired == 0 { "never fired".to_owned() } else { format!("fired {}x", count.fired) };
-            say(&format!(
+            let line = format!(
                 "  fault:  {} {} on {}: {fired} of {} matches",
                 one_line(&count.assumption),
                 one_line(&count.rule),
                 one_line(&count.target),
                 count.matched
-            ));
+            );
+            say_broken(&line, 10);
         }
-        cell.findings.lines().iter().for_each(|line| say(&format!("  {line}")));
+        cell.findings.lines().iter().for_each(|line| say_broken(&format!("  {line}"), 4));
         match story::begun(&cell.entries) {
             true => say("  what happened in the scenario:"),
             false => say("  what happened (the scenario was never begun):"),
@@ -347,7 +355,12 @@ impl Opened<'_> {
             }
             if place < head || place >= head + cut {
                 let ms = told.at_ns.saturating_sub(scope.base_ns) as f64 / 1e6;
-                say(&format!("    {ms:>9.2}ms  {}", set_in(&told.text(whole), 17)));
+                let text = format!("    {ms:>9.2}ms  {}", set_in(&told.text(whole), 17));
+                match whole {
+                    true => say_broken(&text, 17),
+                    // On one screen, a line is one.
+                    false => text.split('\n').for_each(|line| say_row(None, line)),
+                }
             }
         }
         if whole {
@@ -357,7 +370,7 @@ impl Opened<'_> {
 
     /// One cell for a comment: what it came to, and its story.
     fn markdown(&self, cell: &Cell<'_>) {
-        let mark = cell.verdict.map_or("no verdict", |verdict| terminal::word(verdict.ending));
+        let mark = terminal::mark(cell.verdict.map(|verdict| verdict.ending));
         say(&format!("### {mark} {}\n", code(cell.name)));
         if let Some(verdict) = cell.verdict.filter(|verdict| verdict.ending != Ending::Passed) {
             say(&format!("- reason: {}", code(&verdict.reason)));

@@ -5,7 +5,7 @@
 
 use super::test::{hex, verdict_json};
 use crate::cli::Format;
-use crate::terminal::{one_line, say, say_json, word};
+use crate::terminal::{mark, one_line, say, say_json};
 use faultbox_bundle_format::Bundle;
 use std::path::Path;
 
@@ -40,7 +40,7 @@ fn human(path: &Path, bundle: &Bundle) {
         index.unknown.len()
     ));
     for cell in bundle.cells() {
-        let mark = cell.verdict.as_ref().map_or("no verdict", |verdict| word(verdict.ending));
+        let mark = mark(cell.verdict.as_ref().map(|verdict| verdict.ending));
         let digest = cell.digest().map(|digest| hex(&digest)).unwrap_or_default();
         say(format!("{mark:<12} {:<45} {digest}", one_line(&cell.name)).trim_end());
     }

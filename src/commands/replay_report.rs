@@ -32,7 +32,10 @@ pub struct Replay {
 /// Prints what came of a cell.
 pub fn print(args: &ReplayArgs, replay: &Replay) {
     let Replay { name, recording, outcome, cause, .. } = replay;
-    say(&terminal::result(name, &outcome.verdict, recording.seed));
+    terminal::say_result(
+        Some(outcome.verdict.ending),
+        &terminal::result(name, &outcome.verdict, recording.seed),
+    );
     let (was, now) = (terminal::word(recording.verdict.ending), terminal::word(outcome.verdict.ending));
     if outcome.setup_failed {
         say("  the service could not be driven");

@@ -7,7 +7,7 @@ use crate::ci::GitHub;
 use crate::cli::{Format, TestArgs};
 use crate::export::{self, Suite, Told, github, junit, summary};
 use crate::flaky::{Flaky, flaky};
-use crate::terminal::{self, Findings, Progress, notice, say, say_json};
+use crate::terminal::{self, Findings, Progress, notice, say, say_json, say_result};
 use crate::{exit_code, host};
 use faultbox_bundle_format::redact::Redactor;
 use faultbox_bundle_format::{
@@ -237,7 +237,10 @@ impl Session<'_> {
             let result = runner::run_cell(context, &self.plan, *index, live.clone()).await;
             progress.clear();
             if self.args.format == Format::Human {
-                say(&terminal::result(&result.name, &result.verdict, self.seed));
+                say_result(
+                    Some(result.verdict.ending),
+                    &terminal::result(&result.name, &result.verdict, self.seed),
+                );
                 Findings::of(&result.entries).lines().iter().for_each(|line| say(&format!("  {line}")));
             }
             live.take_notices().iter().for_each(|text| notice(&format!("notice: {text}")));

@@ -74,7 +74,7 @@ pub use policy::{
     SyscallTarget,
 };
 pub use running::{Adopt, Exit, LaunchError, Output, OutputStream, Running, adopt, launch};
-pub use sys::step_back;
+pub use sys::{columns, step_back};
 pub use target::may_look_into;
 
 use crate::determinism::Mediation;

@@ -15,6 +15,14 @@ pub fn step_back() {
     unsafe { libc::setpriority(libc::PRIO_PROCESS as _, 0, 10) };
 }
 
+/// How many columns a terminal has (`TIOCGWINSZ`, ioctl_tty(2)); `None` where it is none or does not say.
+pub fn columns(terminal: BorrowedFd<'_>) -> Option<u16> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the descriptor is borrowed for as long as the call takes; the kernel fills in the struct that it knows.
+    let told = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) };
+    (told == 0 && size.ws_col > 0).then_some(size.ws_col)
+}
+
 /// One instruction of a filter program, as the kernel wants it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Instruction {
