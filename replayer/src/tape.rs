@@ -262,7 +262,8 @@ impl Tape {
         });
         let failed = work.clone().filter(|recorded| recorded.exchange.outcome == Outcome::Failed);
         let Some(end) = failed.map(|recorded| recorded.ended_seq).max() else { return false };
-        work.filter(|recorded| recorded.exchange.began_seq < end).all(|recorded| recorded.answered)
+        // What began with the number that an end was then given began before it; so did what ended at once.
+        work.filter(|recorded| recorded.exchange.began_seq <= end).all(|recorded| recorded.answered)
     }
 
     /// A connection to an interface, for as long as it is open.
@@ -783,6 +784,8 @@ mod tests {
             ask(&tape, key);
         }
         assert!(!tape.has_fallen(&tape.lock(), "db.main"), "the last answer is still to be given");
+        tape.lock().recorded[0].answered = true;
+        assert!(!tape.has_fallen(&tape.lock(), "db.main"), "nothing was noted while the commit failed");
         tape.lock().recorded.iter_mut().for_each(|recorded| recorded.answered = true);
         tape.fall("db.main").await;
         assert!(tape.is_down("api", "db.main"), "nobody saw it refuse, and it is not there");
