@@ -882,17 +882,19 @@ async fn scenario(cell: &Arc<CellContext>, locals: &[Local]) -> (Judgement, u64)
     if let Some(assumption) = &planned.assumption {
         cell.faults.activate(assumption.clone());
         let reset = cell.faults.resets_inbound();
-        cell.switchboard.reset(|interface, source| {
+        let inbound = |interface: &str, source: &str| {
             let service = interface.split_once('.').map_or(interface, |(service, _)| service);
             source != TEST && reset.iter().any(|name| name == service)
-        });
-        cell.switchboard.reset(|interface, source| {
+        };
+        cell.switchboard.reset(inbound).await;
+        let refused = |interface: &str, source: &str| {
             let refused = cell.faults.refuses(interface, source);
             if refused {
                 cell.faults.note_refusal(interface, source);
             }
             refused
-        });
+        };
+        cell.switchboard.reset(refused).await;
     }
     cell.journal.enter(Phase::Scenario);
     let began_ns = cell.journal.clock().now_ns();

@@ -23,6 +23,22 @@ struct Open {
     interface: String,
     source: String,
     reset: CancellationToken,
+    closed: CancellationToken,
+}
+
+/// A connection's place among those of its cell, for as long as it is open.
+struct Registered {
+    cell: Arc<CellContext>,
+    id: u64,
+    reset: CancellationToken,
+    closed: CancellationToken,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        lock(&self.cell.switchboard.open).remove(&self.id);
+        self.closed.cancel();
+    }
 }
 
 /// All connections of one cell.
@@ -178,31 +194,37 @@ impl Switchboard {
         Some((Arc::new(dial), link))
     }
 
-    /// Resets open connections that match.
-    pub fn reset(&self, mut which: impl FnMut(&str, &str) -> bool) {
-        for open in lock(&self.open).values() {
-            if which(&open.interface, &open.source) {
-                open.reset.cancel();
-            }
+    /// Resets open connections that match. When this is done, their sockets are closed: who looks at one finds
+    /// out before it asks anything.
+    pub async fn reset(&self, which: impl FnMut(&str, &str) -> bool) {
+        for closed in self.begin_reset(which) {
+            closed.cancelled().await;
         }
+    }
+
+    fn begin_reset(&self, mut which: impl FnMut(&str, &str) -> bool) -> Vec<CancellationToken> {
+        let open = lock(&self.open);
+        let matching = open.values().filter(|open| which(&open.interface, &open.source));
+        matching.inspect(|open| open.reset.cancel()).map(|open| open.closed.clone()).collect()
     }
 
     /// Ends every connection and every listener of the cell.
     pub fn close(&self) {
         self.closing.cancel();
-        self.reset(|_, _| true);
+        self.begin_reset(|_, _| true);
     }
 
-    fn register(&self, link: &Link) -> (u64, CancellationToken) {
+    fn register(&self, cell: &Arc<CellContext>, link: &Link) -> Registered {
         let id = self.next.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-        let reset = CancellationToken::new();
+        let [reset, closed] = std::array::from_fn(|_| CancellationToken::new());
         let open = Open {
             interface: link.interface.to_string(),
             source: link.source.to_string(),
             reset: reset.clone(),
+            closed: closed.clone(),
         };
         lock(&self.open).insert(id, open);
-        (id, reset)
+        Registered { cell: cell.clone(), id, reset, closed }
     }
 
     fn route(
@@ -255,11 +277,12 @@ async fn carry_tcp(
     link: Arc<Link>,
 ) {
     let _ = stream.set_nodelay(true);
-    let (id, reset) = cell.switchboard.register(&link);
+    // The last to go: what is closed is closed.
+    let registered = cell.switchboard.register(&cell, &link);
     if cell.faults.refuses(&link.interface, &link.source) {
         cell.faults.note_refusal(&link.interface, &link.source);
         reset_on_close(&stream);
-        lock(&cell.switchboard.open).remove(&id);
+        drop(stream);
         return;
     }
     // The duplicate keeps the socket open until it is known how it has to end.
@@ -267,12 +290,11 @@ async fn carry_tcp(
     let carried = cell.switchboard.route(&cell, protocol, Box::new(stream), link);
     let cut = tokio::select! {
         ended = carried => matches!(ended, Err(ProtocolError::Cut)),
-        () = reset.cancelled() => true,
+        () = registered.reset.cancelled() => true,
     };
     if let (true, Ok(duplicate)) = (cut, &duplicate) {
         reset_on_close(duplicate);
     }
-    lock(&cell.switchboard.open).remove(&id);
 }
 
 /// Makes the close of a socket a reset (RFC 9293 section 3.10.4: ABORT).
@@ -297,15 +319,14 @@ impl Dial for InProcess {
                     return Err(io::ErrorKind::ConnectionRefused.into());
                 }
                 let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
-                let (id, reset) = cell.switchboard.register(&self.link);
+                let registered = cell.switchboard.register(&cell, &self.link);
                 let (protocol, link) = (self.protocol, self.link.clone());
                 tokio::spawn(async move {
                     let carried = cell.switchboard.route(&cell, protocol, Box::new(theirs), link);
                     tokio::select! {
                         _ = carried => {}
-                        () = reset.cancelled() => {}
+                        () = registered.reset.cancelled() => {}
                     }
-                    lock(&cell.switchboard.open).remove(&id);
                 });
                 Ok(Box::new(ours) as Stream)
             },
