@@ -169,3 +169,35 @@ def test_health():
         assert_eq!(code(&test(&["--runs", wrong])), 2);
     }
 }
+
+/// What a terminal of so many columns shows.
+fn on_terminal(columns: u16, arguments: &[&str], env: &str) -> Option<String> {
+    let words: Vec<String> = arguments.iter().map(|word| format!("'{word}'")).collect();
+    let line = format!("stty cols {columns}; {env} '{}' {}", super::faultbox().display(), words.join(" "));
+    let script =
+        std::process::Command::new("script").args(["-qec", &line, "/dev/null"]).env("TERM", "xterm").output();
+    Some(String::from_utf8(script.ok()?.stdout).unwrap().replace('\r', ""))
+}
+
+#[test]
+fn a_terminal_gets_colours_and_whole_lines_and_a_pipe_neither() {
+    let bundle = repository("testdata/bundles/2.0.fb").display().to_string();
+    let Some(shown) = on_terminal(60, &["inspect", &bundle], "") else {
+        return super::skipped("inspect on a terminal (no script(1) here)");
+    };
+    let piped = run(&["inspect", &bundle]);
+    let piped = String::from_utf8_lossy(&piped.stdout).into_owned();
+    assert!(
+        shown.contains("\u{1b}[31mFAIL\u{1b}[0m") && shown.contains("\u{1b}[32mPASS\u{1b}[0m"),
+        "{shown}"
+    );
+    assert!(!piped.contains('\u{1b}') && !piped.contains('\u{2026}'), "{piped}");
+    let wide = |text: &str, begin: &str| {
+        let lines = text.lines().filter(|line| line.trim_start_matches("\u{1b}[32m").starts_with(begin));
+        let plain = |line: &str| line.replace("\u{1b}[32m", "").replace("\u{1b}[0m", "").chars().count();
+        lines.map(plain).max().unwrap()
+    };
+    assert!(wide(&shown, "PASS") <= 60 && wide(&piped, "PASS") > 60, "{shown}\n{piped}");
+    let plain = on_terminal(60, &["inspect", &bundle], "NO_COLOR=1").unwrap();
+    assert!(!plain.contains('\u{1b}') && plain.contains('\u{2026}'), "{plain}");
+}

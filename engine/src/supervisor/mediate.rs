@@ -156,10 +156,8 @@ impl Mediator {
             None => change(Clocks::default()),
         };
         if let Err(why) = changed {
-            if !is_gone(pid) {
-                if let Some(time) = &self.mediation.time {
-                    time.give_up(&self.service, &format!("its clocks cannot be replaced: {why}"));
-                }
+            if let Some(time) = self.mediation.time.as_ref().filter(|_| !is_gone(pid)) {
+                time.give_up(&self.service, &format!("its clocks cannot be replaced: {why}"));
                 if self.mediation.only_time() {
                     return;
                 }
