@@ -155,15 +155,17 @@ impl Mediator {
             }),
             None => change(Clocks::default()),
         };
-        if let Err(why) = changed {
-            if let Some(time) = self.mediation.time.as_ref().filter(|_| !is_gone(pid)) {
+        if let Err(why) = changed
+            && !is_gone(pid)
+        {
+            if let Some(time) = &self.mediation.time {
                 time.give_up(&self.service, &format!("its clocks cannot be replaced: {why}"));
-                if self.mediation.only_time() {
-                    return;
-                }
-                let trouble = format!("its clock and randomness cannot be replaced: {why}");
-                self.trouble.lock().unwrap_or_else(|p| p.into_inner()).get_or_insert(trouble);
             }
+            if self.mediation.only_time() {
+                return;
+            }
+            let trouble = format!("its clock and randomness cannot be replaced: {why}");
+            self.trouble.lock().unwrap_or_else(|p| p.into_inner()).get_or_insert(trouble);
         }
     }
 
