@@ -67,7 +67,8 @@ impl Screen {
         // Of a narrow terminal, half is for the text.
         let set_in = set_in.min(columns / 2);
         let mut lines = Vec::new();
-        for line in text.split('\n') {
+        // Of a tab nobody knows how wide it is.
+        for line in text.replace('\t', " ").split('\n') {
             let (mut rest, mut indent) = (line, 0);
             loop {
                 let (head, tail) = rest.split_at(end(rest, columns - indent));
@@ -119,6 +120,7 @@ mod tests {
         let text = format!("{}\nshort", "0123456789".repeat(4));
         let broken = "01234567890123456789\n    0123456789012345\n    6789\nshort";
         assert_eq!(screen.broken(&text, 4), broken);
+        assert_eq!(screen.broken("a\tb", 4), "a b");
         let indented = screen.broken(&"x".repeat(45), 50);
         assert!(
             indented.lines().skip(1).all(|line| line.starts_with("          x") && line.width() <= 20),

@@ -30,7 +30,7 @@ pub fn say_result(ending: Option<Ending>, text: &str) {
 /// Prints one line of a list, with its result's word where it has one; on a terminal, what is longer is cut.
 pub fn say_row(result: Option<Option<Ending>>, line: &str) {
     let screen = Screen::stdout();
-    let line = screen.cut(&one_line(line));
+    let line = screen.cut(&plain(line).replace(['\t', '\n'], " "));
     let marked = result.map(|ending| screen.marked(&line, mark(ending), ending));
     print_line(&marked.unwrap_or(line));
 }

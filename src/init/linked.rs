@@ -89,6 +89,22 @@ const FOREIGN: &[&str] = &[
     "SSL_",
 ];
 
+/// Words that names of variables about these peers have.
+const TOPICS: &[&str] = &[
+    "DATABASE",
+    "MYSQL",
+    "MARIADB",
+    "REDIS",
+    "CACHE",
+    "VALKEY",
+    "KAFKA",
+    "BOOTSTRAP",
+    "BROKERS",
+    "OIDC",
+    "ISSUER",
+    "JWKS",
+];
+
 /// Longest name of a variable: what is longer is several texts.
 const LONGEST: usize = 30;
 /// Most names of variables.
@@ -122,12 +138,26 @@ pub fn linked(content: &[u8]) -> Linked {
             found.peers.insert(*peer);
         }
     }
-    // Go keeps its texts without anything between them: a name can begin right behind another.
+    // Texts are kept without anything between them: a name can begin right behind another text.
     let variables = pattern(&format!(r"([A-Z][A-Z0-9]{{1,24}}(?:_[A-Z0-9]{{1,24}}){{0,4}}?_(?:{PLACES}))"));
     let own = |name: &&str| name.len() <= LONGEST && !FOREIGN.iter().any(|foreign| name.starts_with(foreign));
-    let named: BTreeSet<&str> = names(&variables, content).filter(own).collect();
+    let named: BTreeSet<&str> = names(&variables, content).map(from_topic).filter(own).collect();
     found.variables = named.into_iter().take(MOST).map(str::to_owned).collect();
     found
+}
+
+/// A name from where a word that is known begins, if that is in the middle of a part: `BUGDATABASE_URL` is the end of
+/// another text and `DATABASE_URL`.
+fn from_topic(name: &str) -> &str {
+    let mut begin = 0;
+    for part in name.split('_') {
+        let topic = TOPICS.iter().find(|topic| part.len() > topic.len() && part.ends_with(**topic));
+        if let Some(cut) = topic.and_then(|topic| name.get(begin + part.len() - topic.len()..)) {
+            return cut;
+        }
+        begin += part.len() + 1;
+    }
+    name
 }
 
 /// What a pattern's only group holds, wherever it matches.
@@ -164,5 +194,13 @@ mod tests {
         assert_eq!(linked(content).peers, [MySql, Kafka].into());
         assert_eq!(linked(b"libhiredis.so.1.1.0\x00libgrpc++.so.1").peers, [Redis, Grpc].into());
         assert_eq!(linked(&[0xff; 100]), Linked::default());
+        for (found, name) in [
+            ("ORDERS_BUGDATABASE_URL", "DATABASE_URL"),
+            ("XREDIS_URL", "REDIS_URL"),
+            ("APP_DATABASE_URL", "APP_DATABASE_URL"),
+            ("GEO_CONFIG_ADDR", "GEO_CONFIG_ADDR"),
+        ] {
+            assert_eq!(from_topic(found), name);
+        }
     }
 }

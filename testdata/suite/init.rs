@@ -43,7 +43,6 @@ fn what_it_writes_runs() {
             "\"KAFKA_BROKERS\": bus.main.addr",
             "\"REDIS_URL\": \"redis://%s\" % cache.main.addr",
             "\"OIDC_JWKS_URL\": auth.service.main.url + \"/.well-known/jwks.json\"",
-            "# \"GEO_CONFIG_ADDR\": \"\"",
             "# It knows gRPC.",
             "faults = [db_down, cache_down, bus_down, auth_down]",
         ] {
