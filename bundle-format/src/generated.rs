@@ -241,7 +241,12 @@ impl Scanner {
 
     /// The stable key of a request with holes for what rules find in the request.
     pub fn keyed(&self, key: &str, request: &Value) -> String {
-        let values = self.learned(request);
+        let mut values = self.learned(request);
+        values.iter_mut().for_each(|value| {
+            if let Some(held) = learned::in_key(key, value) {
+                *value = held;
+            }
+        });
         learned::replace_known(key, &values, &mut placeholder)
     }
 
