@@ -27,7 +27,7 @@ use faultbox_engine::supervisor::Feature;
 use faultbox_engine::topology::ServiceKind;
 use faultbox_engine::virtual_time::{Skipped, Time, VirtualTime};
 use faultbox_recorder::Recorder;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -103,13 +103,13 @@ fn try_run(args: &TestArgs) -> Result<u8, u8> {
 
 /// Says of how many cells with several runs none differs from another by what the seed decides.
 fn tell_of_undrawn(plan: &Plan, cells: &[usize]) {
-    let repeated =
-        || cells.iter().filter(|index| plan.cells.get(**index).is_some_and(|c| run_of(&c.name).1.is_some()));
-    let names = |of: &[usize]| {
-        of.iter().map(|index| run_of(&plan.cells[*index].name).0).collect::<BTreeSet<_>>().len()
-    };
-    let all = names(&repeated().copied().collect::<Vec<_>>());
-    let undrawn = names(&repeated().copied().filter(|index| !plan.draws(*index)).collect::<Vec<_>>());
+    let mut drawn: BTreeMap<&str, bool> = BTreeMap::new();
+    for index in cells {
+        if let (name, Some(_)) = run_of(&plan.cells[*index].name) {
+            drawn.insert(name, plan.draws(*index));
+        }
+    }
+    let (all, undrawn) = (drawn.len(), drawn.values().filter(|drawn| !**drawn).count());
     if undrawn > 0 {
         notice(&format!(
             "notice: nothing is drawn from the seed in {undrawn} of {all} cells: their runs differ only as the services do"

@@ -16,8 +16,7 @@ struct Beside {
     depends_on: &'static str,
     /// Its interface.
     interface: &'static str,
-    /// Parts of names of variables that are about it.
-    about: &'static [&'static str],
+    peer: Peer,
 }
 
 /// The spec.
@@ -77,6 +76,7 @@ fn declared(peer: Peer, port: u16) -> Option<Beside> {
     };
     let beside = match peer {
         Peer::MySql => Beside {
+            peer,
             name: "db",
             declared: image(
                 "db",
@@ -86,26 +86,26 @@ fn declared(peer: Peer, port: u16) -> Option<Beside> {
             ),
             depends_on: "db",
             interface: "db.main",
-            about: &["DATABASE", "MYSQL", "MARIADB", "DB"],
         },
         Peer::Redis => Beside {
+            peer,
             name: "cache",
             declared: image("cache", "redis:7-alpine", "\"redis\", 6379", ""),
             depends_on: "cache",
             interface: "cache.main",
-            about: &["REDIS", "CACHE", "VALKEY"],
         },
         Peer::Kafka => Beside {
+            peer,
             name: "bus",
             declared: image("bus", "apache/kafka:3.7.0", "\"kafka\", 9092", ""),
             depends_on: "bus",
             interface: "bus.main",
-            about: &["KAFKA", "BROKERS", "BOOTSTRAP"],
         },
         Peer::Issuer => {
             // On hosts without namespaces both are on one loopback.
             let port = if port == 8090 { 8091 } else { 8090 };
             Beside {
+                peer,
                 name: "auth",
                 declared: format!(
                     "auth = jwt.server(\n    name = \"auth\",\n    interface = interface(\"main\", \"http\", {port}),\n    \
@@ -113,7 +113,6 @@ fn declared(peer: Peer, port: u16) -> Option<Beside> {
                 ),
                 depends_on: "auth.service",
                 interface: "auth.service.main",
-                about: &["ISSUER", "JWKS", "OIDC", "JWT"],
             }
         }
         Peer::Grpc => return None,
@@ -127,7 +126,7 @@ fn environment(linked: &Linked, beside: &[Beside]) -> String {
     }
     let mut out = "    env = {\n".to_owned();
     for variable in &linked.variables {
-        let about = |other: &&Beside| variable.split('_').any(|part| other.about.contains(&part));
+        let about = |other: &&Beside| variable.split('_').any(|part| other.peer.words().contains(&part));
         match beside.iter().find(about) {
             Some(other) => {
                 out.push_str(&format!("        {}: {},\n", quoted(variable), value(variable, other)))

@@ -26,6 +26,21 @@ pub enum Peer {
 
 use Peer::{Grpc, Issuer, Kafka, MySql, Redis};
 
+impl Peer {
+    const ALL: [Peer; 5] = [MySql, Redis, Kafka, Issuer, Grpc];
+
+    /// Words in names of variables that are about it.
+    pub fn words(self) -> &'static [&'static str] {
+        match self {
+            MySql => &["DATABASE", "MYSQL", "MARIADB", "DB"],
+            Redis => &["REDIS", "CACHE", "VALKEY"],
+            Kafka => &["KAFKA", "BROKERS", "BOOTSTRAP"],
+            Issuer => &["ISSUER", "JWKS", "OIDC", "JWT"],
+            Grpc => &[],
+        }
+    }
+}
+
 /// Go modules, by their paths without a major version.
 const MODULES: &[(&str, Peer)] = &[
     ("github.com/go-sql-driver/mysql", MySql),
@@ -89,24 +104,10 @@ const FOREIGN: &[&str] = &[
     "SSL_",
 ];
 
-/// Words that names of variables about these peers have.
-const TOPICS: &[&str] = &[
-    "DATABASE",
-    "MYSQL",
-    "MARIADB",
-    "REDIS",
-    "CACHE",
-    "VALKEY",
-    "KAFKA",
-    "BOOTSTRAP",
-    "BROKERS",
-    "OIDC",
-    "ISSUER",
-    "JWKS",
-];
-
 /// Longest name of a variable: what is longer is several texts.
 const LONGEST: usize = 30;
+/// Fewest letters of a word that says by itself where a name begins.
+const TELLING: usize = 4;
 /// Most names of variables.
 const MOST: usize = 20;
 
@@ -150,8 +151,9 @@ pub fn linked(content: &[u8]) -> Linked {
 /// another text and `DATABASE_URL`.
 fn from_topic(name: &str) -> &str {
     let mut begin = 0;
+    let topics = || Peer::ALL.iter().flat_map(|peer| peer.words()).filter(|word| word.len() >= TELLING);
     for part in name.split('_') {
-        let topic = TOPICS.iter().find(|topic| part.len() > topic.len() && part.ends_with(**topic));
+        let topic = topics().find(|topic| part.len() > topic.len() && part.ends_with(**topic));
         if let Some(cut) = topic.and_then(|topic| name.get(begin + part.len() - topic.len()..)) {
             return cut;
         }
