@@ -5,7 +5,7 @@ RELEASE := target/release
 FAULTBOX := $(RELEASE)/faultbox
 API := specs/orders/bin/api
 
-.PHONY: help setup setup-tests build mutant go demo test lint unit chapter clients fuzz bench soak clean
+.PHONY: help setup setup-tests build mutant go demo test lint unit portable chapter clients fuzz bench soak clean
 
 help:
 	@echo "make demo   build, run the chapter's matrix with a planted defect, replay and inspect a failing cell"
@@ -40,7 +40,7 @@ go:
 demo: build
 	@./.ci/demo $(FAULTBOX)
 
-test: build lint unit chapter
+test: build lint unit portable chapter
 	@echo "all checks passed"
 
 lint: setup
@@ -49,6 +49,10 @@ lint: setup
 
 unit: setup-tests
 	$(CARGO) test --release --locked --workspace --lib --bins --test supervisor
+
+# For macOS and Windows, and for Linux on aarch64: that it compiles.
+portable: setup-tests
+	@./.ci/portable
 
 # Whole matrices, one after the other, so that they do not wait for each other's processors.
 chapter: setup-tests mutant build go

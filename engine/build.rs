@@ -5,6 +5,9 @@ use std::process::Command;
 
 fn main() {
     let var = |name: &str| std::env::var_os(name).unwrap_or_else(|| panic!("cargo sets {name}"));
+    if std::env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("linux") {
+        return; // No service runs there.
+    }
     let target = std::env::var("TARGET").unwrap_or_default();
     let out = PathBuf::from(var("OUT_DIR")).join("shim");
     println!("cargo:rerun-if-changed=shim");

@@ -1,5 +1,6 @@
 //! What the command needs from the host: folders of its own, the clock's words, signals.
 
+use faultbox_engine::os;
 use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +21,7 @@ impl RunDir {
         let dir = temp.join(format!("{PREFIX}{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&dir);
         // What containers are to reach is opened further below; the way there is ours alone.
-        std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700).create(&dir)?;
+        os::create_private_dir(&dir)?;
         Ok(RunDir(dir))
     }
 
@@ -99,7 +100,10 @@ pub fn interruption() -> CancellationToken {
     let token = CancellationToken::new();
     let cancelled = token.clone();
     tokio::spawn(async move {
+        #[cfg(unix)]
         let terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
+        #[cfg(not(unix))]
+        let terminate = tokio::signal::windows::ctrl_close();
         let Ok(mut terminate) = terminate else { return };
         loop {
             tokio::select! {

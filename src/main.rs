@@ -21,6 +21,7 @@ use std::process::ExitCode;
 
 /// Entries are made on the threads that are recorded and end on the recorder's, which the C library's
 /// allocator makes both pay for (`make bench`).
+#[cfg(target_os = "linux")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

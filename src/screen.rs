@@ -6,7 +6,6 @@
 use faultbox_bundle_format::Ending;
 use faultbox_engine::supervisor::columns;
 use std::io::IsTerminal;
-use std::os::fd::AsFd;
 use std::sync::OnceLock;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
@@ -30,7 +29,7 @@ impl Screen {
             let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
             let plain = set("NO_COLOR").is_some() || set("TERM").is_none_or(|term| term == "dumb");
             match out.is_terminal() {
-                true => Screen::terminal(columns(out.as_fd()), !plain),
+                true => Screen::terminal(columns(&out), !plain),
                 false => Screen::default(),
             }
         })

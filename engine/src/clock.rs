@@ -5,7 +5,6 @@
 #![expect(clippy::disallowed_methods, reason = "this file owns the clock")]
 
 use crate::virtual_time::Time;
-use nix::time::{ClockId, clock_gettime};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Monotonic time since the run began.
@@ -49,13 +48,29 @@ pub fn wall_ns() -> u64 {
 }
 
 /// One of the host's clocks (clock_gettime(2)), nanoseconds; 0 where there is none of that number.
+#[cfg(target_os = "linux")]
 pub fn host_ns(clock: libc::clockid_t) -> u64 {
+    use nix::time::{ClockId, clock_gettime};
     clock_gettime(ClockId::from_raw(clock)).map_or(0, |time| nanos(Duration::from(time)))
 }
 
+/// The host's monotonic clock, nanoseconds.
+#[cfg(target_os = "linux")]
+pub fn monotonic_ns() -> u64 {
+    host_ns(libc::CLOCK_MONOTONIC)
+}
+
+/// The host's monotonic clock, nanoseconds since it was first read here.
+#[cfg(not(target_os = "linux"))]
+pub fn monotonic_ns() -> u64 {
+    static FIRST: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+    nanos(FIRST.get_or_init(std::time::Instant::now).elapsed())
+}
+
 /// The processor time that a process has taken (clock_getcpuclockid(3)), nanoseconds; 0 where there is none.
+#[cfg(target_os = "linux")]
 pub fn worked_ns(pid: u32) -> u64 {
-    let clock = ClockId::pid_cpu_clock_id(nix::unistd::Pid::from_raw(pid.cast_signed()));
+    let clock = nix::time::ClockId::pid_cpu_clock_id(nix::unistd::Pid::from_raw(pid.cast_signed()));
     clock.map_or(0, |clock| host_ns(clock.as_raw()))
 }
 

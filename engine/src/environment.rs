@@ -8,6 +8,7 @@
 use crate::link::{BoxFuture, Link, Stream};
 use crate::protocol::{Protocol, ProtocolError};
 use crate::runner::{CellContext, SetupError};
+use faultbox_bundle_format::Syscall;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +43,11 @@ pub trait Environment: Send + Sync {
     /// Why nothing can be run any more, once that is so; until then it is waited for.
     fn lost(&self) -> BoxFuture<'_, String> {
         Box::pin(std::future::pending())
+    }
+
+    /// How much of the delay of a service's syscall is to be waited for, once it comes to it.
+    fn syscall_pause(&self, _call: &Syscall, pause: Duration) -> Duration {
+        pause
     }
 
     /// A step has ended; how much longer it would have taken if the environment had waited for all

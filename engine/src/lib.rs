@@ -5,6 +5,7 @@
 //! - [`journal`], [`event_sink`], [`oracle`], [`environment`]: the seams;
 //! - [`fault`]: rules and which of them act now; [`link`]: where protocols meet them;
 //! - [`protocol`]: one folder a wire protocol; [`mock`], [`standin`]: servers of our own;
+//! - [`os`]: what differs between systems;
 //! - [`determinism`]: whose clock and dice a service has; [`virtual_time`]: time that is skipped;
 //! - [`diagnosis`]: what of all this works on a host;
 //! - [`runner`]: one cell from start to verdict; [`runner::live`] is the live environment;
@@ -22,6 +23,7 @@ pub mod journal;
 pub mod link;
 pub mod mock;
 pub mod oracle;
+pub mod os;
 pub mod plan;
 pub mod prng;
 pub mod protocol;

@@ -18,7 +18,7 @@
 //!
 //! Not modelled: waits of this process that do not go through a [`Time`] beside such that do.
 
-use crate::clock::{host_ns, nanos, wall_ns};
+use crate::clock::{monotonic_ns, nanos, wall_ns};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -101,7 +101,7 @@ impl Time {
 
     /// Now, since an instant of the host's own.
     pub fn now(&self) -> Duration {
-        Duration::from_nanos(self.0.as_ref().map_or_else(hosts, |time| time.now_ns()))
+        Duration::from_nanos(self.0.as_ref().map_or_else(monotonic_ns, |time| time.now_ns()))
     }
 
     /// Waits so long.
@@ -231,7 +231,7 @@ pub struct VirtualTime {
 impl VirtualTime {
     /// A time that passes as the host's does until [`VirtualTime::skip`].
     pub fn new(elsewhere: Elsewhere) -> Arc<Self> {
-        let now_ns = hosts();
+        let now_ns = monotonic_ns();
         Arc::new(VirtualTime {
             elsewhere,
             shown: Mutex::new(Shown { now_ns, passes_since: Some(now_ns) }),
@@ -259,7 +259,7 @@ impl VirtualTime {
     /// Nanoseconds now, as [`Time::now`].
     pub fn now_ns(&self) -> u64 {
         let Shown { now_ns, passes_since } = *self.shown();
-        now_ns.saturating_add(passes_since.map_or(0, |since| hosts().saturating_sub(since)))
+        now_ns.saturating_add(passes_since.map_or(0, |since| monotonic_ns().saturating_sub(since)))
     }
 
     /// The wall clock at an instant, nanoseconds since the Unix epoch.
@@ -324,7 +324,7 @@ impl VirtualTime {
     }
 
     fn let_go(&self) {
-        self.shown().passes_since.get_or_insert_with(hosts);
+        self.shown().passes_since.get_or_insert_with(monotonic_ns);
         self.moves.send_modify(|()| {});
     }
 
@@ -342,7 +342,7 @@ impl VirtualTime {
                 (before, meanwhile) = (None, Meanwhile::default());
                 continue;
             }
-            match meanwhile.passes(hosts(), given_up, worked) {
+            match meanwhile.passes(monotonic_ns(), given_up, worked) {
                 Passes::Nothing => {}
                 Passes::AsWorked(by) => self.creep(number, by, &self.worked_ns),
                 Passes::AsTheHosts(by) => self.creep(number, by, &self.crept_ns),
@@ -430,10 +430,6 @@ impl VirtualTime {
     fn shown(&self) -> MutexGuard<'_, Shown> {
         self.shown.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
-}
-
-fn hosts() -> u64 {
-    host_ns(libc::CLOCK_MONOTONIC)
 }
 
 fn worked(bodies: &[Arc<dyn Body>]) -> u64 {

@@ -2,7 +2,7 @@
 //! from the tape by its protocol's own server side.
 
 use crate::tape::Tape;
-use faultbox_bundle_format::Phase;
+use faultbox_bundle_format::{Phase, Syscall};
 use faultbox_engine::environment::Environment;
 use faultbox_engine::link::{BoxFuture, Link, Stream};
 use faultbox_engine::mock::MockCell;
@@ -67,6 +67,10 @@ impl Environment for RecordedEnvironment {
                 () = connected.cut() => Err(ProtocolError::Cut),
             }
         })
+    }
+
+    fn syscall_pause(&self, call: &Syscall, pause: Duration) -> Duration {
+        self.tape.syscall_pause(call, pause)
     }
 
     fn step_ends(&self) -> Duration {

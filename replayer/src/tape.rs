@@ -16,7 +16,7 @@ use crate::waits::{Ledger, Waiting, Waits};
 use faultbox_bundle_format::generated::{self, Kind, Scanner};
 use faultbox_bundle_format::learned::Side;
 use faultbox_bundle_format::redact::Redactor;
-use faultbox_bundle_format::{Body, Class, Entry, Exchange, Outcome, Phase, RuleHit, Value};
+use faultbox_bundle_format::{Body, Class, Entry, Exchange, Outcome, Phase, RuleHit, Syscall, Value};
 use faultbox_engine::journal::Journal;
 use faultbox_engine::link::{Answer, BoxFuture, Conversation, Request, Responder, UNREACHABLE};
 use faultbox_engine::protocol;
@@ -189,6 +189,15 @@ impl Tape {
     /// What became of the recorded waits.
     pub fn waits(&self) -> Waits {
         self.lock().waits.sum()
+    }
+
+    /// How much of the delay of a syscall is to be waited for.
+    pub fn syscall_pause(&self, call: &Syscall, pause: Duration) -> Duration {
+        match self.waiting {
+            Waiting::AsRecorded => pause,
+            Waiting::WhereItDecides if pause < LEAST_WAIT => pause,
+            Waiting::WhereItDecides => self.lock().waits.syscall(call, pause),
+        }
     }
 
     /// A step has ended. How much longer it would have taken with all of its waits.

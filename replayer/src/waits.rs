@@ -4,11 +4,12 @@
 //! during it has happened again (what the same service asked and was answered, steps that ended), and
 //! never later than recorded. So nothing overtakes what it did not overtake then, and a service that
 //! gives up on an answer does so by its own clock. What a step would have taken longer is added to its
-//! duration.
+//! duration. The delay of a syscall is skipped where the recording saw nothing end or begin during it, and sat through
+//! otherwise.
 //! Not modelled: a service that measures the time itself and acts on it later, unseen by anybody. A cell
 //! that is not exact without its waits is therefore to be driven again with them.
 
-use faultbox_bundle_format::{Body, Entry, Phase};
+use faultbox_bundle_format::{Body, Entry, Phase, Syscall};
 use std::time::Duration;
 
 /// Whether recorded waits are sat through.
@@ -40,6 +41,52 @@ pub struct Ledger {
     /// What was not waited for, as it lay in the recording.
     skipped: Vec<(u64, u64)>,
     kept: u64,
+    /// Recorded delays of syscalls that have not come again.
+    delays: Vec<Delay>,
+}
+
+/// A syscall that a rule delayed.
+#[derive(Debug)]
+struct Delay {
+    call: Syscall,
+    began_ns: u64,
+    /// What began or ended next, by anybody.
+    next_ns: Option<u64>,
+}
+
+impl Delay {
+    fn of(entries: &[Entry]) -> Vec<Delay> {
+        let delays = entries.iter().filter_map(|entry| match &entry.body {
+            Body::Syscall(call) if call.action.starts_with("delay ") => Some((call, entry.at_ns)),
+            _ => None,
+        });
+        let mut delays: Vec<Delay> =
+            delays.map(|(call, began_ns)| Delay { call: call.clone(), began_ns, next_ns: None }).collect();
+        if delays.is_empty() {
+            return delays;
+        }
+        let mut moments: Vec<u64> = Vec::new();
+        for entry in entries {
+            match &entry.body {
+                Body::Exchange(exchange) => moments.extend([exchange.began_ns, exchange.ended_ns]),
+                Body::StepStarted(_) | Body::StepEnded(_) | Body::FaultWindow(_) | Body::ServiceExited(_) => {
+                    moments.push(entry.at_ns);
+                }
+                _ => {}
+            }
+        }
+        moments.sort_unstable();
+        for delay in &mut delays {
+            let next = moments.partition_point(|moment| *moment <= delay.began_ns);
+            delay.next_ns = moments.get(next).copied();
+        }
+        delays
+    }
+
+    fn is_like(&self, call: &Syscall) -> bool {
+        (&self.call.service, &self.call.family, &self.call.action)
+            == (&call.service, &call.family, &call.action)
+    }
 }
 
 impl Ledger {
@@ -55,7 +102,24 @@ impl Ledger {
                 _ => {}
             }
         }
-        Ledger { steps, ..Ledger::default() }
+        Ledger { steps, delays: Delay::of(entries), ..Ledger::default() }
+    }
+
+    /// A syscall is delayed again: how much of its delay decides. Its target may have another name in each run; one of
+    /// the same name comes first.
+    pub fn syscall(&mut self, call: &Syscall, pause: Duration) -> Duration {
+        let same =
+            self.delays.iter().position(|delay| delay.is_like(call) && delay.call.target == call.target);
+        let place = same.or_else(|| self.delays.iter().position(|delay| delay.is_like(call)));
+        let Some(place) = place else { return pause };
+        let delay = self.delays.remove(place);
+        let over = delay.began_ns.saturating_add(u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX));
+        if delay.next_ns.is_some_and(|next| next < over) {
+            self.kept += 1;
+            return pause;
+        }
+        self.waited(delay.began_ns, over, Duration::ZERO);
+        Duration::ZERO
     }
 
     /// Whether a step that had ended before this point of the journal has not ended yet.
@@ -127,6 +191,35 @@ mod tests {
         assert_eq!(ledger.step_ends(), Duration::from_nanos(1_000));
         assert_eq!(ledger.step_ends(), Duration::ZERO, "more steps than were recorded");
         assert_eq!(ledger.sum(), Waits { skipped: 3, skipped_ns: 2_500 + 2_200, kept: 0 });
+    }
+
+    #[test]
+    fn a_delayed_syscall_is_waited_for_where_something_happened_meanwhile() {
+        let call = |target: &str| Syscall {
+            service: "api".to_owned(),
+            name: "fsync".to_owned(),
+            family: "fsync".to_owned(),
+            target: target.to_owned(),
+            action: "delay 2ms".to_owned(),
+            rule: None,
+            on_sut: true,
+        };
+        let delay = |target: &str, began_ns, next_ns| Delay { call: call(target), began_ns, next_ns };
+        let mut ledger = ledger(&[(10, 1_000, 9_000_000)]);
+        ledger.delays = vec![
+            delay("log", 1_000_000, Some(1_500_000)),
+            delay("tmp.1", 4_000_000, Some(6_000_000)),
+            delay("data", 6_500_000, None),
+        ];
+        let pause = Duration::from_millis(2);
+        assert_eq!(ledger.syscall(&call("data"), pause), Duration::ZERO);
+        assert_eq!(ledger.syscall(&call("log"), pause), pause, "an answer came half a millisecond later");
+        assert_eq!(ledger.syscall(&call("tmp.2"), pause), Duration::ZERO);
+        assert_eq!(ledger.syscall(&call("data"), pause), pause, "one more than was recorded");
+        let other = Syscall { family: "write".to_owned(), ..call("log") };
+        assert_eq!(ledger.syscall(&other, pause), pause);
+        assert_eq!(ledger.sum(), Waits { skipped: 2, skipped_ns: 4_000_000, kept: 1 });
+        assert_eq!(ledger.step_ends(), Duration::from_nanos(2_000_000 + 2_000_000));
     }
 
     #[test]

@@ -4,7 +4,6 @@ use super::hold::AtStep;
 use super::images;
 use super::replay_report::{Replay, print, report};
 use super::run::{self, Host};
-use super::stack::is_executable;
 use super::test::select;
 use crate::cli::{Depth, Format, ReplayArgs};
 use crate::terminal::notice;
@@ -15,6 +14,7 @@ use faultbox_bundle_format::{Body, Bundle, Entry, Named, RunStarted, StoredFile}
 use faultbox_engine::addresses::AddressBook;
 use faultbox_engine::clock::RunClock;
 use faultbox_engine::event_sink::NullSink;
+use faultbox_engine::os;
 use faultbox_engine::plan::{Plan, last_run};
 use faultbox_engine::prng::Key;
 use faultbox_engine::runner::live::Live;
@@ -434,7 +434,6 @@ impl Source {
 
     /// The recorded executable: out of the bundle, else the file that still has its digest.
     fn executable(&self, service: &str, written: &str, dir: &Path) -> Result<PathBuf, u8> {
-        use std::os::unix::fs::PermissionsExt;
         let stored = self.files.iter().find(|file| file.role == "binary" && file.service == service);
         let Some(stored) = stored else {
             let why = match self.bundle.is_complete() {
@@ -447,8 +446,7 @@ impl Source {
         };
         if let Some(content) = stored.content.as_ref().and_then(|payload| payload.bytes()) {
             let path = dir.join(format!("{service}.recorded"));
-            let written = std::fs::write(&path, content)
-                .and_then(|()| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)));
+            let written = std::fs::write(&path, content).and_then(|()| os::set_mode(&path, 0o755));
             return written.map(|()| path).map_err(|error| {
                 notice(&format!("faultbox: the recorded executable cannot be laid out: {error}"));
                 exit_code::HOST
@@ -510,7 +508,7 @@ impl Source {
 /// The executable that `--with` gives for a service.
 fn executable_given(service: &str, path: &str) -> Result<PathBuf, u8> {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
-    if is_executable(&absolute) {
+    if os::is_executable(&absolute) {
         return Ok(absolute);
     }
     notice(&format!(

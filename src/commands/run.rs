@@ -12,7 +12,9 @@ use faultbox_engine::oracle::Oracle;
 use faultbox_engine::plan::Plan;
 use faultbox_engine::runner::hold::Hold;
 use faultbox_engine::runner::{Digests, RunContext, policy};
-use faultbox_engine::supervisor::{Feature, HostFacts, Isolation, probe_host, stillness, without};
+use faultbox_engine::supervisor::{
+    Feature, HostFacts, Isolation, launches, probe_host, this_process, without,
+};
 use faultbox_engine::topology::{Service, ServiceKind};
 use faultbox_engine::virtual_time::VirtualTime;
 use std::collections::BTreeMap;
@@ -156,7 +158,7 @@ impl Host {
 
     /// A time that is skipped, where these services let it be.
     pub fn virtual_time<'a>(&self, services: impl Iterator<Item = &'a Service>) -> Arc<VirtualTime> {
-        let time = VirtualTime::new(stillness::this_process());
+        let time = VirtualTime::new(this_process());
         let lacking = cannot_hold(&self.facts).into_iter().next();
         for service in services {
             match &lacking {
@@ -207,12 +209,16 @@ impl Host {
 /// This executable, and what the host permits.
 ///
 /// # Errors
-/// The exit code, where the executable is not to be found, or a simulation is not understood.
+/// The exit code, where no service runs on this system, the executable is not to be found, or a simulation is not understood.
 pub fn look() -> Result<(PathBuf, HostFacts), u8> {
     if let Err(why) = without() {
         notice(&format!("faultbox: {why}"));
         return Err(exit_code::USAGE);
     }
+    launches().map_err(|why| {
+        notice(&format!("faultbox: {why}"));
+        exit_code::HOST
+    })?;
     let launcher = std::env::current_exe().map_err(|error| {
         notice(&format!("faultbox: its own executable cannot be found: {error}"));
         exit_code::HOST

@@ -6,12 +6,12 @@ use crate::cli::StackArgs;
 use crate::exit_code;
 use crate::terminal::notice;
 use faultbox_engine::addresses::AddressBook;
+use faultbox_engine::os;
 use faultbox_engine::plan::Plan;
 use faultbox_engine::prng;
 use faultbox_engine::runner::live::stand_in_for;
 use faultbox_engine::spec::{self, LoadOptions};
 use faultbox_engine::topology::ServiceKind;
-use std::path::Path;
 
 /// The plan of the spec.
 ///
@@ -94,7 +94,7 @@ pub fn check_host(plan: &Plan, args: &StackArgs, host: &Host) -> Result<(), u8> 
                 )),
             },
             ServiceKind::Image(_) | ServiceKind::Build { .. } | ServiceKind::Remote(_) => {}
-            ServiceKind::Binary { path, written } if !is_executable(path) => {
+            ServiceKind::Binary { path, written } if !os::is_executable(path) => {
                 let (name, place) = (&service.name, path.display());
                 let given =
                     args.binary.iter().any(|flag| flag.split_once('=').is_some_and(|(to, _)| to == name));
@@ -113,10 +113,4 @@ pub fn check_host(plan: &Plan, args: &StackArgs, host: &Host) -> Result<(), u8> 
         matches!(service.kind, ServiceKind::Binary { .. }) || service.is_contained()
     });
     if lacking.is_empty() { kernel } else { Err(exit_code::HOST) }
-}
-
-/// Whether this is a file that may be executed.
-pub fn is_executable(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }

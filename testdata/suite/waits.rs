@@ -77,6 +77,9 @@ fn durations_count_what_was_skipped_and_what_hangs_on_the_time_itself_is_waited_
     assert_eq!(code(&recorded), 0, "{}", String::from_utf8_lossy(&recorded.stdout));
     let patient = waits(&bundle, &["--test", "matrix_patient_cache_slow"]);
     assert_eq!((&patient["skipped"], &patient["as_recorded"]), (&1.into(), &false.into()), "{patient}");
+    let syncing = waits(&bundle, &["--test", "matrix_syncing_disk_slow"]);
+    assert_eq!((&syncing["skipped"], &syncing["as_recorded"]), (&1.into(), &false.into()), "{syncing}");
+    assert!(syncing["skipped_ms"].as_u64().unwrap() >= 1_500, "{syncing}");
     let watching = waits(&bundle, &["--test", "matrix_watching_cache_slow"]);
     assert_eq!((&watching["skipped"], &watching["as_recorded"]), (&0.into(), &true.into()), "{watching}");
     let said = run(&["replay", &path, "--no-wait", "--test", "matrix_watching_cache_slow"]);

@@ -9,10 +9,8 @@
 
 use super::{ContainerError, Engine};
 use crate::supervisor::{Lack, may_look_into};
-use nix::unistd::{Gid, Group};
 use std::io::ErrorKind;
 use std::path::Path;
-use tokio::net::UnixStream;
 
 /// Where Docker listens unless `DOCKER_HOST` says otherwise.
 const USUAL: &str = "unix:///var/run/docker.sock";
@@ -53,7 +51,7 @@ pub async fn survey() -> EngineFacts {
 pub(super) async fn look_into(endpoint: &str) -> Result<(), Lack> {
     const FIRST: i32 = 1;
     let answering = match socket(endpoint) {
-        Some(path) => UnixStream::connect(path).await.ok().and_then(|stream| stream.peer_cred().ok()?.pid()),
+        Some(path) => knock(path).await.ok().flatten(),
         None => None,
     };
     match may_look_into(answering.filter(|pid| *pid > 0).unwrap_or(FIRST).cast_unsigned()) {
@@ -82,10 +80,22 @@ fn socket(endpoint: &str) -> Option<&Path> {
 /// Why not, and what would help.
 pub(super) async fn way_in(endpoint: &str) -> Result<(), Lack> {
     let Some(path) = socket(endpoint) else { return Ok(()) };
-    match UnixStream::connect(path).await {
+    match knock(path).await {
         Ok(_) => Ok(()),
         Err(error) => Err(refused(&error, group_of(path).as_deref())),
     }
+}
+
+/// The process that answers at a socket, where the system says it.
+#[cfg(unix)]
+async fn knock(path: &Path) -> std::io::Result<Option<i32>> {
+    let stream = tokio::net::UnixStream::connect(path).await?;
+    Ok(stream.peer_cred().ok().and_then(|peer| peer.pid()))
+}
+
+#[cfg(not(unix))]
+async fn knock(_: &Path) -> std::io::Result<Option<i32>> {
+    Err(ErrorKind::Unsupported.into())
 }
 
 /// What a refused connection comes to, at a socket that belongs to this group.
@@ -110,10 +120,17 @@ pub(super) fn start() -> String {
     "sudo systemctl start docker (Debian, Ubuntu: sudo apt-get install docker.io first)".to_owned()
 }
 
+#[cfg(target_os = "linux")]
 fn group_of(path: &Path) -> Option<String> {
+    use nix::unistd::{Gid, Group};
     use std::os::unix::fs::MetadataExt;
     let group = std::fs::metadata(path).ok()?.gid();
     Group::from_gid(Gid::from_raw(group)).ok().flatten().map(|group| group.name)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn group_of(_: &Path) -> Option<String> {
+    None
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Contract: [`Container::start`] returns when the image's own program runs, under the filter
 //! that the spec needs, or fails and leaves nothing behind.
 
+use super::door::{Door, knock};
 use super::engine::{Engine, ImageFacts};
 use super::kept::Slot;
 use super::{
@@ -11,7 +12,7 @@ use super::{
 };
 use crate::determinism::Mediation;
 use crate::link::BoxFuture;
-use crate::supervisor::{self, Adopt, Exit, Output, OutputStream, Running, SyscallPolicy};
+use crate::supervisor::{self, Adopt, Control, Exit, Output, OutputStream, Running, SIGTERM, SyscallPolicy};
 use crate::topology::{Service, Topology};
 use bollard::container::LogOutput;
 use bollard::models::{ContainerCreateBody, HostConfig, PortBinding};
@@ -19,12 +20,8 @@ use bollard::query_parameters::{
     AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, WaitContainerOptionsBuilder,
 };
 use futures_util::StreamExt;
-use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
 use std::collections::BTreeSet;
-use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -86,7 +83,7 @@ pub struct Container {
     name: String,
     running: Running,
     /// Where its shim will be told to wait for the next run, if it may be kept and was not before.
-    door: Option<OwnedFd>,
+    door: Option<Control>,
 }
 
 impl Container {
@@ -108,7 +105,7 @@ impl Container {
         let created = engine.docker.create_container(Some(options), body).await;
         let id = created.map_err(ContainerError::engine(format!("create the container of {service}")))?.id;
         let kept_door = match start.slot {
-            Some(_) => Some(door.listener.try_clone().map_err(ContainerError::io("the shim's socket"))?),
+            Some(_) => Some(door.again().map_err(ContainerError::io("the shim's socket"))?),
             None => None,
         };
         match run(engine, &start, &id, door, policy).await {
@@ -188,7 +185,7 @@ impl Container {
         self.running.calm();
         // The kernel keeps a signal from the first process of a container unless that handles it.
         if handles_sigterm(self.running.pid) {
-            self.running.signal(libc::SIGTERM);
+            self.running.signal(SIGTERM);
             // In vain: then it is killed.
             let _ = tokio::time::timeout(grace, self.running.exited()).await;
         }
@@ -217,7 +214,7 @@ fn handles_sigterm(pid: u32) -> bool {
     let caught = status.unwrap_or_default();
     let caught = caught.lines().find_map(|line| line.strip_prefix("SigCgt:"));
     let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    caught.is_some_and(|mask| mask & (1 << (libc::SIGTERM - 1)) != 0)
+    caught.is_some_and(|mask| mask & (1 << (SIGTERM - 1)) != 0)
 }
 
 async fn exec(engine: &Engine, id: &str, command: &[String]) -> Result<(), String> {
@@ -240,54 +237,6 @@ async fn exec(engine: &Engine, id: &str, command: &[String]) -> Result<(), Strin
     match engine.docker.inspect_exec(&created.id).await.map_err(said)?.exit_code {
         Some(0) => Ok(()),
         code => Err(format!("exit code {}: {last}", code.unwrap_or(-1))),
-    }
-}
-
-/// The folder that is mounted into a container: the shim, and the socket on which it is awaited.
-struct Door {
-    listener: OwnedFd,
-}
-
-impl Door {
-    fn open(dir: &Path) -> Result<Door, ContainerError> {
-        let failed = |source: std::io::Error| ContainerError::io(dir.display().to_string())(source);
-        std::fs::create_dir_all(dir).map_err(failed)?;
-        // Whatever user the image runs as has to get through. The folder above is ours alone.
-        let open = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode));
-        open(dir, 0o755).map_err(failed)?;
-        let shim = dir.join("shim");
-        // One that a container before this one used: it may be executed still, and is read-only.
-        let _ = std::fs::remove_file(&shim);
-        std::fs::write(&shim, supervisor::SHIM).and_then(|()| open(&shim, 0o555)).map_err(failed)?;
-        let path = dir.join("control");
-        // One that a container before this one used.
-        let _ = std::fs::remove_file(&path);
-        let listener = socket(
-            AddressFamily::Unix,
-            SockType::SeqPacket,
-            SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
-            None,
-        );
-        let listener = listener.and_then(|listener| {
-            bind(listener.as_raw_fd(), &UnixAddr::new(&path)?)?;
-            listen(&listener, Backlog::new(1)?)?;
-            Ok(listener)
-        });
-        let listener = listener.map_err(|errno| failed(errno.into()))?;
-        open(&path, 0o666).map_err(failed)?;
-        Ok(Door { listener })
-    }
-
-    /// The shim's connection.
-    async fn answer(self) -> std::io::Result<OwnedFd> {
-        // A listener is readable when somebody has connected; the runtime's own Unix listener
-        // takes any kind of socket.
-        let listener = std::os::unix::net::UnixListener::from(self.listener);
-        let listener = tokio::net::UnixListener::from_std(listener)?;
-        let (stream, _) = listener.accept().await?;
-        let stream = stream.into_std()?;
-        stream.set_nonblocking(false)?;
-        Ok(stream.into())
     }
 }
 
@@ -334,7 +283,7 @@ async fn supervise(
     engine: &Engine,
     start: &StartContainer<'_>,
     id: &str,
-    shim: OwnedFd,
+    shim: Control,
     policy: Arc<dyn SyscallPolicy>,
     output: mpsc::UnboundedReceiver<Output>,
     mut over: watch::Receiver<Option<Exit>>,
@@ -355,13 +304,6 @@ async fn supervise(
     let pid = inspected.ok().and_then(|facts| facts.state).and_then(|state| state.pid);
     running.pid = pid.and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0);
     Ok(running)
-}
-
-/// A connection to the shim of a kept container.
-fn knock(control: &Path) -> io::Result<OwnedFd> {
-    let shim = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
-    connect(shim.as_raw_fd(), &UnixAddr::new(control)?)?;
-    Ok(shim)
 }
 
 /// Everything that was printed, in one line.

@@ -8,10 +8,9 @@
 //! Not modelled: device files and sockets (left out), hard links (sent as files of their own),
 //! sparse files.
 
+use crate::os;
 use regex::Regex;
 use std::io::{self, Read, Write};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// The patterns of a `.dockerignore`.
@@ -141,11 +140,11 @@ const LONG_NAME: u8 = b'L';
 fn add(root: &Path, path: &Path, out: &mut impl Write) -> io::Result<()> {
     let place = root.join(path);
     let meta = std::fs::symlink_metadata(&place)?;
-    let mode = meta.permissions().mode() & 0o7777;
-    let name = path.as_os_str().as_bytes();
+    let mode = os::mode(&meta);
+    let name = &*os::bytes_of(path);
     if meta.is_symlink() {
         let to = std::fs::read_link(&place)?;
-        return entry(out, name, LINK, 0o777, 0, to.as_os_str().as_bytes());
+        return entry(out, name, LINK, 0o777, 0, &os::bytes_of(&to));
     }
     if meta.is_dir() {
         return entry(out, &[name, b"/"].concat(), FOLDER, mode, 0, b"");
@@ -270,7 +269,7 @@ mod tests {
         std::fs::write(from.join("skip/a"), "no").unwrap();
         std::fs::write(from.join("skip/keep"), "yes").unwrap();
         std::fs::write(from.join("run"), vec![7; 1000]).unwrap();
-        std::fs::set_permissions(from.join("run"), std::fs::Permissions::from_mode(0o755)).unwrap();
+        os::set_mode(&from.join("run"), 0o755).unwrap();
         std::os::unix::fs::symlink("l".repeat(120), from.join("link")).unwrap();
         std::fs::write(from.join("Dockerfile"), "FROM scratch").unwrap();
         let ignore = Ignore::parse("skip\nDockerfile\n!skip/keep").unwrap();
@@ -286,7 +285,7 @@ mod tests {
         assert!(untar.unwrap().success());
         assert_eq!(std::fs::read_to_string(to.join(&long)).unwrap(), "long");
         assert_eq!(std::fs::read(to.join("run")).unwrap(), vec![7; 1000]);
-        assert_eq!(std::fs::metadata(to.join("run")).unwrap().permissions().mode() & 0o777, 0o755);
+        assert_eq!(os::mode(&std::fs::metadata(to.join("run")).unwrap()), 0o755);
         assert_eq!(std::fs::read_link(to.join("link")).unwrap(), Path::new(&"l".repeat(120)));
         assert_eq!(std::fs::read_to_string(to.join("skip/keep")).unwrap(), "yes");
         assert!(!to.join("skip/a").exists());

@@ -10,11 +10,10 @@
 
 use super::ContainerError;
 use super::keep::Kept;
-use nix::fcntl::{Flock, FlockArg};
+use crate::os;
 use serde::{Deserialize, Serialize};
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// How a run treats containers that are kept.
@@ -31,7 +30,7 @@ pub struct Keeping {
 impl Keeping {
     /// The folder of all of this user's slots, below the one for temporary files. It outlives runs.
     pub fn folder(temporary: &Path) -> PathBuf {
-        temporary.join(format!("faultbox-kept-{}", nix::unistd::geteuid()))
+        temporary.join(format!("faultbox-kept-{}", os::user()))
     }
 }
 
@@ -41,7 +40,7 @@ pub struct Slot {
     dir: PathBuf,
     /// The definition that it is for.
     pub definition: String,
-    _lock: Flock<File>,
+    _lock: File,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -98,12 +97,7 @@ impl Slot {
         let written = Written { definition: self.definition.clone(), state };
         let new = self.dir.join("kept.new");
         // It holds what was seeded.
-        let options = std::os::unix::fs::OpenOptionsExt::mode(
-            File::options().write(true).create(true).truncate(true),
-            0o600,
-        )
-        .open(&new)?;
-        serde_json::to_writer(options, &written)?;
+        serde_json::to_writer(os::create_private_file(&new)?, &written)?;
         std::fs::rename(new, self.dir.join(STATE))
     }
 
@@ -114,27 +108,29 @@ impl Slot {
 }
 
 fn own_folder(root: &Path) -> io::Result<()> {
-    match std::fs::DirBuilder::new().mode(0o700).create(root) {
+    match os::create_private_dir(root) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
-    let meta = std::fs::symlink_metadata(root)?;
-    let ours = meta.is_dir() && meta.uid() == nix::unistd::geteuid().as_raw() && meta.mode() & 0o077 == 0;
-    if ours { Ok(()) } else { Err(io::Error::other("this folder is not ours alone; remove it")) }
+    if os::is_ours_alone(&std::fs::symlink_metadata(root)?) {
+        Ok(())
+    } else {
+        Err(io::Error::other("this folder is not ours alone; remove it"))
+    }
 }
 
 /// `None` when another process holds it, or has just removed it.
-fn lock(dir: &Path) -> io::Result<Option<Flock<File>>> {
+fn lock(dir: &Path) -> io::Result<Option<File>> {
     let path = dir.join(LOCK);
     let file = File::options().write(true).create(true).truncate(false).open(&path)?;
-    let opened = file.metadata()?.ino();
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => {
-            let present = std::fs::metadata(&path).is_ok_and(|meta| meta.ino() == opened);
-            Ok(present.then_some(lock))
+    match file.try_lock() {
+        Ok(()) => {
+            let opened = os::stamp(&file.metadata()?);
+            let present = std::fs::metadata(&path).is_ok_and(|meta| os::stamp(&meta) == opened);
+            Ok(present.then_some(file))
         }
-        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
-        Err((_, errno)) => Err(errno.into()),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 
@@ -191,7 +187,8 @@ mod tests {
     #[test]
     fn a_folder_of_somebody_elses_making_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::DirBuilder::new().mode(0o755).create(dir.path().join("kept")).unwrap();
+        std::fs::create_dir(dir.path().join("kept")).unwrap();
+        os::set_mode(&dir.path().join("kept"), 0o755).unwrap();
         let error = Slot::take(&keeping(dir.path(), true), "ab").unwrap_err().to_string();
         assert!(error.contains("not ours alone"), "{error}");
     }

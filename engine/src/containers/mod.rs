@@ -24,6 +24,11 @@ mod access;
 mod build;
 mod container;
 mod context;
+#[cfg(target_os = "linux")]
+mod door;
+#[cfg(not(target_os = "linux"))]
+#[path = "doorless.rs"]
+mod door;
 mod engine;
 pub mod keep;
 mod kept;

@@ -8,7 +8,7 @@
 use super::rule::{Assumption, Effect, FdScope, Modifiers, Pattern, Rule, Share, SyscallAction, SyscallRule};
 use crate::journal::Journal;
 use crate::oracle::{Oracle, Question, Ratio};
-use crate::supervisor::{Interest, Kind};
+use crate::supervisor::{ENOSPC, Interest, Kind};
 use faultbox_bundle_format::{Body, Decision, FaultCount, FaultWindow, RuleHit};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, RwLock};
@@ -261,7 +261,7 @@ impl ActiveFaults {
                 *spent = spent.saturating_add(bytes.min(left));
                 match left {
                     left if bytes <= left => None,
-                    0 => Some(SyscallAction::Deny(libc::ENOSPC)),
+                    0 => Some(SyscallAction::Deny(ENOSPC)),
                     left => Some(SyscallAction::Partial(left)),
                 }
             }

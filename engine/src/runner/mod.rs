@@ -29,6 +29,7 @@ use crate::journal::{Journal, Sequence};
 use crate::link::OpenExchanges;
 use crate::mock::MockCell;
 use crate::oracle::Oracle;
+use crate::os;
 use crate::plan::{Judgement, Plan, RequireFire};
 use crate::prng::Key;
 use crate::protocol::Protocol;
@@ -43,7 +44,6 @@ use faultbox_bundle_format::{
     Verdict,
 };
 use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -848,14 +848,10 @@ fn held(
     listeners.filter_map(Result::transpose).collect()
 }
 
-/// What tells that a file is still the one that was looked at: device, inode, size, and its times
-/// of change.
-type Stamp = (u64, u64, u64, (i64, i64), (i64, i64));
-
 /// Digests of executables. A file is read again only when it was changed: to read a large one takes
 /// longer than all else that a cell needs.
 #[derive(Debug, Default)]
-pub struct Digests(Mutex<BTreeMap<PathBuf, (Stamp, [u8; 32])>>);
+pub struct Digests(Mutex<BTreeMap<PathBuf, (os::Stamp, [u8; 32])>>);
 
 impl Digests {
     /// The BLAKE3 of a file.
@@ -865,8 +861,7 @@ impl Digests {
     pub fn of(&self, path: &std::path::Path) -> std::io::Result<[u8; 32]> {
         let file = std::fs::File::open(path)?;
         let meta = file.metadata()?;
-        let (modified, changed) = ((meta.mtime(), meta.mtime_nsec()), (meta.ctime(), meta.ctime_nsec()));
-        let stamp: Stamp = (meta.dev(), meta.ino(), meta.size(), modified, changed);
+        let stamp = os::stamp(&meta);
         match lock(&self.0).get(path) {
             Some((known, digest)) if *known == stamp => return Ok(*digest),
             _ => {}

@@ -7,11 +7,10 @@ use super::{CellContext, RANDOMNESS_BY, TIME_BY};
 use crate::fault::{Assumption, SyscallAction, SyscallAsk};
 use crate::supervisor::{
     Asked, Given, Interest, Kind, SyscallAct, SyscallCall, SyscallDecision, SyscallPolicy, SyscallTarget,
-    errno_name,
+    errno_name, signal_name,
 };
 use crate::topology::{Service, Topology};
 use faultbox_bundle_format::{Body, Named, Syscall};
-use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, Weak};
@@ -108,11 +107,7 @@ impl SyscallPolicy for CellPolicy {
                     decision.act = SyscallAct::AtMost(bytes);
                     None
                 }
-                SyscallAction::Delay(pause) => {
-                    decision.pause += pause;
-                    None
-                }
-                SyscallAction::EnospcAfter(_) => None,
+                SyscallAction::Delay(_) | SyscallAction::EnospcAfter(_) => None,
             };
             if let Some(failure) = failure {
                 *lock(&self.last) = Some(format!("{failure} on {}", about.words));
@@ -126,6 +121,9 @@ impl SyscallPolicy for CellPolicy {
                 rule: Some(hit),
                 on_sut: cell.faults.is_sut(&self.service),
             };
+            if let SyscallAction::Delay(pause) = action {
+                decision.pause += cell.switchboard.environment().syscall_pause(&entry, pause);
+            }
             let stream = format!("{}!{key}", self.service);
             cell.journal.note(&self.service, &stream, None, Body::Syscall(entry));
         }
@@ -198,10 +196,6 @@ fn words(action: SyscallAction) -> String {
         SyscallAction::EnospcAfter(bytes) => format!("enospc_after {bytes}"),
         SyscallAction::Kill(signal) => format!("kill {}", signal_name(signal)),
     }
-}
-
-fn signal_name(signal: i32) -> &'static str {
-    Signal::try_from(signal).map_or("signal?", Signal::as_str)
 }
 
 /// The syscall families that the whole spec could ever fault on a service.

@@ -8,11 +8,13 @@
 use super::CellContext;
 use crate::environment::Environment;
 use crate::link::{BoxFuture, Dial, InterfaceOptions, Link, Stream};
+use crate::os;
 use crate::protocol::{Protocol, ProtocolError};
 use crate::topology::ServiceKind;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, Weak};
+use std::task::Poll;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
@@ -49,7 +51,31 @@ pub struct Switchboard {
     next: std::sync::atomic::AtomicU64,
     /// Ways to the services that the runner itself started.
     local: Mutex<BTreeMap<String, Arc<dyn Dial>>>,
+    doors: Mutex<Vec<Arc<Door>>>,
     closing: CancellationToken,
+}
+
+/// Where connections arrive, and what is done with one; false where none is wanted any more.
+struct Door {
+    /// The same socket as the one that is waited on.
+    listener: std::net::TcpListener,
+    carry: Box<dyn Fn(TcpStream) -> bool + Send + Sync>,
+    /// Held from before a connection is taken until it has its place among the open ones.
+    taking: Mutex<()>,
+}
+
+impl Door {
+    /// Takes the connections that are there already.
+    fn empty(&self) {
+        let _taking = lock(&self.taking);
+        while let Ok((stream, _)) = self.listener.accept() {
+            // One that cannot be used is closed with this.
+            let usable = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+            if usable.is_ok_and(|stream| !(self.carry)(stream)) {
+                return;
+            }
+        }
+    }
 }
 
 impl Switchboard {
@@ -61,6 +87,7 @@ impl Switchboard {
             open: Mutex::default(),
             next: Default::default(),
             local: Mutex::default(),
+            doors: Mutex::default(),
             closing: CancellationToken::new(),
         }
     }
@@ -131,7 +158,8 @@ impl Switchboard {
         let cell = Arc::downgrade(cell);
         self.accept(listener, move |stream| {
             let Some(cell) = Weak::upgrade(&cell) else { return false };
-            tokio::spawn(carry_tcp(cell, protocol, stream, link.clone()));
+            let registered = cell.switchboard.register(&cell, &link);
+            tokio::spawn(carry_tcp(registered, protocol, stream, link.clone()));
             true
         })
     }
@@ -163,18 +191,26 @@ impl Switchboard {
     fn accept(
         &self,
         listener: std::net::TcpListener,
-        carry: impl Fn(TcpStream) -> bool + Send + 'static,
+        carry: impl Fn(TcpStream) -> bool + Send + Sync + 'static,
     ) -> io::Result<()> {
         listener.set_nonblocking(true)?;
+        let (same, carry) = (listener.try_clone()?, Box::new(carry));
+        let door = Arc::new(Door { listener: same, carry, taking: Mutex::default() });
+        lock(&self.doors).push(door.clone());
         let listener = TcpListener::from_std(listener)?;
         let closing = self.closing.clone();
         tokio::spawn(async move {
             loop {
-                let accepted = tokio::select! {
-                    accepted = listener.accept() => accepted,
+                let taken = std::future::poll_fn(|context| {
+                    let _taking = lock(&door.taking);
+                    let accepted = std::task::ready!(listener.poll_accept(context));
+                    Poll::Ready(accepted.map_or(true, |(stream, _)| (door.carry)(stream)))
+                });
+                let wanted = tokio::select! {
+                    wanted = taken => wanted,
                     () = closing.cancelled() => return,
                 };
-                if accepted.is_ok_and(|(stream, _)| !carry(stream)) {
+                if !wanted {
                     return;
                 }
             }
@@ -194,9 +230,11 @@ impl Switchboard {
         Some((Arc::new(dial), link))
     }
 
-    /// Resets open connections that match. When this is done, their sockets are closed: who looks at one finds
-    /// out before it asks anything.
+    /// Resets connections that match: those that are open and those that have only arrived. When this is done, their
+    /// sockets are closed: who looks at one finds out before it asks anything.
     pub async fn reset(&self, which: impl FnMut(&str, &str) -> bool) {
+        let doors = lock(&self.doors).clone();
+        doors.iter().for_each(|door| door.empty());
         for closed in self.begin_reset(which) {
             closed.cancelled().await;
         }
@@ -211,6 +249,7 @@ impl Switchboard {
     /// Ends every connection and every listener of the cell.
     pub fn close(&self) {
         self.closing.cancel();
+        lock(&self.doors).clear();
         self.begin_reset(|_, _| true);
     }
 
@@ -271,37 +310,35 @@ fn new_link(
 
 /// Carries one TCP connection; ends it with a reset where a rule says so.
 async fn carry_tcp(
-    cell: Arc<CellContext>,
+    registered: Registered,
     protocol: &'static dyn Protocol,
     stream: TcpStream,
     link: Arc<Link>,
 ) {
-    let _ = stream.set_nodelay(true);
     // The last to go: what is closed is closed.
-    let registered = cell.switchboard.register(&cell, &link);
+    let registered = registered;
+    let cell = registered.cell.clone();
+    let _ = stream.set_nodelay(true);
     if cell.faults.refuses(&link.interface, &link.source) {
         cell.faults.note_refusal(&link.interface, &link.source);
-        reset_on_close(&stream);
+        if let Some(hold) = os::Hold::on(&stream) {
+            hold.reset_on_close();
+        }
         drop(stream);
         return;
     }
-    // The duplicate keeps the socket open until it is known how it has to end.
-    let duplicate = std::os::fd::AsFd::as_fd(&stream).try_clone_to_owned();
+    // The hold keeps the socket open until it is known how it has to end.
+    let hold = os::Hold::on(&stream);
     let carried = cell.switchboard.route(&cell, protocol, Box::new(stream), link);
     let cut = tokio::select! {
-        ended = carried => matches!(ended, Err(ProtocolError::Cut)),
+        // Nothing of what it asks is heard then.
+        biased;
         () = registered.reset.cancelled() => true,
+        ended = carried => matches!(ended, Err(ProtocolError::Cut)),
     };
-    if let (true, Ok(duplicate)) = (cut, &duplicate) {
-        reset_on_close(duplicate);
+    if let (true, Some(hold)) = (cut, &hold) {
+        hold.reset_on_close();
     }
-}
-
-/// Makes the close of a socket a reset (RFC 9293 section 3.10.4: ABORT).
-fn reset_on_close(socket: &impl std::os::fd::AsFd) {
-    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-    // A socket that is already gone needs no reset.
-    let _ = nix::sys::socket::setsockopt(socket, nix::sys::socket::sockopt::Linger, &linger);
 }
 
 struct InProcess {
@@ -337,4 +374,28 @@ impl Dial for InProcess {
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_door_is_emptied_of_what_arrived_before_anybody_looked() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let taken = Arc::new(Mutex::new(Vec::new()));
+        let theirs = taken.clone();
+        let carry = Box::new(move |stream: TcpStream| {
+            lock(&theirs).push(stream.peer_addr().unwrap());
+            true
+        });
+        let door = Door { listener, carry, taking: Mutex::default() };
+        door.empty();
+        assert!(lock(&taken).is_empty());
+        let clients = [(); 2].map(|()| std::net::TcpStream::connect(address).unwrap());
+        door.empty();
+        assert_eq!(*lock(&taken), clients.map(|client| client.local_addr().unwrap()));
+    }
 }

@@ -16,7 +16,6 @@ use crate::fault::{Effect, FdScope, Modifiers, Pattern, SyscallAction, SyscallRu
 use crate::supervisor::{self, Kind};
 use crate::topology::ServiceKind;
 use faultbox_bundle_format::Value as Plain;
-use nix::sys::signal::Signal;
 use std::sync::Arc;
 
 /// Keywords that say where a syscall fault acts.
@@ -95,12 +94,12 @@ pub fn enospc_after<'v>(call: &mut Call<'_, 'v, '_, '_>) -> Result<Value<'v>> {
 /// `kill("SIGTERM")`, `kill()`.
 pub fn kill<'v>(call: &mut Call<'_, 'v, '_, '_>) -> Result<Value<'v>> {
     let name = call.text("signal")?.unwrap_or_else(|| "SIGKILL".to_owned());
-    let Ok(signal) = name.parse::<Signal>() else {
-        let right = Signal::iterator().map(Signal::as_str);
+    let Some(signal) = supervisor::signal_by_name(&name) else {
+        let right = supervisor::signal_names();
         let problem = call.problem("signal", format!("unknown signal \"{name}\""));
         return Err(problem.nearest(&name, right).into());
     };
-    fault(call, SyscallAction::Kill(signal as i32))
+    fault(call, SyscallAction::Kill(signal))
 }
 
 fn fault<'v>(call: &mut Call<'_, 'v, '_, '_>, action: SyscallAction) -> Result<Value<'v>> {

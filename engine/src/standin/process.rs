@@ -7,6 +7,7 @@
 //! Not modelled: TLS, and more than one port.
 
 use super::{Open, StandIn, StandInOptions};
+use crate::os::{UnixListener, UnixStream};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, RwLock, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -153,7 +154,7 @@ async fn obey(shell: Arc<Shell>, orders: UnixListener) -> io::Result<()> {
         let shell = shell.clone();
         while clients.try_join_next().is_some() {}
         clients.spawn(async move {
-            let (reader, mut writer) = stream.into_split();
+            let (reader, mut writer) = tokio::io::split(stream);
             let mut lines = BufReader::new(reader).lines();
             while let Ok(Some(line)) = lines.next_line().await {
                 let answer = shell.obey(line.trim()).await;

@@ -10,7 +10,6 @@
 //! (`fallocate`, `copy`), not part of `write`: failing them is another fault.
 
 use super::numbers::NUMBERS;
-use super::transfer::PARTIAL;
 
 /// Where a call's target stands among its arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +47,17 @@ pub(super) struct Call {
 
 use Shape::{Address, Fd, Mapped, Message, Path, PathAt, PathFlag, Send};
 
-const NOFOLLOW: i32 = libc::AT_SYMLINK_NOFOLLOW;
+/// `AT_SYMLINK_NOFOLLOW` (fcntl.h).
+const NOFOLLOW: i32 = 0x100;
+
+/// `O_NOFOLLOW`, another number on each architecture (asm/fcntl.h).
+const OPEN_NOFOLLOW: i32 = if cfg!(target_arch = "aarch64") { 0o100_000 } else { 0o400_000 };
+
+/// Calls of which a part can be made.
+pub(super) const PARTIAL: &[&str] = &[
+    "write", "writev", "pwrite64", "pwritev", "pwritev2", "read", "readv", "pread64", "preadv", "preadv2",
+    "recvfrom", "recvmsg", "sendto", "sendmsg",
+];
 
 /// Calls of one shape. Those that are not here have no target.
 const SHAPES: &[(Shape, &[&str])] = &[
@@ -168,7 +177,7 @@ const SHAPES: &[(Shape, &[&str])] = &[
     (PathAt(0, 1, false), &["unlinkat", "mkdirat", "mknodat", "readlinkat"]),
     (PathAt(1, 2, false), &["symlinkat"]),
     (PathAt(2, 3, false), &["renameat", "renameat2", "linkat"]),
-    (PathFlag(0, 1, true, 2, libc::O_NOFOLLOW), &["openat"]),
+    (PathFlag(0, 1, true, 2, OPEN_NOFOLLOW), &["openat"]),
     (PathFlag(0, 1, true, 2, NOFOLLOW), &["statx"]),
     (PathFlag(0, 1, true, 3, NOFOLLOW), &["newfstatat", "faccessat2", "fchmodat2", "utimensat"]),
     (PathFlag(0, 1, true, 4, NOFOLLOW), &["fchownat", "execveat"]),

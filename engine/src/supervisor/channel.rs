@@ -5,8 +5,8 @@
 
 use super::features::{Feature, Refused};
 use super::filter::Trap;
-use super::running::Exit;
 use super::sys;
+use super::told::Exit;
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, Shutdown, SockFlag, SockType, sendmsg, shutdown, socketpair,

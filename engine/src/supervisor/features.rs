@@ -4,7 +4,7 @@
 //! its launchers do without these features, as on a host that does not have them: for tests, and to
 //! see what a smaller host would give. It can only take away.
 
-use nix::errno::Errno;
+use super::errno::errno_name;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
@@ -131,7 +131,7 @@ pub const SETTINGS: [&str; 6] = [
 pub fn explain(feature: Feature, refused: &Refused, settings: &BTreeMap<String, String>) -> Lack {
     let is = |name: &str, value: &str| settings.get(name).is_some_and(|held| held == value);
     let set = |name: &str, value: &str| format!("sudo sysctl -w {name}={value}");
-    let errno = Errno::from_raw(refused.errno);
+    let errno = errno_name(refused.errno);
     let older = || format!("boot Linux {} or later", feature.since().unwrap_or("5.9"));
     let enable = match feature {
         Feature::UserNamespace | Feature::NetworkNamespace | Feature::MountNamespace => {
@@ -146,7 +146,7 @@ pub fn explain(feature: Feature, refused: &Refused, settings: &BTreeMap<String, 
             match switches.iter().find(|(name, off, _)| is(name, off)) {
                 Some((name, _, on)) => set(name, on),
                 // A limit that is reached, not zero.
-                None if errno == Errno::ENOSPC => {
+                None if errno == "ENOSPC" => {
                     "sudo sysctl -w user.max_user_namespaces=100000 user.max_net_namespaces=100000".to_owned()
                 }
                 None => "sudo faultbox ...; in a container: docker run --cap-add SYS_ADMIN ...".to_owned(),
@@ -158,16 +158,16 @@ pub fn explain(feature: Feature, refused: &Refused, settings: &BTreeMap<String, 
         Feature::ReadMemory | Feature::TakeDescriptor if is("kernel.yama.ptrace_scope", "2") => {
             set("kernel.yama.ptrace_scope", "1")
         }
-        Feature::TakeDescriptor if errno == Errno::ENOSYS => older(),
+        Feature::TakeDescriptor if errno == "ENOSYS" => older(),
         Feature::ReadMemory | Feature::TakeDescriptor => {
             "sudo faultbox ...; in a container: docker run --cap-add SYS_PTRACE ...".to_owned()
         }
         _ => match errno {
-            Errno::EPERM | Errno::EACCES => {
+            "EPERM" | "EACCES" => {
                 "in a container: docker run --security-opt seccomp=PROFILE ... with a profile that permits seccomp(2)"
                     .to_owned()
             }
-            Errno::EBUSY => "run outside the other supervisor, whose filter is on this process".to_owned(),
+            "EBUSY" => "run outside the other supervisor, whose filter is on this process".to_owned(),
             _ if feature == Feature::Notify => "boot Linux 5.5 or later, with CONFIG_SECCOMP_FILTER".to_owned(),
             _ => older(),
         },
@@ -200,7 +200,9 @@ pub fn without() -> &'static Result<BTreeSet<Feature>, String> {
 }
 
 /// The answer of a host without this feature, where this process was told to do without it.
+#[cfg(target_os = "linux")]
 pub(super) fn refuse(feature: Feature) -> nix::Result<()> {
+    use nix::errno::Errno;
     // A text that is not understood ended the command before anything was launched.
     let told = without().as_ref().is_ok_and(|told| told.contains(&feature));
     let answer = match feature {
@@ -215,6 +217,7 @@ pub(super) fn refuse(feature: Feature) -> nix::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::errno::Errno;
 
     fn refused(errno: Errno) -> Refused {
         Refused { why: "tried: no".to_owned(), errno: errno as i32 }

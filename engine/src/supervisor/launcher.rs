@@ -13,7 +13,7 @@
 //!   killed), and kills all of it when the control socket ends.
 
 use super::channel::{Channel, Command, Config, Report};
-use super::running::Exit;
+use super::told::Exit;
 use super::{filter, names, network, probe, sys};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};

@@ -8,6 +8,7 @@
 //! a service asks about time and randomness, `vdso` makes it ask; `timed` holds what waits, `stillness` tells
 //! whether anything does not; `features`
 //! and `host` tell what this machine permits, and how to simulate a smaller one. All `unsafe` is in `sys`.
+//! On other systems than Linux nothing is launched: `elsewhere` stands in the place of it.
 //!
 //! A container's service has no launcher: the shim (`engine/shim`) is its first program, and
 //! [`adopt`] takes it on from there.
@@ -26,36 +27,59 @@
 //! trapped families cost a round trip also on sockets. Where the kernel is older than 5.19, a
 //! signal restarts a trapped call, which is then decided anew.
 
+#[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "nothing is trapped there"))]
 mod calls;
+#[cfg(target_os = "linux")]
 mod channel;
+#[cfg(not(target_os = "linux"))]
+mod elsewhere;
 mod errno;
+mod facts;
 mod features;
+#[cfg(target_os = "linux")]
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "nothing is mediated there"))]
 mod filter;
+#[cfg(target_os = "linux")]
 mod host;
+#[cfg(target_os = "linux")]
 mod launcher;
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod mediate;
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(all(target_os = "linux", not(target_arch = "x86_64")))]
 #[path = "unmediated.rs"]
 mod mediate;
+#[cfg(target_os = "linux")]
 mod names;
+#[cfg(target_os = "linux")]
 mod network;
+#[cfg(target_os = "linux")]
 mod notify;
 mod numbers;
 mod policy;
+#[cfg(target_os = "linux")]
 mod probe;
+#[cfg(target_os = "linux")]
 mod remap;
+#[cfg(target_os = "linux")]
 mod running;
-pub mod stillness;
+mod signals;
+#[cfg(target_os = "linux")]
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "nothing is mediated there"))]
+mod stillness;
+#[cfg(target_os = "linux")]
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "nothing is mediated there"))]
 mod sys;
+#[cfg(target_os = "linux")]
 mod target;
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod timed;
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(all(target_os = "linux", not(target_arch = "x86_64")))]
 #[path = "untimed.rs"]
 mod timed;
+mod told;
+#[cfg(target_os = "linux")]
 mod transfer;
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod vdso;
 #[cfg(test)]
 #[path = "../../shim/wire.rs"]
@@ -64,25 +88,48 @@ mod wire;
 pub use calls::{
     families, family_calls, family_names, has_descriptor, has_path, has_peer, moves_bytes, takes_space,
 };
-pub use errno::{errno_by_name, errno_name};
+#[cfg(not(target_os = "linux"))]
+pub use elsewhere::{
+    Control, MEDIATES, Running, SHIM, adopt, columns, launch, launcher_main, launches, may_look_into,
+    probe_host, step_back, this_process,
+};
+pub use errno::{ENOSPC, errno_by_name, errno_name};
+pub use facts::{Account, HostFacts};
 pub use features::{Feature, Lack, Refused, SETTINGS, WITHOUT, explain, parse_without, without};
-pub use host::{Account, HostFacts, probe_host};
-pub use launcher::launcher_main;
-pub use mediate::MEDIATES;
 pub use policy::{
     Asked, Given, Interest, Kind, Quiet, SyscallAct, SyscallCall, SyscallDecision, SyscallPolicy,
     SyscallTarget,
 };
-pub use running::{Adopt, Exit, LaunchError, Output, OutputStream, Running, adopt, launch};
-pub use sys::{columns, step_back};
-pub use target::may_look_into;
+pub use signals::{SIGTERM, signal_by_name, signal_name, signal_names};
+pub use told::{Adopt, Exit, LaunchError, Output, OutputStream};
+#[cfg(target_os = "linux")]
+pub use {
+    host::probe_host,
+    launcher::launcher_main,
+    mediate::MEDIATES,
+    running::{Running, adopt, launch},
+    std::os::fd::OwnedFd as Control,
+    stillness::this_process,
+    sys::{columns, step_back},
+    target::may_look_into,
+};
 
 use crate::determinism::Mediation;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+/// Whether services can be launched on this system at all.
+///
+/// # Errors
+/// Why not.
+#[cfg(target_os = "linux")]
+pub fn launches() -> Result<(), &'static str> {
+    Ok(())
+}
+
 /// The shim: a static program, the first of every container.
+#[cfg(target_os = "linux")]
 pub const SHIM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/shim"));
 
 /// Where the shim and its control socket (`shim`, `control`) are mounted in every container.

@@ -13,6 +13,7 @@ use super::notify::{Gate, Hands, Supervisor, Traps};
 use super::remap::Remap;
 use super::sys::Notifier;
 use super::timed::Holder;
+use super::told::{Adopt, Exit, LaunchError, Output, OutputStream};
 use super::{Isolation, Launch, SyscallPolicy, filter, target};
 use crate::determinism::Mediation;
 use crate::link::{BoxFuture, Dial, Stream};
@@ -21,9 +22,8 @@ use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use serde::{Deserialize, Serialize};
 use std::any::Any;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -34,61 +34,6 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpSocket, TcpStream, unix::pipe};
 use tokio::sync::{mpsc, oneshot, watch};
-
-/// How a service ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Exit {
-    /// With this code.
-    Code(i32),
-    /// By this signal.
-    Signal(i32),
-    /// The helper was lost; nothing is known.
-    Unknown,
-}
-
-/// Where a chunk of output came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OutputStream {
-    /// Standard output.
-    Stdout,
-    /// Standard error.
-    Stderr,
-}
-
-/// A chunk of output, as it was read; cut anywhere.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Output {
-    /// Where it came from.
-    pub stream: OutputStream,
-    /// Its bytes.
-    pub bytes: Vec<u8>,
-}
-
-/// Why a service did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum LaunchError {
-    /// A family that cannot be trapped.
-    #[error("no syscall family '{0}'")]
-    UnknownFamily(String),
-    /// The launcher did not start, or the channel to it broke.
-    #[error("the launcher of '{service}' failed: {message}")]
-    Launcher {
-        /// The service.
-        service: String,
-        /// What happened.
-        message: String,
-    },
-    /// A step on the way to the service's own code failed.
-    #[error("service '{service}' could not be started: {step}: {source}")]
-    Step {
-        /// The service.
-        service: String,
-        /// What was tried (`execute /srv/api`, `enter a network namespace`).
-        step: String,
-        /// What the system said.
-        source: std::io::Error,
-    },
-}
 
 /// How long a killed process may take to be gone.
 const UNKILLABLE: Duration = Duration::from_secs(10);
@@ -199,21 +144,6 @@ pub async fn launch(launch: Launch, policy: Arc<dyn SyscallPolicy>) -> Result<Ru
     // A launcher that is gone already answers nothing: `started` says so.
     let _ = attended.0.control.send(&Command::Launch, &[config.as_fd()]);
     begun(service, attended, started, output).await
-}
-
-/// What a container's shim is told.
-#[derive(Debug, Clone)]
-pub struct Adopt {
-    /// The service's name, for the policy and for messages.
-    pub service: String,
-    /// Addresses on which listeners are made inside its network, for its upstreams.
-    pub listen: Vec<SocketAddr>,
-    /// Syscall families (or single syscalls) to trap.
-    pub families: BTreeSet<String>,
-    /// Its clock and randomness. With neither that nor families it has no filter.
-    pub mediation: Mediation,
-    /// Whether it may be left to another process ([`Running::leave`]).
-    pub keepable: bool,
 }
 
 /// Takes on a service whose first program is a shim that has connected: tells it what to do, and

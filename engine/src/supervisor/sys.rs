@@ -16,7 +16,8 @@ pub fn step_back() {
 }
 
 /// How many columns a terminal has (`TIOCGWINSZ`, ioctl_tty(2)); `None` where it is none or does not say.
-pub fn columns(terminal: BorrowedFd<'_>) -> Option<u16> {
+pub fn columns(terminal: &impl AsFd) -> Option<u16> {
+    let terminal = terminal.as_fd();
     let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: the descriptor is borrowed for as long as the call takes; the kernel fills in the struct that it knows.
     let told = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) };

@@ -23,7 +23,7 @@ use super::remap::process_of;
 use super::stillness::{self, Watch};
 use super::sys::{self, Notification, Notifier, Response, Wait};
 use super::target::{read_memory, write_memory};
-use crate::clock::{host_ns, nanos};
+use crate::clock::{monotonic_ns, nanos};
 use crate::virtual_time::{Body, VirtualTime};
 use asked::{Asked, Until};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll, ppoll};
@@ -325,7 +325,7 @@ impl Body for Holder {
 
     /// What it says and what is said to it goes over sockets of its own or of this process.
     fn is_asked(&self) -> bool {
-        host_ns(libc::CLOCK_MONOTONIC) < self.short.load(Ordering::SeqCst)
+        monotonic_ns() < self.short.load(Ordering::SeqCst)
             || stillness::under_way(self.mediator.processes().into_iter().chain([std::process::id()]))
     }
 

@@ -15,7 +15,7 @@
 //! caller's own (`RLIMIT_FSIZE`); more than [`MOST`] at once; `O_DIRECT`, where the part has to be
 //! whole blocks or the whole call is made. A write to a pipe is at most `PIPE_BUF` long.
 
-use super::calls::Call;
+use super::calls::{Call, PARTIAL};
 use super::remap::process_of;
 use super::sys::{self, Notification, Notifier, Response};
 use super::target::{read_memory, write_memory};
@@ -28,12 +28,6 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileExt, FileTypeExt};
-
-/// Calls of which a part can be made.
-pub(super) const PARTIAL: &[&str] = &[
-    "write", "writev", "pwrite64", "pwritev", "pwritev2", "read", "readv", "pread64", "preadv", "preadv2",
-    "recvfrom", "recvmsg", "sendto", "sendmsg",
-];
 
 /// What is moved at once at most.
 pub(super) const MOST: u64 = 16 << 20;

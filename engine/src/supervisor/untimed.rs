@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 pub(super) enum Holder {}
 
+pub(super) enum Delayed {}
+
 impl Holder {
     pub(super) fn new(
         _: &str,
@@ -23,8 +25,12 @@ impl Holder {
         match *self {}
     }
 
-    pub(super) fn delay(self: &Arc<Self>, _: u32) {
+    pub(super) fn delay(self: &Arc<Self>, _: u32) -> Delayed {
         match **self {}
+    }
+
+    pub(super) fn end(&self) {
+        match *self {}
     }
 
     pub(super) fn take(&self, _: &Notification) -> bool {

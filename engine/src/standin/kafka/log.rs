@@ -5,11 +5,11 @@
 //! no checksum covers, are filled in. Opening reads the file and drops a batch that was cut off.
 //! Not modelled: several segments, retention, compaction, fsync (brokers leave it to the kernel).
 
+use crate::os;
 use crate::protocol::kafka::records::{self, Batch};
 use bytes::{Bytes, BytesMut};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// Where a batch lies.
@@ -202,7 +202,7 @@ impl Log {
             len += place.len;
         }
         let mut bytes = vec![0; len];
-        self.file.read_exact_at(&mut bytes, begin.at).map_err(Some)?;
+        os::read_exact_at(&self.file, &mut bytes, begin.at).map_err(Some)?;
         Ok(Bytes::from(bytes))
     }
 

@@ -6,7 +6,7 @@ use super::super::sys::{self, Notification, Response};
 use super::super::target::{read_memory, write_memory};
 use super::timer::{self, Timer};
 use super::{Holder, SHORT, SURELY, nanos, read_word, taken};
-use crate::clock::host_ns;
+use crate::clock::monotonic_ns;
 use nix::poll::PollFlags;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -103,7 +103,7 @@ impl Holder {
         let wait = time.saturating_sub(Duration::from_nanos(now.unwrap_or(0)));
         if wait <= SHORT {
             // Until it is surely over, its thread is not asleep for good.
-            let over = host_ns(libc::CLOCK_MONOTONIC).saturating_add(nanos(wait + SURELY));
+            let over = monotonic_ns().saturating_add(nanos(wait + SURELY));
             self.short.fetch_max(over, Ordering::SeqCst);
             return Asked::Passes;
         }
