@@ -55,10 +55,29 @@ struct Recorded {
     over: bool,
 }
 
+/// Recorded exchanges of one key, in the order of their beginnings.
+#[derive(Default)]
+struct Queue {
+    all: Vec<usize>,
+    /// All before this place are used.
+    from: usize,
+}
+
+impl Queue {
+    /// Those that may not be used yet.
+    fn rest(&mut self, recorded: &[Recorded]) -> &[usize] {
+        let used = self.all[self.from..].iter().take_while(|index| recorded[**index].used);
+        self.from += used.count();
+        &self.all[self.from..]
+    }
+}
+
 #[derive(Default)]
 struct State {
     recorded: Vec<Recorded>,
-    queues: BTreeMap<(String, String, String), Vec<usize>>,
+    queues: BTreeMap<(String, String, String), Queue>,
+    /// What changed something in the scenario and has not been asked again.
+    changes: BTreeSet<usize>,
     bindings: Vec<(String, String)>,
     /// Learned values: what is made up now and what was recorded in its place.
     learned: Vec<(String, String)>,
@@ -70,6 +89,14 @@ struct State {
 }
 
 impl State {
+    /// This exchange is the counterpart of what was asked.
+    fn uses(&mut self, index: usize) -> &mut Recorded {
+        self.changes.remove(&index);
+        let recorded = &mut self.recorded[index];
+        recorded.used = true;
+        recorded
+    }
+
     /// Whether something that happened before this exchange had its answer is still to happen: what the
     /// same service asked meanwhile, what it was told meanwhile, a step that ended meanwhile.
     fn is_behind(&self, index: usize) -> bool {
@@ -133,10 +160,13 @@ impl Tape {
             let seen = recorded.about(&exchange.interface, &exchange.operation, Some(Side::Request));
             let (source, interface) = (exchange.source.to_string(), exchange.interface.to_string());
             let key = (source, interface, seen.keyed(&exchange.key, &stable));
-            state.queues.entry(key).or_default().push(state.recorded.len());
+            state.queues.entry(key).or_default().all.push(state.recorded.len());
             // A poll brings what came while it was open: it belongs to where it ended, not to where it began.
             let polled = exchange.class == Class::Ambient;
             let phase = if polled { begun.at(entry.seq).max(entry.phase) } else { entry.phase };
+            if exchange.mutating && phase == Phase::Scenario && exchange.class == Class::Work {
+                state.changes.insert(state.recorded.len());
+            }
             state.recorded.push(Recorded {
                 phase,
                 ended_seq: entry.seq,
@@ -152,7 +182,7 @@ impl Tape {
         // Entries lie in the order of their ends; requests are served in the order of their beginnings.
         let began: Vec<u64> = state.recorded.iter().map(|r| r.exchange.began_seq).collect();
         for queue in state.queues.values_mut() {
-            queue.sort_by_key(|index| began[*index]);
+            queue.all.sort_by_key(|index| began[*index]);
         }
         let ended = recording.entries.iter().filter_map(|entry| match &entry.body {
             Body::ServiceExited(exited) if !exited.asked => Some(exited.service.clone()),
@@ -230,7 +260,7 @@ impl Tape {
         failed.retain(|(_, began, _)| (last..next).contains(began));
         match failed.iter().find(|(_, _, used)| !used) {
             Some((index, ..)) => {
-                state.recorded[*index].used = true;
+                state.uses(*index);
                 true
             }
             None => next == u64::MAX && (!failed.is_empty() || self.has_fallen(&state, interface)),
@@ -316,26 +346,25 @@ impl Tape {
         let live = self.live.about(interface, &operation, Some(Side::Request));
         let template = live.template(&asked);
         let key = (source.to_owned(), interface.to_owned(), live.keyed(&key, &asked));
-        let queue = state.queues.get(&key).cloned().unwrap_or_default();
-        let fits = |state: &State, index: &usize| state.recorded[*index].template == template;
-        let unused = |state: &State, index: &usize| !state.recorded[*index].used;
-        let same_phase = |state: &State, index: &usize| state.recorded[*index].phase == phase;
-        let mut candidates = queue.iter().filter(|i| fits(&state, i) && unused(&state, i));
-        let here = candidates.clone().find(|i| same_phase(&state, i));
+        let sent = live.sent_again(&asked);
+        let (mut none, State { queues, recorded, .. }) = (Queue::default(), &mut *state);
+        let queue = queues.get_mut(&key).unwrap_or(&mut none);
+        let fits = |index: &usize| recorded[*index].template == template;
+        let mut candidates = queue.rest(recorded).iter().filter(|i| !recorded[**i].used && fits(i));
+        let here = candidates.clone().find(|i| recorded[**i].phase == phase);
         // What a poll or a push brought in the scenario must not come during the start.
         let elsewhere = if request.class == Class::Ambient { None } else { candidates.next() };
         let taken = here.or(elsewhere).copied();
-        let sent = live.sent_again(&asked);
         // What changes something is sent again only with the ids that it had: else it is another one.
-        let same = |i: &usize| !request.mutating || state.recorded[*i].sent.as_ref() == Some(&sent);
+        let same = |i: &usize| !request.mutating || recorded[*i].sent.as_ref() == Some(&sent);
         let repeated = || {
-            let last = queue.iter().rev().find(|i| fits(&state, i) && same(i)).copied();
-            last.filter(|i| request.repeatable || state.recorded[*i].exchange.repeatable)
+            let last = queue.all.iter().rev().find(|i| fits(i) && same(i)).copied();
+            last.filter(|i| request.repeatable || recorded[*i].exchange.repeatable)
         };
-        match (taken, repeated()) {
+        let repeated = if taken.is_none() { repeated() } else { None };
+        match (taken, repeated) {
             (Some(index), _) => {
-                state.recorded[index].used = true;
-                state.recorded[index].sent = Some(sent);
+                state.uses(index).sent = Some(sent);
                 let Recorded { exchange, request, .. } = &state.recorded[index];
                 let recorded =
                     self.recorded.about(&exchange.interface, &exchange.operation, Some(Side::Request));
@@ -395,7 +424,7 @@ impl Tape {
         };
         let mut missing = Vec::new();
         for ((source, interface, key), queue) in &state.queues {
-            let queue: Vec<&Recorded> = queue.iter().map(|index| &state.recorded[*index]).collect();
+            let queue: Vec<&Recorded> = queue.all.iter().map(|index| &state.recorded[*index]).collect();
             let came: Vec<Value> = queue.iter().filter(|r| r.used).map(|r| sent(r)).collect();
             for (at, recorded) in queue.iter().enumerate().filter(|(_, r)| !r.used && counts(r)) {
                 if !came.contains(&sent(recorded)) {
@@ -454,14 +483,11 @@ impl Tape {
         let state = self.lock();
         let this = &state.recorded[index];
         let limit = if polled { this.ended_seq } else { this.exchange.began_seq };
-        let missing = state.recorded.iter().find(|other| {
-            other.exchange.mutating
-                && !other.used
-                && other.phase == Phase::Scenario
-                && other.exchange.class == Class::Work
-                && other.exchange.source == this.exchange.source
-                && !side_by_side(&this.exchange, &other.exchange)
-                && other.ended_seq < limit
+        // They lie in the order of their ends.
+        let mut before =
+            state.changes.iter().map(|at| &state.recorded[*at]).take_while(|other| other.ended_seq < limit);
+        let missing = before.find(|other| {
+            other.exchange.source == this.exchange.source && !side_by_side(&this.exchange, &other.exchange)
         });
         missing.map(|other| format!("{} on {}", other.exchange.operation, other.exchange.interface))
     }
@@ -476,6 +502,9 @@ impl Tape {
 
     /// Lets the pause of an answer pass, or what of it decides.
     async fn pause(&self, index: usize, pause: Duration) {
+        if pause.is_zero() {
+            return; // A timer takes at least its tick.
+        }
         if self.waiting == Waiting::AsRecorded || pause < LEAST_WAIT {
             return self.time.sleep(pause).await;
         }

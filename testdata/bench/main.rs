@@ -8,12 +8,13 @@
 //! end the bundle must hold an entry for every request that was made.
 //! `cargo bench --workspace --bench proxies [-- NAME...]`. The same executable reads what cells cost
 //! out of bundles (`cells`), replays (`redrive`) and runs (`recording`), and what a read of the clock (`clock`) and a
-//! trapped syscall (`syscalls`) cost, for `.ci/bench`.
+//! trapped syscall (`syscalls`) cost, and what another recorder of HTTP does (`peer MITMDUMP`), for `.ci/bench`.
 
 mod cells;
 mod clients;
 mod clock;
 mod parts;
+mod peer;
 mod syscalls;
 
 use clients::{Client, KINDS, Kind};
@@ -69,7 +70,10 @@ impl Way {
             None => server.port,
         };
         parts.push(server);
-        let client = Client::connect(kind, port).await;
+        Way::over(Client::connect(kind, port).await, parts)
+    }
+
+    fn over(client: Client, parts: Vec<Part>) -> Way {
         Way { client, parts, asked: 0, rates: Vec::new(), latencies: Vec::new() }
     }
 
@@ -101,8 +105,7 @@ impl Way {
     }
 
     fn rate(&mut self) -> f64 {
-        self.rates.sort_by(f64::total_cmp);
-        self.rates[self.rates.len() / 2]
+        median(&mut self.rates)
     }
 
     /// Microseconds that this share of the requests stayed below.
@@ -110,6 +113,11 @@ impl Way {
         self.latencies.sort_unstable();
         self.latencies[(self.latencies.len() as f64 * share) as usize] as f64 / 1000.0
     }
+}
+
+fn median(rates: &mut [f64]) -> f64 {
+    rates.sort_by(f64::total_cmp);
+    rates[rates.len() / 2]
 }
 
 async fn measure(kind: &'static Kind) -> Vec<String> {
@@ -182,6 +190,11 @@ fn main() {
     }
     if args.first().is_some_and(|arg| arg == "syscalls") {
         return runtime.block_on(syscalls::writes());
+    }
+    if let ["peer", program] = args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        let program = program.to_owned();
+        let measured = runtime.spawn(async move { peer::measure(&program).await });
+        return runtime.block_on(measured).expect("a measurement");
     }
     let kinds = KINDS.iter().filter(|kind| args.is_empty() || args.iter().any(|arg| kind.name.contains(arg)));
     println!("Requests per second on one connection (p50, p99 in microseconds), no rule, journal on:");

@@ -4,8 +4,9 @@
 //! is closed.
 
 use crate::clients::{City, CityQuery, DESCRIPTORS};
+use faultbox_bundle_format::generated::Scanner;
 use faultbox_bundle_format::redact::Redactor;
-use faultbox_bundle_format::{Bundle, Phase};
+use faultbox_bundle_format::{Blame, Bundle, Ending, Phase, Verdict};
 use faultbox_engine::clock::RunClock;
 use faultbox_engine::event_sink::{EventSink, MemorySink, Tee};
 use faultbox_engine::fault::ActiveFaults;
@@ -14,10 +15,14 @@ use faultbox_engine::link::{BoxFuture, Dial, InterfaceOptions, Link, Stream};
 use faultbox_engine::oracle::SeededOracle;
 use faultbox_engine::protocol;
 use faultbox_engine::standin::{StandInOptions, process};
+use faultbox_engine::virtual_time::Time;
 use faultbox_recorder::Recorder;
+use faultbox_replayer::session::Recording;
+use faultbox_replayer::tape::Tape;
+use faultbox_replayer::waits::Waiting;
 use http_body_util::Full;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
@@ -108,6 +113,7 @@ pub fn run(runtime: &Runtime, args: &[String]) {
             }));
             follow_orders(|| {});
         }
+        ["__tape", folder] => tape(runtime, Path::new(folder), listener),
         ["__proxy", kind, folder] => ours(runtime, kind, Path::new(folder), listener),
         other => panic!("no part {other:?}"),
     }
@@ -186,6 +192,40 @@ fn ours(runtime: &Runtime, kind: &str, folder: &Path, listener: TcpListener) {
     tasks.abort();
     let path = recorder.finish().expect("the bundle is written");
     println!("{}", Bundle::open(&path).and_then(|bundle| bundle.verify()).expect("a whole bundle").entries);
+}
+
+/// What [`ours`] recorded, played back as a replay does.
+fn tape(runtime: &Runtime, folder: &Path, listener: TcpListener) {
+    let bundle = Bundle::open(&folder.join("run.fb")).expect("a bundle");
+    let entries = bundle.entries(1).expect("its cell");
+    let (ending, blame) = (Ending::Passed, Blame::None);
+    let verdict = Verdict {
+        ending,
+        reason: String::new(),
+        blame,
+        fired: Vec::new(),
+        unreached: false,
+        scenario_ns: 0,
+        cell_ns: 0,
+        digest: [0; 32],
+    };
+    let redactor = Redactor::new(&bundle.header().salt, Vec::new());
+    let now = RunClock::start();
+    let recording = Recording { entries, unix_ns: now.unix_ns(), seed: 1, verdict, redactor };
+    let scanner = || Scanner::new(now.unix_ns());
+    let waiting = Waiting::AsRecorded;
+    let tape = Tape::new(&recording, scanner(), scanner(), &BTreeSet::new(), waiting, Time::default());
+    let journal = journal(Arc::new(MemorySink::default()));
+    let (protocol, options) = (protocol::by_name("http").expect("a protocol"), Arc::default());
+    let address = listener.local_addr().expect("an address").to_string();
+    let link =
+        Link::new("peer.main", "http", "api", &address, options, journal.clone(), None, Arc::default());
+    runtime.spawn(accept(listener, move |client| {
+        let responder = tape.connected("peer.main").responder(journal.clone());
+        let served = protocol.serve(Box::new(client), link.clone(), responder);
+        async { drop(served.await) }
+    }));
+    follow_orders(|| {});
 }
 
 /// A server of this kind.
