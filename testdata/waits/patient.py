@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """A service that asks its cache once a request. On /watching it takes the time, and complains;
-on /syncing it has its own text written out, of which nothing is left to write."""
+on /syncing it has a file written out of which nothing is left to write."""
 
 import os
 import socket
@@ -22,9 +22,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         began = time.monotonic()
         if self.path == "/syncing":
-            own = os.open(__file__, os.O_RDONLY)
-            os.fsync(own)
-            os.close(own)
+            file = os.open("/etc/passwd", os.O_RDONLY)
+            os.fsync(file)
+            os.close(file)
         elif self.path != "/":
             ask()
         late = self.path == "/watching" and time.monotonic() - began > 1
