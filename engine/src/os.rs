@@ -58,7 +58,7 @@ mod unix {
         std::fs::DirBuilder::new().mode(0o700).create(path)
     }
 
-    /// Whether this is a folder of this user's that nobody else gets into (of another's we see only that it is closed to us).
+    /// Whether this is a folder that nobody but its owner gets into, and, where that is Linux, this user's own.
     pub fn is_ours_alone(meta: &Metadata) -> bool {
         #[cfg(target_os = "linux")]
         let own = meta.uid() == user();
