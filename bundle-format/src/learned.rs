@@ -8,6 +8,7 @@
 
 use crate::generated::{Generated, Kind};
 use crate::json_places;
+use crate::key_template::{self, HOLE};
 use crate::value::Value;
 use regex::Regex;
 use std::fmt;
@@ -666,30 +667,21 @@ fn put(text: &str, mut holes: Vec<Range<usize>>, name: &mut dyn FnMut(&Generated
     out
 }
 
-/// How a value stands in a stable key in which a protocol has put `{}` for what looks generated to it: four digits and
-/// more, or all of a word of letters and digits. `None` where it stands there as it is, or not at all.
+/// How a value stands in a stable key in which a protocol has put holes for what looks made up to it. `None` where it
+/// stands there as it is, or not at all.
 pub(crate) fn in_key(key: &str, value: &str) -> Option<String> {
-    const HOLE: &str = "{}";
     if key.contains(value) || !key.contains(HOLE) {
         return None;
     }
-    let (mut held, mut rest) = (String::new(), value);
-    while let Some(first) = rest.chars().next() {
-        let digits = first.is_ascii_digit();
-        let (part, after) =
-            rest.split_at(rest.find(|c: char| c.is_ascii_digit() != digits).unwrap_or(rest.len()));
-        held.push_str(if digits && part.len() >= 4 { HOLE } else { part });
-        rest = after;
+    let held = key_template::of(value);
+    if held != HOLE && key.contains(&held) {
+        return Some(held);
     }
+    // In another run it may leave no hole, or more of it: but which hole it is can be known of one only.
     let has = |kind: fn(&u8) -> bool| value.as_bytes().iter().any(kind);
     let word = value.bytes().all(|byte| byte.is_ascii_alphanumeric()) && value.len() >= 8;
-    let generated = word && has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic);
-    match held.as_str() {
-        HOLE => None,
-        _ if key.contains(&held) => Some(held),
-        // Which hole it is can be known of one only.
-        _ => (generated && key.matches(HOLE).count() == 1).then(|| HOLE.to_owned()),
-    }
+    let mixed = word && has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic);
+    (mixed && key.matches(HOLE).count() == 1).then(|| HOLE.to_owned())
 }
 
 /// The text with what `name` says wherever one of these values stands by itself.
@@ -820,7 +812,7 @@ mod tests {
             about.keyed(key, &request)
         };
         assert_eq!(keyed("SET lock:rbjssps{}", "rbjssps81377"), "SET lock:<learned>");
-        assert_eq!(keyed("SET lock:a{}b{}", "a1234b56789"), "SET lock:<learned>");
+        assert_eq!(keyed("SET lock:n{}z{}", "n1234z56789"), "SET lock:<learned>");
         assert_eq!(keyed("SET lock:{}", "a1b2c3d4e5"), "SET lock:<learned>");
         assert_eq!(keyed("SET lock:{}:{}", "a1b2c3d4e5"), "SET lock:{}:{}", "it could be either");
         assert_eq!(keyed("SET lock:{}", "x1"), "SET lock:{}", "too short for a hole");

@@ -4,7 +4,7 @@
 //! - [`event`]: the vocabulary of journal entries;
 //! - [`value`]: the tree in which decoded messages are kept;
 //! - [`generated`]: ids and times that a run makes up, found and unified;
-//! - [`learned`]: what else it makes up, found by where it stands;
+//! - [`learned`]: what else it makes up, found by where it stands; [`key_template`]: how keys look alike;
 //! - [`canonical`]: the canonical form of a cell and its digest;
 //! - [`version`]: the file header, and the one function that decides readability;
 //! - [`frame`], [`index`]: the pieces of the container;
@@ -30,6 +30,7 @@ pub mod fuzzing;
 pub mod generated;
 pub mod index;
 mod json_places;
+pub mod key_template;
 pub mod learned;
 pub mod limits;
 pub mod reader;

@@ -393,7 +393,10 @@ impl Session<'_> {
                 flaky.iter().for_each(|flaky| say(&format!("flaky: {}", flaky.line())));
                 time.iter().flat_map(|time| skipping::lines(time)).for_each(|line| say(&line));
                 compared.iter().flat_map(Compared::lines).for_each(|line| say(&line));
-                for (place, result) in failed.iter().enumerate() {
+                // Nothing is to be seen again in a cell that was cut short.
+                let whole =
+                    |result: &&&CellResult| !interrupted || result.verdict.ending != Ending::Inconclusive;
+                for (place, result) in failed.iter().filter(whole).enumerate() {
                     if let Some(line) = replay(&result.name) {
                         say(&format!("{}Replay: {line}", if place == 0 { "\n" } else { "" }));
                     }
@@ -423,7 +426,12 @@ impl Session<'_> {
         self.tell_of_idle_lines(results);
         let told = self.tell(results, bundle, compared.as_ref());
         if interrupted {
-            notice("faultbox: interrupted; everything that was started has ended");
+            let left = match self.cells.len() - results.len() {
+                0 => String::new(),
+                1 => ", one cell was not run".to_owned(),
+                more => format!(", {more} cells were not run"),
+            };
+            notice(&format!("faultbox: interrupted{left}; everything that was started has ended"));
         }
         let code = match &self.args.write_baseline {
             Some(path) => self.write_baseline(path, results, interrupted),

@@ -4,6 +4,7 @@
 //! writes and whose first argument is its key.
 
 use super::codec::Command;
+use faultbox_bundle_format::key_template;
 use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::ops::Range;
@@ -177,7 +178,7 @@ pub fn any_order<W: AsRef<[u8]>>(command: &[W]) -> Option<(usize, Vec<&[W]>)> {
         a.cmp(b).then_with(|| one.iter().map(AsRef::as_ref).cmp(other.iter().map(AsRef::as_ref)))
     });
     let twice = groups.windows(2).any(|pair| matches!(pair, [(a, _), (b, _)] if a == b));
-    let generated = groups.iter().any(|(name, _)| text(name) != template(&text(name)));
+    let generated = groups.iter().any(|(name, _)| text(name) != key_template::of(&text(name)));
     (!twice && !generated).then(|| (from, groups.into_iter().map(|(_, group)| group).collect()))
 }
 
@@ -300,7 +301,10 @@ pub fn stable_key(command: &[impl AsRef<[u8]>]) -> String {
             let digest = command.get(1).map(|w| text(w.as_ref()).to_ascii_lowercase()).unwrap_or_default();
             format!("SCRIPT {}", digest.get(..8).unwrap_or(&digest))
         }
-        "KEYS" => format!("KEYS {}", command.get(1).map(|w| template(&text(w.as_ref()))).unwrap_or_default()),
+        "KEYS" => format!(
+            "KEYS {}",
+            command.get(1).map(|w| key_template::of(&text(w.as_ref()))).unwrap_or_default()
+        ),
         name => {
             let mut key = String::with_capacity(64);
             key.push_str(name);
@@ -311,7 +315,7 @@ pub fn stable_key(command: &[impl AsRef<[u8]>]) -> String {
     for found in keys(command).into_iter().take(8) {
         let before = key.len();
         key.push(' ');
-        template_into(&mut key, &String::from_utf8_lossy(found));
+        key_template::put(&mut key, &String::from_utf8_lossy(found));
         // Where several keys in a row look alike, one stands for them.
         let pattern = before..key.len();
         if last.clone().is_some_and(|last: Range<usize>| key.get(last) == key.get(pattern.clone())) {
@@ -327,70 +331,6 @@ fn script_digest(command: &[impl AsRef<[u8]>]) -> String {
     use sha1::Digest;
     let script = command.get(1).map(AsRef::as_ref).unwrap_or_default();
     sha1::Sha1::digest(script).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// A key with its generated parts (UUIDs, long numbers, hex, mixed tokens) replaced by `{}`.
-pub fn template(key: &str) -> String {
-    let mut out = String::new();
-    template_into(&mut out, key);
-    out
-}
-
-fn template_into(out: &mut String, key: &str) {
-    let mut rest = key.get(..floor_boundary(key, 200)).unwrap_or(key);
-    while let Some(first) = rest.chars().next() {
-        if let Some(after) = rest.get(36..).filter(|_| is_uuid(rest.as_bytes())) {
-            out.push_str("{}");
-            rest = after;
-            continue;
-        }
-        if !first.is_alphanumeric() {
-            out.push(first);
-            rest = rest.get(first.len_utf8()..).unwrap_or_default();
-            continue;
-        }
-        let len = rest.find(|c: char| !c.is_alphanumeric()).unwrap_or(rest.len());
-        let (token, after) = rest.split_at(len);
-        template_token(out, token);
-        rest = after;
-    }
-}
-
-fn floor_boundary(text: &str, max: usize) -> usize {
-    (0..=max.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
-}
-
-fn is_uuid(bytes: &[u8]) -> bool {
-    let Some(candidate) = bytes.get(..36) else { return false };
-    let ends = bytes.get(36).is_none_or(|b| !b.is_ascii_alphanumeric());
-    ends && candidate.iter().enumerate().all(|(at, b)| match at {
-        8 | 13 | 18 | 23 => *b == b'-',
-        _ => b.is_ascii_hexdigit(),
-    })
-}
-
-/// A run of letters and digits.
-fn template_token(out: &mut String, token: &str) {
-    let digits = token.bytes().any(|b| b.is_ascii_digit());
-    let hex = token.bytes().all(|b| b.is_ascii_hexdigit());
-    let letters = token.bytes().any(|b| b.is_ascii_alphabetic());
-    if digits && letters && (hex && token.len() >= 8 || token.len() >= 16) {
-        out.push_str("{}");
-        return;
-    }
-    let mut rest = token;
-    while !rest.is_empty() {
-        let run = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-        if run >= 4 {
-            out.push_str("{}");
-        } else {
-            out.push_str(&rest[..run]);
-        }
-        rest = &rest[run..];
-        let other = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
-        out.push_str(&rest[..other]);
-        rest = &rest[other..];
-    }
 }
 
 /// A command from text, for tests and for ourselves.

@@ -9,7 +9,7 @@ use super::codec::Frame;
 use super::command::{self, Kind, Volatile};
 use super::value;
 use crate::link::Request;
-use faultbox_bundle_format::{Class, Value};
+use faultbox_bundle_format::{Class, Value, key_template};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
@@ -415,7 +415,7 @@ impl Subscriptions {
     /// The request that stands for "the next message": its answer is the message.
     pub fn next_message(&self) -> Request {
         let names: Vec<String> = self.0.iter().map(|(_, name)| command::text(name)).collect();
-        let mut templates: Vec<String> = names.iter().map(|name| command::template(name)).collect();
+        let mut templates: Vec<String> = names.iter().map(|name| key_template::of(name)).collect();
         templates.dedup();
         templates.truncate(8);
         Request {
