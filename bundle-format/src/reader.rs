@@ -58,15 +58,22 @@ impl Source {
     }
 }
 
+/// Fills the buffer from `offset` on (pread(2)).
+///
+/// # Errors
+/// When the file ends before, or cannot be read.
 #[cfg(unix)]
-fn read_at(file: &File, out: &mut [u8], offset: u64) -> std::io::Result<()> {
+pub fn read_at(file: &File, out: &mut [u8], offset: u64) -> std::io::Result<()> {
     std::os::unix::fs::FileExt::read_exact_at(file, out, offset)
 }
 
+/// Fills the buffer from `offset` on. Moves the file's own place: one reader at a time.
+///
+/// # Errors
+/// When the file ends before, or cannot be read.
 #[cfg(not(unix))]
-fn read_at(mut file: &File, out: &mut [u8], offset: u64) -> std::io::Result<()> {
+pub fn read_at(mut file: &File, out: &mut [u8], offset: u64) -> std::io::Result<()> {
     use std::io::{Read, Seek, SeekFrom};
-    // Nobody else reads from this handle: a bundle is read by one thread.
     file.seek(SeekFrom::Start(offset))?;
     file.read_exact(out)
 }

@@ -14,17 +14,9 @@ pub type Stamp = (u64, u64, u64, (i64, i64), (i64, i64));
 #[cfg(unix)]
 mod unix {
     use super::*;
-    use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+    use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 
     pub use tokio::net::{UnixListener, UnixStream};
-
-    /// Fills the buffer from `offset` on (pread(2)).
-    ///
-    /// # Errors
-    /// When the file ends before, or cannot be read.
-    pub fn read_exact_at(file: &File, out: &mut [u8], offset: u64) -> io::Result<()> {
-        file.read_exact_at(out, offset)
-    }
 
     /// The stamp of a file.
     pub fn stamp(meta: &Metadata) -> Stamp {
@@ -85,7 +77,6 @@ mod unix {
 mod other {
     use super::*;
     use std::convert::Infallible;
-    use std::io::{Read, Seek, SeekFrom};
     use std::time::{SystemTime, UNIX_EPOCH};
     use tokio::io::DuplexStream;
 
@@ -121,15 +112,6 @@ mod other {
         pub async fn connect(_: &Path) -> io::Result<DuplexStream> {
             Err(io::ErrorKind::Unsupported.into())
         }
-    }
-
-    /// Fills the buffer from `offset` on. Moves the file's own place: one reader at a time.
-    ///
-    /// # Errors
-    /// When the file ends before, or cannot be read.
-    pub fn read_exact_at(mut file: &File, out: &mut [u8], offset: u64) -> io::Result<()> {
-        file.seek(SeekFrom::Start(offset))?;
-        file.read_exact(out)
     }
 
     /// The stamp of a file; without a device and a number.

@@ -5,9 +5,9 @@
 //! no checksum covers, are filled in. Opening reads the file and drops a batch that was cut off.
 //! Not modelled: several segments, retention, compaction, fsync (brokers leave it to the kernel).
 
-use crate::os;
 use crate::protocol::kafka::records::{self, Batch};
 use bytes::{Bytes, BytesMut};
+use faultbox_bundle_format::reader::read_at;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -202,7 +202,7 @@ impl Log {
             len += place.len;
         }
         let mut bytes = vec![0; len];
-        os::read_exact_at(&self.file, &mut bytes, begin.at).map_err(Some)?;
+        read_at(&self.file, &mut bytes, begin.at).map_err(Some)?;
         Ok(Bytes::from(bytes))
     }
 
