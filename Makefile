@@ -76,6 +76,7 @@ fuzz: setup
 	done
 
 bench: build
+	@CARGO=$(CARGO) ./.ci/setup bench
 	@$(CARGO) bench --locked --workspace --bench proxies --bench bundles --no-run
 	@CARGO=$(CARGO) ./.ci/bench $(FAULTBOX)
 
@@ -84,6 +85,7 @@ TIMES ?= 50
 REPLAYS ?= 20
 soak: build go
 	@./.ci/soak $(FAULTBOX) $(TIMES)
+	@./.ci/soak-seeded $(FAULTBOX) $(REPLAYS)
 	@./.ci/soak-replay $(FAULTBOX) $(REPLAYS)
 
 clean:

@@ -34,10 +34,12 @@ pub struct Mediation {
     pub watched: bool,
     /// What skips the time that it waits.
     pub time: Option<Arc<VirtualTime>>,
+    /// Whether its process ids are its own.
+    pub pids: bool,
 }
 
 impl Mediation {
-    /// Whether there is nothing to put in its place, and nothing to tell.
+    /// Whether there is no call to answer, and none to tell of.
     pub fn is_none(&self) -> bool {
         self.only_time() && self.time.is_none()
     }
@@ -55,6 +57,7 @@ impl std::fmt::Debug for Mediation {
             .field("entropy", &self.entropy.is_some())
             .field("watched", &self.watched)
             .field("time", &self.time.is_some())
+            .field("pids", &self.pids)
             .finish()
     }
 }

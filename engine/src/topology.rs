@@ -156,6 +156,8 @@ pub struct Determinism {
     pub clock: bool,
     /// Its randomness.
     pub entropy: bool,
+    /// Its process ids.
+    pub pids: bool,
     /// Whether what it asks the host is told of.
     pub watched: bool,
 }

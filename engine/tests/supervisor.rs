@@ -266,6 +266,7 @@ enum Needs {
     Nothing,
     Namespace,
     Names,
+    NamesAndTraps,
     Traps,
     Both,
     TrapsAndSockets,
@@ -317,6 +318,7 @@ fn run_cases(words: &[&str]) -> ExitCode {
         ("time_and_randomness_of_c_programs", Needs::Traps, || Box::pin(time_and_randomness_of_c_programs())),
         ("what_is_asked_of_the_host_is_told", Needs::Traps, || Box::pin(what_is_asked_of_the_host_is_told())),
         ("a_clock_moves_in_every_process", Needs::Traps, || Box::pin(a_clock_moves_in_every_process())),
+        ("process_ids_of_its_own", Needs::NamesAndTraps, || Box::pin(process_ids_of_its_own())),
         ("the_helpers_death_is_noticed", Needs::Nothing, || Box::pin(the_helpers_death_is_noticed())),
     ];
     let cases: Vec<_> = cases.into_iter().chain(faults::cases()).collect();
@@ -338,6 +340,7 @@ fn run_cases(words: &[&str]) -> ExitCode {
             Needs::Namespace => namespaces(),
             Needs::Names => facts.has(Feature::MountNamespace),
             Needs::Traps => traps(),
+            Needs::NamesAndTraps => facts.has(Feature::MountNamespace).and_then(|()| traps()),
             Needs::Both => namespaces().and_then(|()| traps()),
             Needs::TrapsAndSockets => traps().and_then(|()| facts.has(Feature::TakeDescriptor)),
         };
@@ -852,10 +855,11 @@ impl Held {
     async fn wait_for(&mut self, count: usize) {
         while self.held.len() < count {
             let (stream, _) = self.listener.accept().await.unwrap();
+            // As it is known here: it may know itself by another number.
+            let pid = stream.peer_cred().unwrap().pid().unwrap();
             let mut stream = tokio::io::BufReader::new(stream);
-            let mut line = String::new();
-            stream.read_line(&mut line).await.unwrap();
-            self.held.insert(line.trim().parse().unwrap(), stream);
+            stream.read_line(&mut String::new()).await.unwrap();
+            self.held.insert(pid.cast_unsigned(), stream);
         }
     }
     /// Returns when all of them are dead.
@@ -872,29 +876,46 @@ impl Held {
     }
 }
 
+/// Whether process ids are its own: both ways where the host permits.
+fn own_or_not() -> &'static [bool] {
+    match probe_host(&me()).has(Feature::MountNamespace) {
+        Ok(()) => &[false, true],
+        Err(_) => &[false],
+    }
+}
+
+fn holding(pids: &bool, guest: &[&str]) -> Launch {
+    Launch { mediation: Mediation { pids: *pids, ..Mediation::default() }, ..plan(guest) }
+}
+
 async fn stop_leaves_no_process() {
-    let dir = tempfile::tempdir().unwrap();
-    let socket = dir.path().join("held");
-    let mut held = Held::at(&socket);
-    let mut running = launch(plan(&["hold", text(&socket), "2"]), Arc::new(Quiet)).await.unwrap();
-    // The service, two children in groups of their own, two whose parents are gone.
-    held.wait_for(5).await;
-    assert!(held.held.contains_key(&running.pid));
-    assert_eq!(running.stop(Duration::from_millis(1)).await, Exit::Signal(libc::SIGKILL));
-    held.none_lives();
-    // Its output has ended too.
-    let mut output = running.output().unwrap();
-    while output.recv().await.is_some() {}
+    for pids in own_or_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("held");
+        let mut held = Held::at(&socket);
+        let mut running =
+            launch(holding(pids, &["hold", text(&socket), "2"]), Arc::new(Quiet)).await.unwrap();
+        // The service, two children in groups of their own, two whose parents are gone.
+        held.wait_for(5).await;
+        assert!(held.held.contains_key(&running.pid));
+        assert_eq!(running.stop(Duration::from_millis(1)).await, Exit::Signal(libc::SIGKILL));
+        held.none_lives();
+        // Its output has ended too.
+        let mut output = running.output().unwrap();
+        while output.recv().await.is_some() {}
+    }
 }
 
 async fn dropping_leaves_no_process() {
-    let dir = tempfile::tempdir().unwrap();
-    let socket = dir.path().join("held");
-    let mut held = Held::at(&socket);
-    let running = launch(plan(&["hold", text(&socket), "2"]), Arc::new(Quiet)).await.unwrap();
-    held.wait_for(5).await;
-    drop(running);
-    held.all_dead().await;
+    for pids in own_or_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("held");
+        let mut held = Held::at(&socket);
+        let running = launch(holding(pids, &["hold", text(&socket), "2"]), Arc::new(Quiet)).await.unwrap();
+        held.wait_for(5).await;
+        drop(running);
+        held.all_dead().await;
+    }
 }
 
 async fn its_threads_end_with_it() {
@@ -925,18 +946,22 @@ async fn our_own_death_leaves_no_process() {
 }
 
 async fn the_helpers_death_is_noticed() {
-    let dir = tempfile::tempdir().unwrap();
-    let socket = dir.path().join("held");
-    let mut held = Held::at(&socket);
-    let running = launch(plan(&["hold", text(&socket), "0"]), Arc::new(Quiet)).await.unwrap();
-    held.wait_for(1).await;
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", running.pid)).unwrap();
-    let helper: i32 = stat.rsplit(')').next().unwrap().split_whitespace().nth(1).unwrap().parse().unwrap();
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(helper), nix::sys::signal::Signal::SIGKILL).unwrap();
-    assert_eq!(running.exited().await, Exit::Unknown);
-    held.all_dead().await;
-    assert_eq!(running.stop(Duration::ZERO).await, Exit::Unknown);
-    assert!(running.dial(80).dial().await.is_err());
+    for pids in own_or_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("held");
+        let mut held = Held::at(&socket);
+        let running = launch(holding(pids, &["hold", text(&socket), "0"]), Arc::new(Quiet)).await.unwrap();
+        held.wait_for(1).await;
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", running.pid)).unwrap();
+        let helper: i32 =
+            stat.rsplit(')').next().unwrap().split_whitespace().nth(1).unwrap().parse().unwrap();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(helper), nix::sys::signal::Signal::SIGKILL)
+            .unwrap();
+        assert_eq!(running.exited().await, Exit::Unknown);
+        held.all_dead().await;
+        assert_eq!(running.stop(Duration::ZERO).await, Exit::Unknown);
+        assert!(running.dial(80).dial().await.is_err());
+    }
 }
 
 // ---------------------------------------------------------------- time and randomness
@@ -1076,4 +1101,40 @@ async fn a_clock_moves_in_every_process() {
         assert_eq!(running.exited().await, Exit::Code(0));
         assert_eq!(running.trouble(), None);
     }
+}
+
+async fn process_ids_of_its_own() {
+    let shell = |script: &str, families: &[&str]| Launch {
+        program: PathBuf::from("/bin/sh"),
+        args: vec!["-c".to_owned(), script.to_owned()],
+        mediation: Mediation { pids: true, ..Mediation::default() },
+        ..trapping(&[], families)
+    };
+    let mut said = Vec::new();
+    for families in [&[][..], &["write"]] {
+        for _ in 0..2 {
+            let script = "echo $$ $PPID; sh -c 'echo $$ $PPID'; readlink /proc/self; cat /proc/1/comm";
+            let mut running = launch(shell(script, families), Arc::new(Quiet)).await.unwrap();
+            assert_ne!(running.pid, 2, "outside it has another");
+            said.push(whole_output(&mut running).await);
+        }
+    }
+    assert_eq!(said[0], "2 0\n4 2\n5\nfaultbox-init\n");
+    assert!(said.iter().all(|other| *other == said[0]), "{said:?}");
+    // It is not the first process of the namespace, which no signal ends.
+    let running = launch(shell("kill -TERM $$", &[]), Arc::new(Quiet)).await.unwrap();
+    assert_eq!(running.exited().await, Exit::Signal(libc::SIGTERM));
+    // A rule finds its files under their names, although it has mounts of its own.
+    let (files, calls) = (tempfile::tempdir().unwrap(), Arc::new(Mutex::new(Vec::new())));
+    let file = files.path().join("data");
+    let noted = calls.clone();
+    let policy = By(move |call: &SyscallCall<'_>| {
+        noted.lock().unwrap().push(format!("{:?}", call.target));
+        SyscallAct::Continue
+    });
+    let script = format!("echo something >{}", text(&file));
+    let mut running = launch(shell(&script, &["write"]), Arc::new(policy)).await.unwrap();
+    whole_output(&mut running).await;
+    let calls = calls.lock().unwrap();
+    assert!(calls.iter().any(|call| call.contains(text(&file))), "{calls:?}");
 }

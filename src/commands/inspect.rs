@@ -14,6 +14,7 @@ use crate::terminal::{
     self, Findings, notice, one_line, quoted, say, say_broken, say_json, say_result, say_row, set_in,
 };
 use crate::{exit_code, host, stable};
+use faultbox_bundle_format::canonical::{self, Policy};
 use faultbox_bundle_format::extract::{ExtractError, extract};
 use faultbox_bundle_format::redact::{Redacted, redacted};
 use faultbox_bundle_format::{
@@ -301,6 +302,12 @@ impl Opened<'_> {
         }
     }
 
+    /// The cell's digest where nothing is collapsed: equal in two runs that differ in nothing but time.
+    fn strict_digest(&self, cell: &Cell<'_>) -> [u8; 32] {
+        let began = self.started.as_ref().map_or(0, |started| started.unix_ns);
+        canonical::of_cell(&cell.entries, began, Policy::Strict).digest
+    }
+
     /// What failed, whose it is, what led to it, how to see it again.
     fn story(&self, cell: &Cell<'_>, whole: bool) {
         let name = one_line(cell.name);
@@ -315,6 +322,9 @@ impl Opened<'_> {
             say(&format!("  whose:  {}", terminal::whose(verdict.blame)));
         }
         say(&format!("  digest: {}", hex(&verdict.digest)));
+        if whole {
+            say(&format!("  strict: {}", hex(&self.strict_digest(cell))));
+        }
         for count in &verdict.fired {
             let fired =
                 if count.fired == 0 { "never fired".to_owned() } else { format!("fired {}x", count.fired) };
@@ -401,6 +411,7 @@ impl Opened<'_> {
                 let mut json = verdict_json(cell.name, verdict);
                 cell.findings.put_into(&mut json);
                 if let (Some(map), true) = (json.as_object_mut(), self.args.cell.is_some()) {
+                    map.insert("strict_digest".to_owned(), hex(&self.strict_digest(cell)).into());
                     map.insert("entries".to_owned(), entries_json(&cell.entries).into());
                 }
                 json

@@ -8,13 +8,15 @@
 //! end the bundle must hold an entry for every request that was made.
 //! `cargo bench --workspace --bench proxies [-- NAME...]`. The same executable reads what cells cost
 //! out of bundles (`cells`), replays (`redrive`) and runs (`recording`), and what a read of the clock (`clock`) and a
-//! trapped syscall (`syscalls`) cost, and what another recorder of HTTP does (`peer MITMDUMP`), for `.ci/bench`.
+//! trapped syscall (`syscalls`) cost, what real servers pay for a filter (`servers`), and what another recorder of HTTP
+//! does (`peer MITMDUMP`), for `.ci/bench`.
 
 mod cells;
 mod clients;
 mod clock;
 mod parts;
 mod peer;
+mod servers;
 mod syscalls;
 
 use clients::{Client, KINDS, Kind};
@@ -190,6 +192,9 @@ fn main() {
     }
     if args.first().is_some_and(|arg| arg == "syscalls") {
         return runtime.block_on(syscalls::writes());
+    }
+    if let Some(("servers", programs)) = args.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        return runtime.block_on(servers::measure(programs));
     }
     if let ["peer", program] = args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         let program = program.to_owned();

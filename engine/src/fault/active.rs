@@ -287,11 +287,31 @@ impl ActiveFaults {
 
     /// Services whose open inbound connections are to be reset when the fault begins.
     pub fn resets_inbound(&self) -> Vec<String> {
+        self.denied_inbound(|_| true)
+    }
+
+    /// Whether every connect to this service is denied now: a connection that arrives was begun before that, and
+    /// counts as an open one.
+    pub fn denies_every_connect(&self, service: &str) -> bool {
+        let every = |rule: &SyscallRule| {
+            let SyscallRule { path, to, fd, process, modifiers, .. } = rule;
+            let narrowed = (path.is_some() || to.is_some() || fd.is_some() || process.is_some())
+                || *modifiers != Modifiers::default();
+            !narrowed
+        };
+        self.denied_inbound(every).iter().any(|denied| denied == service)
+    }
+
+    /// Services of which such a rule denies inbound connects.
+    fn denied_inbound(&self, such: impl Fn(&SyscallRule) -> bool) -> Vec<String> {
         let mut services = Vec::new();
         if let Some((assumption, _)) = &*self.active.read().unwrap_or_else(|p| p.into_inner()) {
             for part in assumption.flatten() {
                 let inbound = part.syscalls.iter().any(|r| {
-                    r.family == "connect" && r.inbound && matches!(r.action, SyscallAction::Deny(_))
+                    r.family == "connect"
+                        && r.inbound
+                        && matches!(r.action, SyscallAction::Deny(_))
+                        && such(r)
                 });
                 if let (true, Some(target)) = (inbound, &part.target) {
                     services.push(target.service.clone());

@@ -145,3 +145,21 @@ fn a_rule_says_what_it_looks_at() {
     assert_eq!(faults.looks_at(&["recv"]), Some(Interest { bytes: true, ..Interest::default() }));
     assert_eq!(faults.looks_at(&["read"]), None);
 }
+
+#[test]
+fn a_rule_that_denies_some_connects_does_not_deny_every_one() {
+    let deny = || SyscallRule { inbound: true, ..rule("connect", SyscallAction::Deny(libc::ECONNREFUSED)) };
+    let twice = Modifiers { times: Some(2), ..Modifiers::default() };
+    let some = [
+        SyscallRule { modifiers: twice, ..deny() },
+        SyscallRule { process: glob("worker"), ..deny() },
+        SyscallRule { inbound: false, ..deny() },
+        SyscallRule { action: SyscallAction::Delay(std::time::Duration::ZERO), ..deny() },
+    ];
+    for rule in some {
+        assert!(!active(assumption("some", vec![rule], Vec::new())).denies_every_connect("db"));
+    }
+    let faults = active(assumption("down", Vec::new(), vec![assumption("db", vec![deny()], Vec::new())]));
+    assert_eq!(["db", "cache"].map(|service| faults.denies_every_connect(service)), [true, false]);
+    assert_eq!(faults.resets_inbound(), ["db"]);
+}

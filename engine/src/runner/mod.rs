@@ -360,13 +360,14 @@ impl CellContext {
 
     /// Whose clock and dice a service has in this cell.
     fn mediation(&self, service: &Service) -> Mediation {
-        let Determinism { clock, entropy, watched } = service.determinism;
+        let Determinism { clock, entropy, pids, watched } = service.determinism;
         let key = || self.run_key.below(&self.plan.cells[self.index].name).below(&service.name);
         Mediation {
             clock: clock.then(|| self.wall.clone()),
             entropy: entropy.then(|| Entropy::of(key().below("entropy"))),
             watched,
             time: self.held_time(),
+            pids,
         }
     }
 
@@ -749,6 +750,11 @@ async fn start_local(
         .map_err(|error| SetupError::of_launch(&service.name, &error))?;
     let started = ServiceStarted { pid: running.pid, ..started };
     cell.journal.note(&service.name, "lifecycle", None, Body::ServiceStarted(started));
+    if service.determinism.pids {
+        let (name, value) =
+            (format!("process ids of {}", service.name), "its own, counted from 2".to_owned());
+        cell.journal.note(&service.name, "lifecycle", None, Body::HostFact(Named { name, value }));
+    }
     let mut output = OutputLog::follow(&service.name, running.output(), cell.journal.clone());
 
     let listeners = if isolated {

@@ -319,8 +319,14 @@ async fn carry_tcp(
     let registered = registered;
     let cell = registered.cell.clone();
     let _ = stream.set_nodelay(true);
-    if cell.faults.refuses(&link.interface, &link.source) {
+    let refused = cell.faults.refuses(&link.interface, &link.source);
+    if refused {
         cell.faults.note_refusal(&link.interface, &link.source);
+    }
+    let service = link.interface.split_once('.').map_or(&*link.interface, |(service, _)| service);
+    // The call was let pass before the rule was there, and the connection has come only now.
+    let late = &*link.source != crate::runner::TEST && cell.faults.denies_every_connect(service);
+    if refused || late {
         if let Some(hold) = os::Hold::on(&stream) {
             hold.reset_on_close();
         }

@@ -89,6 +89,7 @@ static BUILTINS: &[Def] = &[
             keyword("seccomp"),
             keyword("clock"),
             keyword("entropy"),
+            keyword("pids"),
         ],
         rest: true,
         extra: false,

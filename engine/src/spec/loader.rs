@@ -340,6 +340,7 @@ impl Finish<'_> {
             service.determinism = Determinism {
                 clock: draft.clock.unwrap_or(unsaid),
                 entropy: draft.entropy.unwrap_or(unsaid),
+                pids: draft.pids,
                 watched: self.draft.watched && local(&service),
             };
             service

@@ -87,6 +87,7 @@ pub fn service<'v>(call: &mut Call<'_, 'v, '_, '_>) -> Result<Value<'v>> {
     service.healthcheck = healthcheck(call, &service)?;
     let clock = choice(call, &service, "clock", ["real", "virtual"])?;
     let entropy = choice(call, &service, "entropy", ["host", "seeded"])?;
+    let pids = own_pids(call, &service)?;
     only_reached(call, &service)?;
     warn_of_literals(load, &service);
     let mut draft = load.draft.borrow_mut();
@@ -98,7 +99,7 @@ pub fn service<'v>(call: &mut Call<'_, 'v, '_, '_>) -> Result<Value<'v>> {
         (true, None) => Reset::Leave,
         (false, None) => Reset::Default,
     };
-    draft.services.push(ServiceDraft { service, span, seed, reset, clock, entropy });
+    draft.services.push(ServiceDraft { service, span, seed, reset, clock, entropy, pids });
     Ok(call.eval.heap().alloc(ServiceValue(info)))
 }
 
@@ -385,6 +386,29 @@ fn choice(
     Err(problem)
 }
 
+/// Whether it says that its process ids are its own.
+fn own_pids(call: &Call<'_, '_, '_, '_>, service: &Service) -> Result<bool, Problem> {
+    const WORDS: [&str; 2] = ["host", "own"];
+    match call.text("pids")?.as_deref() {
+        None | Some("host") => Ok(false),
+        Some("own") => match service.kind {
+            ServiceKind::Binary { .. } => Ok(true),
+            ServiceKind::Remote(_) => {
+                Err(call.problem("pids", format!("{} is remote: its process ids are its own", service.name)))
+            }
+            _ => {
+                let message =
+                    format!("{} is no local executable: its process ids are its own anyway", service.name);
+                Err(call.problem("pids", message).hint("leave `pids` out"))
+            }
+        },
+        Some(other) => {
+            let message = format!("`pids` is \"host\" or \"own\", not \"{other}\"");
+            Err(call.problem("pids", message).nearest(other, WORDS))
+        }
+    }
+}
+
 /// `determinism(level)`: at L2 the clock and the dice of every local executable follow from the seed; at L1
 /// what they ask the host is told of.
 pub fn determinism<'v>(call: &mut Call<'_, 'v, '_, '_>) -> Result<Value<'v>> {
@@ -586,7 +610,8 @@ fn mock_service<'v>(
         determinism: Determinism::default(),
         location: context.line(&span),
     };
-    let draft = ServiceDraft { service, span, seed: None, reset: None, clock: None, entropy: None };
+    let draft =
+        ServiceDraft { service, span, seed: None, reset: None, clock: None, entropy: None, pids: false };
     load.draft.borrow_mut().services.push(draft);
     Ok(call.eval.heap().alloc(MockValue { service: info, mock, key }))
 }

@@ -134,6 +134,8 @@ pub struct ServiceDraft {
     pub clock: Option<bool>,
     /// Whether its randomness is seeded, where it says.
     pub entropy: Option<bool>,
+    /// Whether its process ids are its own.
+    pub pids: bool,
 }
 
 /// A cell of a matrix.

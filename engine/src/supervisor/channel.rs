@@ -89,6 +89,8 @@ pub(super) struct Config {
     pub listen: Vec<SocketAddr>,
     /// The syscalls to trap.
     pub trap: Vec<Trap>,
+    /// Process ids of its own.
+    pub pids: bool,
 }
 
 /// Longest message: reports and commands are short, configurations travel as files.

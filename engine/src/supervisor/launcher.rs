@@ -14,7 +14,7 @@
 
 use super::channel::{Channel, Command, Config, Report};
 use super::told::Exit;
-use super::{filter, names, network, probe, sys};
+use super::{filter, names, network, pids, probe, sys};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
@@ -105,6 +105,10 @@ fn serve(control: &Channel, files: Vec<OwnedFd>, null: &File) -> StepResult<()> 
         let descriptors: Vec<BorrowedFd<'_>> = some.iter().map(AsFd::as_fd).collect();
         control.send(&Report::Listeners, &descriptors).step(|| "hand the listeners over".to_owned())?;
     }
+    let init = match config.pids {
+        true => Some(pids::enter(null)?),
+        false => None,
+    };
     prctl::set_child_subreaper(true).step(|| "become the subreaper".to_owned())?;
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGCHLD);
@@ -123,8 +127,8 @@ fn serve(control: &Channel, files: Vec<OwnedFd>, null: &File) -> StepResult<()> 
             drop(config);
             // The service's output ends when the service's processes have ended, not we.
             dup2_stdout(null).and_then(|()| dup2_stderr(null)).step(|| "let go of the output".to_owned())?;
-            let mut helper =
-                Helper { control, handoff: Some(handoff), listener: None, service: pid, ended: false };
+            let handoff = Some(handoff);
+            let mut helper = Helper { control, handoff, listener: None, service: pid, init, ended: false };
             helper.run(&signals);
             Ok(())
         }
@@ -173,9 +177,17 @@ impl Image {
 fn prepare(config: Config, helper: Pid) -> StepResult<Image> {
     setsid().step(|| "make a session".to_owned())?;
     prctl::set_pdeathsig(Signal::SIGKILL).step(|| "tie it to its helper".to_owned())?;
-    if getppid() != helper {
+    // With ids of its own, its helper has none among them; it then ends with the first of them.
+    if !config.pids && getppid() != helper {
         // The helper died before the tie: nobody waits for this service.
         sys::exit_now(127);
+    }
+    if config.pids {
+        pids::show()?;
+        if config.trap.is_empty() {
+            // As under a filter, where a thread takes the next id: what the service starts has the same ids.
+            let _ = std::thread::Builder::new().spawn(|| ()).map(std::thread::JoinHandle::join);
+        }
     }
     sys::default_sigpipe();
     SigSet::empty().thread_set_mask().step(|| "unblock signals".to_owned())?;
@@ -259,6 +271,8 @@ struct Helper<'a> {
     handoff: Option<Channel>,
     listener: Option<OwnedFd>,
     service: i32,
+    /// Where it has process ids of its own.
+    init: Option<pids::Init>,
     ended: bool,
 }
 
@@ -341,6 +355,7 @@ impl Helper<'_> {
             self.hand_over();
         }
         self.ended = true;
+        self.init = None;
         let status = ExitStatus::from_raw(status);
         let exit = match (status.code(), status.signal()) {
             (Some(code), _) => Exit::Code(code),
@@ -413,7 +428,8 @@ fn descendants(pid: i32) -> Vec<i32> {
     found
 }
 
-fn children(pid: i32) -> Vec<i32> {
+/// The processes whose parent it is.
+pub(super) fn children(pid: i32) -> Vec<i32> {
     let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
     let mut found = Vec::new();
     for thread in threads.flatten() {

@@ -55,6 +55,8 @@ mod network;
 #[cfg(target_os = "linux")]
 mod notify;
 mod numbers;
+#[cfg(target_os = "linux")]
+mod pids;
 mod policy;
 #[cfg(target_os = "linux")]
 mod probe;

@@ -14,7 +14,7 @@ use super::remap::Remap;
 use super::sys::Notifier;
 use super::timed::Holder;
 use super::told::{Adopt, Exit, LaunchError, Output, OutputStream};
-use super::{Isolation, Launch, SyscallPolicy, filter, target};
+use super::{Isolation, Launch, SyscallPolicy, filter, launcher, target};
 use crate::determinism::Mediation;
 use crate::link::{BoxFuture, Dial, Stream};
 use crate::virtual_time::Time;
@@ -257,6 +257,7 @@ fn config(launch: &Launch, traps: &Traps) -> io::Result<OwnedFd> {
         names: launch.names.clone(),
         listen: launch.listen.clone(),
         trap: traps.all(&launch.mediation),
+        pids: launch.mediation.pids,
     };
     let mut file = File::from(memfd_create("faultbox-launch", MFdFlags::MFD_CLOEXEC)?);
     file.write_all(&serde_json::to_vec(&config)?)?;
@@ -395,10 +396,14 @@ impl Attendant {
             }),
             traps: self.traps.clone(),
             policy: self.policy.clone(),
-            // A local service differs in its names of services only (`names`).
-            homes: [Some(std::process::id()), self.helper]
+            // A local service differs in its names of services only (`names`); one with process ids of its own in
+            // its `/proc`, too.
+            homes: self
+                .helper
                 .into_iter()
-                .flatten()
+                .flat_map(|helper| launcher::children(helper.cast_signed()))
+                .map(i32::cast_unsigned)
+                .chain([Some(std::process::id()), self.helper].into_iter().flatten())
                 .filter_map(target::mounts)
                 .collect(),
             runtime: self.runtime.clone(),

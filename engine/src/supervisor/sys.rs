@@ -150,6 +150,19 @@ pub(super) fn close_others_at_exec() -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
+/// Reads standard input to its end in a process that has nothing else to do, collects children that lose their parents
+/// until there are none, and ends. No other descriptor from 3 on is held open meanwhile (on kernels from 5.9 on).
+pub(super) fn be_init() -> ! {
+    // SAFETY: to ignore a signal installs no handler of ours.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+    // SAFETY: the call takes three integers. Nothing in this process uses one of these descriptors again, nor drops
+    // its owner: this function does not return, and what called it is left as it is.
+    unsafe { libc::syscall(libc::SYS_close_range, 3 as libc::c_uint, libc::c_uint::MAX, 0 as libc::c_uint) };
+    while matches!(nix::unistd::read(std::io::stdin(), &mut [0]), Ok(1..) | Err(Errno::EINTR)) {}
+    while matches!(reap(true), Ok(_) | Err(Errno::EINTR)) {}
+    exit_now(0)
+}
+
 /// Brings the loopback interface of this network namespace up.
 pub(super) fn loopback_up() -> nix::Result<()> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};

@@ -2,9 +2,9 @@
 //!
 //! Contract: pure; from the image of a vDSO to the bytes that change and their places. A program reads the
 //! clock through these functions without a syscall, so that no filter sees it. The new code of
-//! `clock_gettime`, `gettimeofday` and `time` reads nanoseconds since the Unix epoch from one of two slots
+//! `clock_gettime`, `gettimeofday` and `time` reads the time since the Unix epoch from one of two slots
 //! beside it; a byte says which one, so that whoever moves the clock writes the other one first and no
-//! reader sees half a time. Two more slots hold the clocks that run from the host's start, where those are ours
+//! reader sees half a time. A slot is one word, seconds above nanoseconds, so that nobody has to divide. Two more slots hold the clocks that run from the host's start, where those are ours
 //! too. Other clocks become real syscalls, which pass.
 //! `getrandom` says that it is not there, after which libraries make the syscall.
 //! Not modelled: other architectures than x86-64, the 32-bit vDSO, `rdtsc`, the vsyscall page.
@@ -22,6 +22,15 @@ const WALL: Slots = Slots { which: 8, at: 16 };
 /// The same for the clocks that run from the host's start.
 const MONOTONIC: Slots = Slots { which: 9, at: 32 };
 const DATA: usize = 48;
+
+/// Bits of a slot's word that are nanoseconds; the seconds are above them, which is enough until the year 2514.
+const NANOS_BITS: u8 = 30;
+
+/// The word of a slot; the last time that there is where it is beyond that.
+fn word(ns: u64) -> [u8; 8] {
+    let (seconds, nanos) = (ns / 1_000_000_000, ns % 1_000_000_000);
+    (seconds.min((1 << (64 - NANOS_BITS)) - 1) << NANOS_BITS | nanos).to_le_bytes()
+}
 
 #[derive(Clone, Copy)]
 struct Slots {
@@ -96,7 +105,7 @@ pub(super) fn patch(image: &[u8], clocks: Clocks, dice: bool) -> Result<Option<P
     let mut data = vec![0; DATA];
     data[..MARK.len()].copy_from_slice(&MARK);
     for (slots, shows) in [(WALL, clocks.wall_ns), (MONOTONIC, clocks.monotonic_ns)] {
-        data[slots.at..slots.at + 8].copy_from_slice(&shows.unwrap_or_default().to_le_bytes());
+        data[slots.at..slots.at + 8].copy_from_slice(&word(shows.unwrap_or_default()));
     }
     let mut writes = Vec::new();
     if clocks.wall_ns.is_none() {
@@ -131,11 +140,11 @@ pub(super) fn show_monotonic(image: &[u8], now_ns: u64) -> Option<[(usize, Vec<u
     set(image, MONOTONIC, now_ns)
 }
 
-fn set(image: &[u8], slots: Slots, value: u64) -> Option<[(usize, Vec<u8>); 2]> {
+fn set(image: &[u8], slots: Slots, now_ns: u64) -> Option<[(usize, Vec<u8>); 2]> {
     let data = data_of(image)?;
     let next = (image.get(data + slots.which)? ^ 1) & 1;
     let slot = data + slots.at + 8 * usize::from(next);
-    Some([(slot, value.to_le_bytes().to_vec()), (data + slots.which, vec![next])])
+    Some([(slot, word(now_ns).to_vec()), (data + slots.which, vec![next])])
 }
 
 /// Where the slots are, in an image that was changed: right behind the code of `clock_gettime`, of which there
@@ -202,10 +211,10 @@ fn seconds(at: usize, data: usize, slots: Slots) -> Vec<u8> {
     code.extend(distance(at + 7, data));
     code.extend([0x0F, 0xB6, 0x41, slots.which as u8]); // movzx eax, byte [rcx + which]
     code.extend([0x48, 0x8B, 0x44, 0xC1, slots.at as u8]); // mov rax, [rcx + rax * 8 + slots]
-    code.extend([0x31, 0xD2]); // xor edx, edx
-    code.push(0xB9); // mov ecx, 1000000000
-    code.extend(1_000_000_000_u32.to_le_bytes());
-    code.extend([0x48, 0xF7, 0xF1]); // div rcx
+    code.extend([0x89, 0xC2]); // mov edx, eax
+    code.extend([0x81, 0xE2]); // and edx, the bits of nanoseconds
+    code.extend(((1_u32 << NANOS_BITS) - 1).to_le_bytes());
+    code.extend([0x48, 0xC1, 0xE8, NANOS_BITS]); // shr rax, to the seconds
     code
 }
 
@@ -331,7 +340,7 @@ mod tests {
         let [(first, _), (which, one)] = show(&image, 8).unwrap();
         image[which] = one[0];
         let [(second, time), (_, zero)] = show(&image, 9).unwrap();
-        assert_eq!((one, zero, time), (vec![1], vec![0], 9_u64.to_le_bytes().to_vec()));
+        assert_eq!((one, zero, time), (vec![1], vec![0], word(9).to_vec()));
         assert_eq!(first, second + 8);
     }
 
@@ -342,7 +351,7 @@ mod tests {
         let [(wall, _), (wall_which, _)] = show(&image, 1).unwrap();
         let [(monotonic, value), (which, _)] = show_monotonic(&image, 4).unwrap();
         assert_eq!((monotonic - wall, which - wall_which), (16, 1));
-        assert_eq!(value, 4_u64.to_le_bytes());
+        assert_eq!(value, word(4));
     }
 
     #[test]
