@@ -14,12 +14,10 @@ use std::time::Duration;
 
 /// Turns of each way.
 const ROUNDS: usize = 5;
-/// Requests of `redis-benchmark` in a turn, of 50 clients.
-const REQUESTS: &str = "30000";
 /// Transactions of `sysbench` in a turn, of 20 statements each, from four threads.
 const TRANSACTIONS: &str = "400";
-/// What is asked of Redis before the next answer is waited for.
-const PIPELINES: [&str; 2] = ["1", "16"];
+/// What `redis-benchmark`'s 50 clients ask before they wait for an answer, and how much in a turn.
+const PIPELINES: [(&str, &str); 2] = [("1", "100000"), ("16", "1000000")];
 /// How often a server that starts is asked whether it has.
 const OFTEN: Duration = Duration::from_millis(50);
 
@@ -87,13 +85,13 @@ async fn ask_redis(server: &str, client: &str, folder: &Path) {
             args.map(str::to_owned).into_iter().chain([socket.display().to_string()]).collect();
         ways.push(Up::start(server, &args, socket, filtered).await);
     }
-    for pipeline in PIPELINES {
+    for (pipeline, requests) in PIPELINES {
         // By command: the rates without a filter and with one.
         let mut rates = [("SET", [Vec::new(), Vec::new()]), ("GET", [Vec::new(), Vec::new()])];
         for _ in 0..ROUNDS {
             for (way, up) in ways.iter().enumerate() {
                 let socket = up.socket.display().to_string();
-                let args = ["-s", &socket, "-t", "set,get", "-n", REQUESTS, "-P", pipeline, "--csv"];
+                let args = ["-s", &socket, "-t", "set,get", "-n", requests, "-P", pipeline, "--csv"];
                 let csv = said(client, &args);
                 for (command, rates) in &mut rates {
                     let begins = format!("\"{command}\",\"");

@@ -572,6 +572,28 @@ fn a_container_is_under_test_where_nothing_else_could_be_meant() {
 }
 
 #[test]
+fn process_ids_of_its_own_are_for_local_executables() {
+    let spec = |what: &str| {
+        let http = "interface(\"main\", \"http\", 8080)";
+        load_text(&format!("api = service(\"api\", {what}, {http})\ndef test_a():\n    pass\n"))
+    };
+    let own = |what: &str| {
+        spec(what).map(|plan| plan.topology.services[0].determinism.pids).map_err(|e| e.to_string())
+    };
+    assert_eq!(own("binary = \"./api\", pids = \"own\""), Ok(true));
+    assert_eq!(own("binary = \"./api\", pids = \"host\""), Ok(false));
+    assert_eq!(own("binary = \"./api\""), Ok(false));
+    for (what, why) in [
+        ("binary = \"./api\", pids = \"owm\"", "\"own\""),
+        ("image = \"api:1\", pids = \"own\"", "no local executable"),
+        ("remote = \"api.test\", pids = \"own\"", "remote"),
+    ] {
+        let said = own(what).unwrap_err();
+        assert!(said.contains(why) && said.contains("pids"), "{said}");
+    }
+}
+
+#[test]
 fn an_issuer_has_its_keys_and_changes_them() {
     let plan = plan_of(
         "load(\"@faultbox/mocks/jwt.star\", \"jwt\")\n\
