@@ -11,7 +11,7 @@ help:
 	@echo "make demo   build, run the chapter's matrix with a planted defect, replay and inspect a failing cell"
 	@echo "make test   everything that CI runs"
 	@echo "make bench  print the figures that the README quotes"
-	@echo "make soak   one cell 50 times, then every cell of every bundle replayed 20 times (TIMES=50 REPLAYS=20)"
+	@echo "make soak   one cell 50 times, cells at L2 recorded and every cell of every bundle replayed 20 times (TIMES=50 REPLAYS=20)"
 	@echo "make clients  client libraries of Python, Node and Java against the stand-ins, each case replayed"
 	@echo "make fuzz   run every fuzz target for a while (SECONDS_EACH=60)"
 
