@@ -109,7 +109,7 @@ fn try_run(args: &ReplayArgs) -> Result<u8, u8> {
     for index in cells {
         let Some(recording) = source.recording(&plan, index)? else { continue };
         let mut decided = false;
-        let outcome = match (&driving, args.depth) {
+        let mut outcome = match (&driving, args.depth) {
             (Some(driving), Depth::Redrive) => {
                 let outcome;
                 (outcome, decided) = runtime.block_on(driving.redrive(index, &recording));
@@ -122,10 +122,16 @@ fn try_run(args: &ReplayArgs) -> Result<u8, u8> {
         let mut cause = diagnosis::cause(&outcome.divergences, &known);
         let unclear =
             hold.is_none() && cause.is_none() && !outcome.divergences.is_empty() && !outcome.setup_failed;
+        let mut in_real_time = Vec::new();
         if let (Some(driving), Depth::Redrive, true) = (&driving, args.depth, unclear) {
-            // Only driving it again tells a race from what happens each time.
-            known.again = Some(runtime.block_on(driving.drive_as_recorded(index, &recording)).divergences);
-            cause = diagnosis::cause(&outcome.divergences, &known);
+            if let Some(calm) = runtime.block_on(driving.in_virtual_time(index, &recording)) {
+                in_real_time = std::mem::replace(&mut outcome, calm).divergences;
+            } else {
+                // Only driving it again tells a race from what happens each time.
+                known.again =
+                    Some(runtime.block_on(driving.drive_as_recorded(index, &recording)).divergences);
+                cause = diagnosis::cause(&outcome.divergences, &known);
+            }
         }
         if let (Some(driving), Some(Cause::MadeUp { looks, calls, .. })) = (&driving, &mut cause)
             && args.depth == Depth::Redrive
@@ -138,7 +144,7 @@ fn try_run(args: &ReplayArgs) -> Result<u8, u8> {
             *calls = diagnosis::calls(*looks, &watched.entries);
         }
         let name = plan.cells[index].name.clone();
-        let replay = Replay { name, recording, outcome, cause, decided };
+        let replay = Replay { name, recording, outcome, cause, decided, in_real_time };
         if args.format == Format::Human {
             print(args, &replay);
         }
@@ -220,6 +226,19 @@ impl Driving<'_> {
     /// Drives a cell and waits for everything.
     async fn drive_as_recorded(&self, index: usize, recording: &Recording) -> Outcome {
         self.drive(index, recording, Waiting::AsRecorded, Time::default()).await
+    }
+
+    /// Drives a cell with its waits in a time that moves only while everybody waits: a timeout of the service's does not
+    /// come before an answer that is on its way because this machine is slow. `None` where it is not exact so, or where
+    /// time cannot be skipped.
+    async fn in_virtual_time(&self, index: usize, recording: &Recording) -> Option<Outcome> {
+        let time = self.host.virtual_time(self.plan.topology.suts());
+        if self.skipping || !time.real().is_empty() {
+            return None;
+        }
+        let outcome = self.drive(index, recording, Waiting::AsRecorded, Time::skipping(time)).await;
+        let held = outcome.time.as_ref().is_some_and(|time| time.real.is_empty());
+        (held && outcome.exact() && !outcome.setup_failed).then_some(outcome)
     }
 
     /// What a cell waits by: where time is skipped, each has one of its own.

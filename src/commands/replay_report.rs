@@ -27,6 +27,8 @@ pub struct Replay {
     pub cause: Option<Cause>,
     /// Whether it was driven with its waits after it had not been exact without them.
     pub decided: bool,
+    /// Where it parted from the recording in real time, where it is exact in virtual time only.
+    pub in_real_time: Vec<Divergence>,
 }
 
 /// Prints what came of a cell.
@@ -53,7 +55,14 @@ pub fn print(args: &ReplayArgs, replay: &Replay) {
             1 => ", 1 repeated request".to_owned(),
             more => format!(", {more} repeated requests"),
         };
-        say(&format!("  exact ({how}{repeats})"));
+        let time = if replay.in_real_time.is_empty() { "" } else { ", in virtual time" };
+        say(&format!("  exact ({how}{time}{repeats})"));
+        if let Some(first) = replay.in_real_time.first() {
+            say(&format!(
+                "  in real time, on this machine, something else came first: {}",
+                one_line(&first.to_string())
+            ));
+        }
         say_waits(args, replay);
         return;
     }
@@ -164,6 +173,10 @@ pub fn report(args: &ReplayArgs, replays: &[Replay], policy: Policy) -> u8 {
                 let divergences: Vec<String> =
                     replay.outcome.divergences.iter().map(ToString::to_string).collect();
                 map.insert("divergences".to_owned(), divergences.into());
+                if !replay.in_real_time.is_empty() {
+                    let parted: Vec<String> = replay.in_real_time.iter().map(ToString::to_string).collect();
+                    map.insert("in_real_time".to_owned(), parted.into());
+                }
                 if args.no_wait {
                     map.insert("waits".to_owned(), waits_json(replay));
                 }

@@ -198,3 +198,25 @@ fn a_service_that_cannot_be_held_waits_in_real_time_and_is_named() {
     let time = &cells(&told)[0]["virtual_time"];
     assert!(time["real"]["api"].is_string() && time["jumps"] == 0, "{time}");
 }
+
+/// Recorded in a time that a service's work does not take, a timeout that is shorter than the work does not come. In real
+/// time it does, as on a machine that is slower than the one of the recording; how often is up to the scheduler.
+#[test]
+fn a_timeout_that_comes_first_on_a_slow_machine_does_not_in_virtual_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let bundle = dir.path().join("waits.fb");
+    let (spec, path) = (repository("testdata/waits/waits.star"), bundle.display().to_string());
+    let spec = spec.display().to_string();
+    let name = "test_hurrying";
+    let args =
+        ["test", &spec, "--embedded", "--virtual-time", "--seed", "1", "--test", name, "--bundle", &path];
+    let recorded = run(&[&args[..], &["--embed"]].concat());
+    assert_eq!(code(&recorded), 0, "{}", String::from_utf8_lossy(&recorded.stdout));
+    let parted = || {
+        let (document, exit) = replay(&bundle, &[]);
+        let cell = &cells(&document)[0];
+        assert!(cell["in_real_time"].is_null() || (cell["exact"] == true && exit == 0), "{cell}");
+        !cell["in_real_time"].is_null()
+    };
+    assert!((0..30).any(|_| parted()), "in 30 replays the timeout never came first");
+}

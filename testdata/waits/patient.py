@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """A service that asks its cache once a request. On /watching it takes the time, and complains;
-on /syncing it has a file written out of which nothing is left to write."""
+on /syncing it has a file written out of which nothing is left to write; on /hurrying it works against a timeout."""
 
 import os
+import signal
 import socket
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -16,6 +17,21 @@ def ask():
         return cache.recv(100)
 
 
+def hurry():
+    """Works for two milliseconds; a child that loses patience after a fifth of one asks the cache."""
+    with socket.create_connection((HOST, int(PORT))) as cache:
+        child = os.fork()
+        if child == 0:
+            time.sleep(0.0002)
+            cache.sendall(b"*2\r\n$3\r\nGET\r\n$4\r\nlate\r\n")
+            time.sleep(60)
+        until = time.process_time() + 0.002
+        while time.process_time() < until:
+            pass
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -25,6 +41,8 @@ class Handler(BaseHTTPRequestHandler):
             file = os.open("/etc/passwd", os.O_RDONLY)
             os.fsync(file)
             os.close(file)
+        elif self.path == "/hurrying":
+            hurry()
         elif self.path != "/":
             ask()
         late = self.path == "/watching" and time.monotonic() - began > 1
