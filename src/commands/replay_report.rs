@@ -188,13 +188,6 @@ pub fn report(args: &ReplayArgs, replays: &[Replay], policy: Policy) -> u8 {
                     map.insert("asked_by".to_owned(), calls.clone().into());
                 }
                 let of_recording = &replay.recording.entries;
-                if let Some(first) = replay.outcome.divergences.first() {
-                    let around = diagnosis::around(first, of_recording, &replay.outcome.entries);
-                    let lines =
-                        around.lines.iter().map(|(service, line)| format!("{service}: {}", one_line(line)));
-                    let said = serde_json::json!({ "step": around.step, "log": lines.collect::<Vec<_>>() });
-                    map.insert("around".to_owned(), said);
-                }
                 for (name, ns) in [
                     ("start_ms", own_start_ns(&replay.outcome.entries)),
                     ("recorded_start_ms", own_start_ns(of_recording)),
