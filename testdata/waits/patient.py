@@ -18,14 +18,14 @@ def ask():
 
 
 def hurry():
-    """Works for two milliseconds; a child that loses patience after a fifth of one asks the cache."""
+    """Works for a millisecond; a child that loses patience after a tenth of one asks the cache."""
     with socket.create_connection((HOST, int(PORT))) as cache:
         child = os.fork()
         if child == 0:
-            time.sleep(0.0002)
+            time.sleep(0.0001)
             cache.sendall(b"*2\r\n$3\r\nGET\r\n$4\r\nlate\r\n")
             time.sleep(60)
-        until = time.process_time() + 0.002
+        until = time.process_time() + 0.0012
         while time.process_time() < until:
             pass
         os.kill(child, signal.SIGKILL)
