@@ -107,7 +107,7 @@ pub async fn measure(programs: &[String]) {
     };
     let folder = tempfile::tempdir().expect("a temporary folder");
     println!(
-        "Servers with each call of the family write trapped and no rule active, a second, median of {ROUNDS}:"
+        "Servers without Faultbox, with no rule, with each write trapped and no rule active, a second, median of {ROUNDS}:"
     );
     ask_redis(redis, redis_benchmark, folder.path()).await;
     ask_mariadb(mariadb, sysbench, folder.path()).await;
