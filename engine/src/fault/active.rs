@@ -295,9 +295,11 @@ impl ActiveFaults {
     pub fn denies_every_connect(&self, service: &str) -> bool {
         let every = |rule: &SyscallRule| {
             let SyscallRule { path, to, fd, process, modifiers, .. } = rule;
-            let narrowed = (path.is_some() || to.is_some() || fd.is_some() || process.is_some())
-                || *modifiers != Modifiers::default();
-            !narrowed
+            path.is_none()
+                && to.is_none()
+                && fd.is_none()
+                && process.is_none()
+                && *modifiers == Modifiers::default()
         };
         self.denied_inbound(every).iter().any(|denied| denied == service)
     }

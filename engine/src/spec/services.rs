@@ -357,54 +357,58 @@ fn choice(
     name: &str,
     words: [&str; 2],
 ) -> Result<Option<bool>, Problem> {
-    let Some(text) = call.text(name)? else { return Ok(None) };
-    let [ordinary, ours] = words;
-    let problem = match text.as_str() {
-        word if word == ordinary => return Ok(Some(false)),
-        word if word != ours => {
-            let message = format!("`{name}` is \"{ordinary}\" or \"{ours}\", not \"{text}\"");
-            call.problem(name, message).nearest(&text, words)
-        }
-        _ if service.reuse => {
+    let said = is_second(call, name, words)?;
+    if said != Some(true) {
+        return Ok(said);
+    }
+    let [_, ours] = words;
+    let problem = match () {
+        () if service.reuse => {
             let message = format!(
                 "{} is kept between cells (`reuse`), and each cell has a {name} of its own",
                 service.name
             );
             call.problem(name, message)
         }
-        _ if matches!(service.kind, ServiceKind::Remote(_)) => {
+        () if matches!(service.kind, ServiceKind::Remote(_)) => {
             call.problem(name, format!("{} is remote: its {name} is its own", service.name))
         }
-        _ if !MEDIATES => call.problem(name, format!("\"{ours}\" needs an x86-64 machine")),
-        _ if !service.seccomp => {
+        () if !MEDIATES => call.problem(name, format!("\"{ours}\" needs an x86-64 machine")),
+        () if !service.seccomp => {
             let message =
                 format!("{} is declared with seccomp = False, which \"{ours}\" needs", service.name);
             call.problem(name, message)
         }
-        _ => return Ok(Some(true)),
+        () => return Ok(said),
     };
     Err(problem)
 }
 
+/// Whether a keyword has the second of two words; `None` where it is not given.
+fn is_second(call: &Call<'_, '_, '_, '_>, name: &str, words: [&str; 2]) -> Result<Option<bool>, Problem> {
+    let Some(text) = call.text(name)? else { return Ok(None) };
+    let [first, second] = words;
+    if !words.contains(&text.as_str()) {
+        let message = format!("`{name}` is \"{first}\" or \"{second}\", not \"{text}\"");
+        return Err(call.problem(name, message).nearest(&text, words));
+    }
+    Ok(Some(text == second))
+}
+
 /// Whether it says that its process ids are its own.
 fn own_pids(call: &Call<'_, '_, '_, '_>, service: &Service) -> Result<bool, Problem> {
-    const WORDS: [&str; 2] = ["host", "own"];
-    match call.text("pids")?.as_deref() {
-        None | Some("host") => Ok(false),
-        Some("own") => match service.kind {
-            ServiceKind::Binary { .. } => Ok(true),
-            ServiceKind::Remote(_) => {
-                Err(call.problem("pids", format!("{} is remote: its process ids are its own", service.name)))
-            }
-            _ => {
-                let message =
-                    format!("{} is no local executable: its process ids are its own anyway", service.name);
-                Err(call.problem("pids", message).hint("leave `pids` out"))
-            }
-        },
-        Some(other) => {
-            let message = format!("`pids` is \"host\" or \"own\", not \"{other}\"");
-            Err(call.problem("pids", message).nearest(other, WORDS))
+    if is_second(call, "pids", ["host", "own"])? != Some(true) {
+        return Ok(false);
+    }
+    match service.kind {
+        ServiceKind::Binary { .. } => Ok(true),
+        ServiceKind::Remote(_) => {
+            Err(call.problem("pids", format!("{} is remote: its process ids are its own", service.name)))
+        }
+        _ => {
+            let message =
+                format!("{} is no local executable: its process ids are its own anyway", service.name);
+            Err(call.problem("pids", message).hint("leave `pids` out"))
         }
     }
 }
