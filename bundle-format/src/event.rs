@@ -137,6 +137,12 @@ impl Payload {
     }
 }
 
+/// Service and name of an interface that is written `service.interface`; without a dot there is no name.
+/// Neither has a dot in it.
+pub fn split_interface(interface: &str) -> (&str, &str) {
+    interface.split_once('.').unwrap_or((interface, ""))
+}
+
 /// A name and a value.
 #[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct Named {

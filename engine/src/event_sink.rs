@@ -4,30 +4,14 @@
 //! when a queue is full; it does no disk I/O on the caller's thread, and does not put entries
 //! into words there: what an exchange said is put into words by whoever reads it first.
 
+use crate::noted::{Noted, later};
 use faultbox_bundle_format::Entry;
-use std::sync::{Arc, LazyLock, Mutex};
-
-/// An entry whose place in the journal is fixed. Its words are made when they are first read.
-pub trait Noted: Send + Sync {
-    /// The entry.
-    fn entry(&self) -> &Entry;
-}
-
-impl<W: FnOnce() -> Entry + Send> Noted for LazyLock<Entry, W> {
-    fn entry(&self) -> &Entry {
-        self
-    }
-}
-
-/// An entry that `words` makes, on whatever thread, from what it holds.
-pub fn later(words: impl FnOnce() -> Entry + Send + 'static) -> Arc<dyn Noted> {
-    Arc::new(LazyLock::new(words))
-}
+use std::sync::{Arc, Mutex};
 
 /// Receives the journal's entries.
 pub trait EventSink: Send + Sync {
     /// Takes one entry, which others may hold as well.
-    fn take(&self, noted: Arc<dyn Noted>);
+    fn take(&self, noted: Noted);
 
     /// Takes an entry that is in words already.
     fn note(&self, entry: Entry) {
@@ -40,13 +24,13 @@ pub trait EventSink: Send + Sync {
 pub struct NullSink;
 
 impl EventSink for NullSink {
-    fn take(&self, _noted: Arc<dyn Noted>) {}
+    fn take(&self, _noted: Noted) {}
 }
 
 /// Keeps everything in memory (comparison of a replay, tests).
 #[derive(Default)]
 pub struct MemorySink {
-    noted: Mutex<Vec<Arc<dyn Noted>>>,
+    noted: Mutex<Vec<Noted>>,
 }
 
 impl MemorySink {
@@ -62,12 +46,12 @@ impl MemorySink {
     }
 }
 
-fn words(noted: Vec<Arc<dyn Noted>>) -> Vec<Entry> {
+fn words(noted: Vec<Noted>) -> Vec<Entry> {
     noted.into_iter().map(|noted| noted.entry().clone()).collect()
 }
 
 impl EventSink for MemorySink {
-    fn take(&self, noted: Arc<dyn Noted>) {
+    fn take(&self, noted: Noted) {
         self.noted.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(noted);
     }
 }
@@ -76,7 +60,7 @@ impl EventSink for MemorySink {
 pub struct Tee(pub Arc<dyn EventSink>, pub Arc<dyn EventSink>);
 
 impl EventSink for Tee {
-    fn take(&self, noted: Arc<dyn Noted>) {
+    fn take(&self, noted: Noted) {
         self.0.take(noted.clone());
         self.1.take(noted);
     }

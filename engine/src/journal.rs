@@ -4,7 +4,8 @@
 //! Contract: cheap to share; `note` never fails. Phases only move forward.
 
 use crate::clock::RunClock;
-use crate::event_sink::{self, EventSink};
+use crate::event_sink::EventSink;
+use crate::noted::{self, Room};
 use crate::virtual_time::Time;
 use faultbox_bundle_format::{Body, Entry, Name, Phase};
 use std::collections::BTreeMap;
@@ -15,12 +16,13 @@ use std::sync::{Arc, Mutex};
 #[derive(Debug, Default)]
 pub struct Sequence(AtomicU64);
 
-/// How many entries each stream has.
+/// How many entries each stream has, and where those to come have room.
 #[derive(Default)]
 struct Ordinals {
     next: BTreeMap<String, u64>,
     /// Where a stream's name is put together.
     name: String,
+    room: Room,
 }
 
 impl Ordinals {
@@ -44,6 +46,11 @@ pub trait Said: Send + 'static {
 
     /// The entry at this place.
     fn entry(self, place: Place) -> Entry;
+
+    /// Whether there are many of its kind, none of which is so large that it should go before the others.
+    fn is_common(&self) -> bool {
+        true
+    }
 }
 
 /// Said in words already.
@@ -61,6 +68,10 @@ impl Said for Words {
 
     fn entry(self, place: Place) -> Entry {
         place.entry(self.actor, self.stream, self.cause, self.body)
+    }
+
+    fn is_common(&self) -> bool {
+        matches!(self.body, Body::Decision(_) | Body::Syscall(_))
     }
 }
 
@@ -179,7 +190,9 @@ impl Journal {
         let ordinal = ordinals.next(&said);
         let seq = self.sequence.0.fetch_add(1, Ordering::SeqCst);
         let place = Place { seq, at_ns: self.clock.now_ns(), cell: self.cell, phase, ordinal };
-        self.sink.take(event_sink::later(move || said.entry(place)));
+        let common = said.is_common();
+        let words = move || said.entry(place);
+        self.sink.take(if common { ordinals.room.later(words) } else { noted::later(words) });
         seq
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! In reading order:
 //! - [`topology`], [`plan`]: what a spec comes to; [`spec`] makes it from Starlark;
-//! - [`journal`], [`event_sink`], [`oracle`], [`environment`]: the seams;
+//! - [`journal`], [`noted`], [`event_sink`], [`oracle`], [`environment`]: the seams;
 //! - [`fault`]: rules and which of them act now; [`link`]: where protocols meet them;
 //! - [`protocol`]: one folder a wire protocol; [`mock`], [`standin`]: servers of our own;
 //! - [`os`]: what differs between systems;
@@ -22,6 +22,7 @@ pub mod fault;
 pub mod journal;
 pub mod link;
 pub mod mock;
+pub mod noted;
 pub mod oracle;
 pub mod os;
 pub mod plan;

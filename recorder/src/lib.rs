@@ -12,7 +12,8 @@
 use faultbox_bundle_format::redact::Redactor;
 use faultbox_bundle_format::writer::Tuning;
 use faultbox_bundle_format::{BundleWriter, Entry, Header, WriteError};
-use faultbox_engine::event_sink::{EventSink, Noted};
+use faultbox_engine::event_sink::EventSink;
+use faultbox_engine::noted::Noted;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
@@ -102,7 +103,7 @@ impl Recorder {
 }
 
 impl EventSink for Recorder {
-    fn take(&self, noted: Arc<dyn Noted>) {
+    fn take(&self, noted: Noted) {
         self.queue.put(noted);
     }
 }
@@ -110,7 +111,7 @@ impl EventSink for Recorder {
 /// An entry until it is written.
 enum Held {
     /// As it was noted.
-    Noted(Arc<dyn Noted>),
+    Noted(Noted),
     /// Without its secrets, or its payloads in the store.
     Changed(Box<Entry>),
 }
@@ -131,7 +132,7 @@ impl From<Entry> for Held {
 }
 
 struct Waiting {
-    entries: Vec<Arc<dyn Noted>>,
+    entries: Vec<Noted>,
     /// No more will come.
     closed: bool,
     /// Nobody will take them: the writer failed, and [`Recorder::finish`] says why.
@@ -155,7 +156,7 @@ struct Queue {
 }
 
 impl Queue {
-    fn put(&self, entry: Arc<dyn Noted>) {
+    fn put(&self, entry: Noted) {
         let full = |waiting: &mut Waiting| waiting.entries.len() >= QUEUE && !waiting.abandoned;
         let waited = self.taken.wait_while(lock(&self.waiting), full);
         let mut waiting = waited.unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -189,7 +190,7 @@ struct Entries(Arc<Queue>);
 impl Entries {
     /// Waits for a batch, which it puts into the empty `batch`; for [`IDLE`] at most where something
     /// is `held`. The two lists change places, so that neither has to grow again.
-    fn take(&self, held: bool, batch: &mut Vec<Arc<dyn Noted>>) -> Taken {
+    fn take(&self, held: bool, batch: &mut Vec<Noted>) -> Taken {
         let none = |waiting: &mut Waiting| waiting.entries.is_empty() && !waiting.closed;
         let few = |waiting: &mut Waiting| waiting.entries.len() < BATCH && !waiting.closed;
         let mut waiting = lock(&self.0.waiting);
@@ -529,7 +530,7 @@ mod tests {
         let queue = Arc::new(Queue::default());
         let entries = Entries(queue.clone());
         let mut batch = Vec::with_capacity(QUEUE);
-        let noted = faultbox_engine::event_sink::later(|| entry(0, 1, Body::PhaseBegan));
+        let noted = faultbox_engine::noted::later(|| entry(0, 1, Body::PhaseBegan));
         for round in 0..10 {
             // More than wakes the writer, up to all that there is room for.
             let count = BATCH + round * (QUEUE - BATCH) / 9;

@@ -8,7 +8,7 @@
 use faultbox_bundle_format::canonical::{Message, messages, scanner_of};
 use faultbox_bundle_format::generated::{self, Kind, Scanner};
 use faultbox_bundle_format::learned::{Form, Hole, Piece, Rule, Segment, Side, is_telling, path_text};
-use faultbox_bundle_format::{Body, Entry, Phase, Value};
+use faultbox_bundle_format::{Body, Entry, Phase, Value, split_interface};
 use std::collections::BTreeSet;
 
 /// A word of fewer hexadecimal digits may be any other.
@@ -75,7 +75,7 @@ struct Said<'a> {
 /// What services under test sent, in order: requests, and answers to who asked them.
 fn said<'a>(entries: &'a [Entry], suts: &BTreeSet<String>) -> Vec<Said<'a>> {
     let of = |message: Message<'a>| {
-        let own = message.interface.rsplit_once('.').is_some_and(|(service, _)| suts.contains(service));
+        let own = suts.contains(split_interface(message.interface).0);
         let (entry, side) = (message.entry, message.side);
         match (&entry.body, side) {
             (Body::Exchange(exchange), Side::Request) if suts.contains(exchange.source.as_str()) => {

@@ -16,7 +16,9 @@ use crate::waits::{Ledger, Waiting, Waits};
 use faultbox_bundle_format::generated::{self, Kind, Scanner};
 use faultbox_bundle_format::learned::Side;
 use faultbox_bundle_format::redact::Redactor;
-use faultbox_bundle_format::{Body, Class, Entry, Exchange, Outcome, Phase, RuleHit, Syscall, Value};
+use faultbox_bundle_format::{
+    Body, Class, Entry, Exchange, Outcome, Phase, RuleHit, Syscall, Value, split_interface,
+};
 use faultbox_engine::journal::Journal;
 use faultbox_engine::link::{Answer, BoxFuture, Conversation, Request, Responder, UNREACHABLE};
 use faultbox_engine::protocol;
@@ -152,7 +154,7 @@ impl Tape {
         let begun = Begun::of(&recording.entries);
         for entry in &recording.entries {
             let Body::Exchange(exchange) = &entry.body else { continue };
-            if exchange.interface.rsplit_once('.').is_some_and(|(service, _)| running.contains(service)) {
+            if running.contains(split_interface(&exchange.interface).0) {
                 continue;
             }
             let Some(request) = exchange.request.value() else { continue };
@@ -285,7 +287,7 @@ impl Tape {
 
     /// Whether the server is one that died in the recording.
     fn is_doomed(&self, interface: &str) -> bool {
-        interface.rsplit_once('.').is_some_and(|(service, _)| self.doomed.contains(service))
+        self.doomed.contains(split_interface(interface).0)
     }
 
     /// Whether the server is one that died in the recording, and has given all that it gave up to

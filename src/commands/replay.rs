@@ -232,20 +232,20 @@ impl Driving<'_> {
     /// come before an answer that is on its way because this machine is slow. `None` where it is not exact so, or where
     /// time cannot be skipped.
     async fn in_virtual_time(&self, index: usize, recording: &Recording) -> Option<Outcome> {
-        let time = self.host.virtual_time(self.plan.topology.suts());
-        if self.skipping || !time.real().is_empty() {
+        if self.skipping || !self.host.virtual_time(self.plan.topology.suts()).real().is_empty() {
             return None;
         }
-        let outcome = self.drive(index, recording, Waiting::AsRecorded, Time::skipping(time)).await;
+        let outcome = self.drive(index, recording, Waiting::AsRecorded, self.skipped()).await;
         let held = outcome.time.as_ref().is_some_and(|time| time.real.is_empty());
         (held && outcome.exact() && !outcome.setup_failed).then_some(outcome)
     }
 
     /// What a cell waits by: where time is skipped, each has one of its own.
     fn time(&self) -> Time {
-        if !self.skipping {
-            return Time::default();
-        }
+        if self.skipping { self.skipped() } else { Time::default() }
+    }
+
+    fn skipped(&self) -> Time {
         Time::skipping(self.host.virtual_time(self.plan.topology.suts()))
     }
 

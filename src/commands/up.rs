@@ -8,7 +8,8 @@ use crate::terminal::{notice, one_line, say, say_json};
 use crate::{exit_code, host};
 use faultbox_bundle_format::Body;
 use faultbox_bundle_format::redact::Redactor;
-use faultbox_engine::event_sink::{EventSink, Noted};
+use faultbox_engine::event_sink::EventSink;
+use faultbox_engine::noted::Noted;
 use faultbox_engine::oracle::SeededOracle;
 use faultbox_engine::plan::Plan;
 use faultbox_engine::runner::live::Live;
@@ -71,7 +72,7 @@ fn try_run(args: &UpArgs) -> Result<u8, u8> {
 struct Loud;
 
 impl EventSink for Loud {
-    fn take(&self, noted: Arc<dyn Noted>) {
+    fn take(&self, noted: Noted) {
         if let Body::Output(output) = &noted.entry().body {
             for line in String::from_utf8_lossy(&output.bytes).lines() {
                 notice(&format!("{} says: {line}", one_line(&output.service)));

@@ -6,7 +6,7 @@
 //! the times of the exchanges. A connection that a rule cut ends with a reset, any other with both halves closed.
 //! What cannot be said again ([`Written::left_out`]) is left out and counted.
 
-use faultbox_bundle_format::{Body, Bundle, CellSummary, Exchange, Outcome, ReadError};
+use faultbox_bundle_format::{Body, Bundle, CellSummary, Exchange, Outcome, ReadError, split_interface};
 use faultbox_engine::protocol::{self, retell::Piece};
 use std::collections::BTreeMap;
 
@@ -69,7 +69,7 @@ pub fn file(bundle: &Bundle, cells: &[&CellSummary]) -> Result<Written, ReadErro
             let Some(first) = exchanges.first().filter(|_| !said.is_empty()) else { continue };
             let port = FIRST_PORT + (connections % usize::from(u16::MAX - FIRST_PORT)) as u16;
             let client = (hosts.of(&first.source), port);
-            let server = (hosts.of(service(&first.interface)), port_of(&first.protocol));
+            let server = (hosts.of(split_interface(&first.interface).0), port_of(&first.protocol));
             let comment = format!("cell {}: {} -> {}", cell.name, first.source, first.interface);
             connections += 1;
             Connection::new(client, server, &mut packets).carry(&said, comment);
@@ -130,10 +130,6 @@ fn said(exchanges: &[&Exchange], base: u64, left_out: &mut BTreeMap<String, usiz
         said.truncate(cut + 1);
     }
     said
-}
-
-fn service(interface: &str) -> &str {
-    interface.rsplit_once('.').map_or(interface, |(service, _)| service)
 }
 
 /// The port by which a dissector knows a protocol.

@@ -11,7 +11,8 @@ use crate::host;
 use crate::story::{self, Scope, Told, Weight};
 use crate::terminal::{self, Findings, one_line, plain};
 use faultbox_bundle_format::{
-    Body, Bundle, CellSummary, Class, Ending, Entry, Exchange, Outcome, Payload, Phase, ReadError, RunStarted,
+    Body, Bundle, CellSummary, Class, Ending, Entry, Exchange, Outcome, Payload, Phase, ReadError,
+    RunStarted, split_interface,
 };
 use faultbox_engine::plan::run_of;
 use serde_json::{Map, Value as Json, json};
@@ -316,7 +317,7 @@ impl Page {
 
     /// The number of the lane in which an entry is drawn: that of the service that it is about.
     fn lane(&mut self, entry: &Entry) -> usize {
-        let service = |interface: &str| interface.rsplit_once('.').map_or(interface, |(s, _)| s).to_owned();
+        let service = |interface: &str| split_interface(interface).0.to_owned();
         let name = match &entry.body {
             Body::FaultWindow(_) | Body::Decision(_) => "faults".to_owned(),
             Body::StepStarted(_) | Body::StepEnded(_) | Body::Assertion(_) => "test".to_owned(),

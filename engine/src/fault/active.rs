@@ -9,7 +9,7 @@ use super::rule::{Assumption, Effect, FdScope, Modifiers, Pattern, Rule, Share, 
 use crate::journal::Journal;
 use crate::oracle::{Oracle, Question, Ratio};
 use crate::supervisor::{ENOSPC, Interest, Kind};
-use faultbox_bundle_format::{Body, Decision, FaultCount, FaultWindow, RuleHit};
+use faultbox_bundle_format::{Body, Decision, FaultCount, FaultWindow, RuleHit, split_interface};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
@@ -456,7 +456,7 @@ fn target_words(target: &super::rule::Target) -> String {
 
 fn rules_for<'a>(assumption: &'a Assumption, interface: &str) -> impl Iterator<Item = (u32, &'a Rule)> {
     let aimed = assumption.target.as_ref().is_some_and(|target| {
-        let (service, name) = interface.split_once('.').unwrap_or((interface, ""));
+        let (service, name) = split_interface(interface);
         target.service == service && target.interface.as_deref().is_none_or(|i| i == name)
     });
     let rules = if aimed { assumption.rules.as_slice() } else { &[] };

@@ -41,7 +41,7 @@ use faultbox_bundle_format::learned;
 use faultbox_bundle_format::redact::{Redactor, WholeLines};
 use faultbox_bundle_format::{
     Blame, Body, CellStarted, Ending, Entry, FaultCount, Named, Output, Phase, ServiceExited, ServiceStarted,
-    Verdict,
+    Verdict, split_interface,
 };
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -396,7 +396,7 @@ impl CellContext {
 
     /// The protocol of `service.interface`.
     pub fn protocol(&self, interface: &str) -> Option<&'static dyn Protocol> {
-        let (service, name) = interface.split_once('.')?;
+        let (service, name) = split_interface(interface);
         let service = self.plan.topology.service(service)?;
         service.interfaces.iter().find(|i| i.name == name).map(|i| i.protocol)
     }
@@ -884,8 +884,7 @@ async fn scenario(cell: &Arc<CellContext>, locals: &[Local]) -> (Judgement, u64)
         cell.faults.activate(assumption.clone());
         let reset = cell.faults.resets_inbound();
         let inbound = |interface: &str, source: &str| {
-            let service = interface.split_once('.').map_or(interface, |(service, _)| service);
-            source != TEST && reset.iter().any(|name| name == service)
+            source != TEST && reset.iter().any(|name| name == split_interface(interface).0)
         };
         cell.switchboard.reset(inbound).await;
         let refused = |interface: &str, source: &str| {

@@ -10,7 +10,7 @@ use crate::supervisor::{
     errno_name, signal_name,
 };
 use crate::topology::{Service, Topology};
-use faultbox_bundle_format::{Body, Named, Syscall};
+use faultbox_bundle_format::{Body, Named, Syscall, split_interface};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, Weak};
@@ -154,7 +154,7 @@ impl CellPolicy {
                 let shown = vec![address.to_string(), address.ip().to_string()];
                 match cell.plan.topology.interface_at(&address.to_string()) {
                     Some(interface) => {
-                        let service = interface.split_once('.').map_or(&*interface, |(service, _)| service);
+                        let (service, _) = split_interface(&interface);
                         let mut peers = vec![service.to_owned(), interface.clone()];
                         peers.extend(shown);
                         let words = format!("@{interface}");

@@ -11,6 +11,7 @@ use crate::link::{BoxFuture, Dial, InterfaceOptions, Link, Stream};
 use crate::os;
 use crate::protocol::{Protocol, ProtocolError};
 use crate::topology::ServiceKind;
+use faultbox_bundle_format::split_interface;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, Weak};
@@ -288,7 +289,7 @@ fn new_link(
     interface: &str,
     advertised: Option<&str>,
 ) -> Option<Arc<Link>> {
-    let (service, name) = interface.split_once('.')?;
+    let (service, name) = split_interface(interface);
     let service = cell.plan.topology.service(service)?;
     let declared = service.interfaces.iter().find(|i| i.name == name)?;
     let descriptors = match &service.kind {
@@ -323,7 +324,7 @@ async fn carry_tcp(
     if refused {
         cell.faults.note_refusal(&link.interface, &link.source);
     }
-    let service = link.interface.split_once('.').map_or(&*link.interface, |(service, _)| service);
+    let (service, _) = split_interface(&link.interface);
     // The call was let pass before the rule was there, and the connection has come only now.
     let late = &*link.source != crate::runner::TEST && cell.faults.denies_every_connect(service);
     if refused || late {

@@ -17,8 +17,9 @@ use faultbox_bundle_format::redact::Redactor;
 use faultbox_bundle_format::writer::Tuning;
 use faultbox_bundle_format::{Bundle, BundleWriter, Entry};
 use faultbox_engine::clock::RunClock;
-use faultbox_engine::event_sink::{self, EventSink, MemorySink, Noted, NullSink};
+use faultbox_engine::event_sink::{EventSink, MemorySink, NullSink};
 use faultbox_engine::journal::Journal;
+use faultbox_engine::noted::{self, Noted};
 use faultbox_recorder::Recorder;
 use std::path::Path;
 use std::sync::Arc;
@@ -85,8 +86,8 @@ fn noting() {
                 allocated += allocations::count() - before;
             } else {
                 numbers.for_each(|n| noter.note(&making, n));
-                let noted: Vec<Arc<dyn Noted>> =
-                    memory.drain().into_iter().map(|entry| event_sink::later(move || entry)).collect();
+                let noted: Vec<Noted> =
+                    memory.drain().into_iter().map(|entry| noted::later(move || entry)).collect();
                 let before = allocations::count();
                 for noted in noted {
                     let began = clock.now_ns();
