@@ -44,9 +44,9 @@ static ESCAPED_TOKEN: LazyLock<Regex> = LazyLock::new(|| {
 });
 static URL_PASSWORD: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"([A-Za-z][A-Za-z0-9+.-]+://[^\s/:@<>]*):(<secret [^>]*>|[^\s/@]+)@"));
-/// Go's and PHP's data source names have no scheme.
+/// Go's and PHP's data source names have no scheme. What comes after the `(` of another one is no part of its user.
 static DSN_PASSWORD: LazyLock<Regex> =
-    LazyLock::new(|| pattern(r#"([^\s:/@"'<>]+):([^\s@"'<>]+)(@(?:tcp|unix)\()"#));
+    LazyLock::new(|| pattern(r#"([^\s:/@"'<>(]*):([^\s@"'<>]+)(@(?:tcp|unix)\()"#));
 static QUERY_PASSWORD: LazyLock<Regex> = LazyLock::new(|| {
     let names = "password|passwd|pwd|secret|client_secret|token|access_token|refresh_token|id_token|api_key|apikey|\
                  auth|sig|signature";
@@ -1017,6 +1017,7 @@ mod tests {
             ("with bearer eyJhbGciOi.abc.def", "eyJ", "bearer <secret authorization#"),
             ("Set-Cookie: sid=abc; Path=/", "abc", "; Path=/"),
             ("root:hidden@tcp(db:3306)/app", "hidden", "@tcp(db:3306)/app"),
+            ("u:p@tcp(:hidden@tcp(h)/d", "hidden", "@tcp(h)/d"),
             ("/login?user=u&password=hidden&x=1", "hidden", "&x=1"),
             ("password=hid%20den", "hid%20", "password=<secret url-password#"),
             ("-----BEGIN EC PRIVATE KEY-----\nMIIcut", "MII", "<secret private-key#"),
