@@ -457,6 +457,7 @@ fn seeds() -> Vec<(&'static str, String, Vec<u8>)> {
     let key =
         "-----BEGIN PRIVATE KEY-----\nx\n-----END PRIVATE KEY----- -----BEGIN RSA PRIVATE KEY-----\nMII";
     seeds.push(("secrets", text("keys"), key.as_bytes().to_vec()));
+    seeds.push(("secrets", text("data_sources"), b"u:pw@tcp(:pw@tcp(h)/d u:pw@tcp(v:pw@unix(/s)/d".to_vec()));
     seeds.push((
         "extract",
         text("plain"),
