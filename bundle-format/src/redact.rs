@@ -23,6 +23,9 @@ pub const KNOWN_MIN: usize = 8;
 /// Rounds of hashing behind a tag: makes trying out guesses dearer, costs a recording little.
 const ROUNDS: u32 = 1024;
 
+/// Tags that are kept once made: a service can be sent another credential with each request.
+const TAGS_KEPT: usize = 4096;
+
 /// Header and metadata fields whose value is a credential.
 const CREDENTIAL_FIELDS: &[&str] =
     &["authorization", "proxy-authorization", "x-api-key", "x-auth-token", "api-key", "x-amz-security-token"];
@@ -175,6 +178,9 @@ impl Redactor {
             hash = blake3::keyed_hash(&self.key, hash.as_bytes());
         }
         let tag: String = hash.as_bytes()[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+        if tags.len() >= TAGS_KEPT {
+            tags.clear();
+        }
         tags.insert(value.to_owned(), tag.clone());
         tag
     }
