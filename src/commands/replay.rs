@@ -232,10 +232,11 @@ impl Driving<'_> {
     /// come before an answer that is on its way because this machine is slow. `None` where it is not exact so, or where
     /// time cannot be skipped.
     async fn in_virtual_time(&self, index: usize, recording: &Recording) -> Option<Outcome> {
-        if self.skipping || !self.host.virtual_time(self.plan.topology.suts()).real().is_empty() {
+        let time = self.skipped();
+        if self.skipping || time.virtual_time().is_none_or(|time| !time.real().is_empty()) {
             return None;
         }
-        let outcome = self.drive(index, recording, Waiting::AsRecorded, self.skipped()).await;
+        let outcome = self.drive(index, recording, Waiting::AsRecorded, time).await;
         let held = outcome.time.as_ref().is_some_and(|time| time.real.is_empty());
         (held && outcome.exact() && !outcome.setup_failed).then_some(outcome)
     }
