@@ -1,6 +1,8 @@
 //! The stand-in against a real client, over real sockets.
 
 use super::*;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, StreamConsumer};
 use rdkafka::error::RDKafkaErrorCode;
@@ -174,19 +176,35 @@ async fn a_silent_member_is_given_up() {
     assert_eq!(groups.join(join("stranger", 1000)).await.unwrap_err().0, E::UnknownMemberId.code());
 }
 
+/// Makes `topic`, by request.
+async fn create(config: &ClientConfig, topic: &str) {
+    let admin: AdminClient<DefaultClientContext> = config.create().unwrap();
+    let asked = [NewTopic::new(topic, 1, TopicReplication::Fixed(1))];
+    let options = AdminOptions::new().request_timeout(Some(GUARD));
+    let made = tokio::time::timeout(GUARD, admin.create_topics(&asked, &options)).await.unwrap();
+    assert_eq!(made.unwrap(), [Ok(topic.to_owned())]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn snapshot_and_restore() {
     let folder = tempfile::tempdir().unwrap();
     let broker = listen(&folder, &[]).await;
+    // Topics are made by request only: a producer goes on asking for those it has
+    // written to, and where asking makes them it makes them after a restore as well.
+    let mut config = config(&broker.addr);
+    config.set("allow.auto.create.topics", "false");
     // Not an idempotent one: it would notice that records it wrote are gone.
-    let producer: FutureProducer = config(&broker.addr).create().unwrap();
-    send(&producer, "seeded", 0, "s").await.unwrap();
+    let producer = || -> FutureProducer { config.create().unwrap() };
+    create(&config, "seeded").await;
+    send(&producer(), "seeded", 0, "s").await.unwrap();
     broker.standin.snapshot().unwrap();
     for _ in 0..2 {
-        send(&producer, "seeded", 0, "x").await.unwrap();
-        send(&producer, "new", 0, "x").await.unwrap();
+        create(&config, "new").await;
+        let writer = producer();
+        send(&writer, "seeded", 0, "x").await.unwrap();
+        send(&writer, "new", 0, "x").await.unwrap();
         broker.standin.restore().unwrap();
-        let fresh: FutureProducer = config(&broker.addr).create().unwrap();
+        let fresh = producer();
         assert_eq!(send(&fresh, "seeded", 0, "again").await, Ok(1));
         broker.standin.restore().unwrap();
         let metadata = fresh.client().fetch_metadata(None, GUARD).unwrap();
@@ -196,7 +214,9 @@ async fn snapshot_and_restore() {
     // Without a snapshot: nothing.
     let empty = tempfile::tempdir().unwrap();
     let broker = listen(&empty, &[]).await;
-    let producer: FutureProducer = config(&broker.addr).create().unwrap();
+    config.set("bootstrap.servers", &broker.addr);
+    create(&config, "t").await;
+    let producer: FutureProducer = config.create().unwrap();
     send(&producer, "t", 0, "x").await.unwrap();
     broker.standin.restore().unwrap();
     let metadata = producer.client().fetch_metadata(None, GUARD).unwrap();
