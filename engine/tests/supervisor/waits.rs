@@ -5,8 +5,8 @@
 
 use super::{Lines, compiled, plan, whole_output};
 use faultbox_engine::determinism::Mediation;
-use faultbox_engine::supervisor::{Exit, Launch, Quiet, Running, launch};
-use faultbox_engine::virtual_time::{Time, VirtualTime};
+use faultbox_engine::supervisor::{Exit, Launch, Quiet, Running, launch, this_process};
+use faultbox_engine::virtual_time::{Elsewhere, Time, VirtualTime};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,13 +14,15 @@ use tokio::io::AsyncWriteExt;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// The guest in this mode; time is skipped while nothing is said to be under way elsewhere.
+/// The guest in this mode; time is skipped while this process rests and nothing is said to be under way elsewhere.
 fn guest(mode: &str, flags: &[&str]) -> (Launch, Arc<VirtualTime>, Arc<AtomicBool>, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let program = compiled(dir.path(), "waits", &[&["-pthread"], flags].concat());
     let busy = Arc::new(AtomicBool::new(false));
-    let elsewhere = busy.clone();
-    let time = VirtualTime::new(Box::new(move |_| (!elsewhere.load(Ordering::SeqCst)).then(Vec::new)));
+    let (elsewhere, here) = (busy.clone(), this_process());
+    let rests: Elsewhere =
+        Box::new(move |keepers| (!elsewhere.load(Ordering::SeqCst)).then(|| here(keepers))?);
+    let time = VirtualTime::new(rests);
     let mediation = Mediation { time: Some(time.clone()), ..Mediation::default() };
     let args = vec![mode.to_owned()];
     (Launch { program, args, mediation, declared_ports: vec![7000], ..plan(&[]) }, time, busy, dir)
