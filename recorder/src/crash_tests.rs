@@ -1,7 +1,7 @@
 //! Goal: a recorder that is killed at any instant leaves a file that opens, holds a gapless prefix
 //! of what was noted, and can be recovered. Method: a child process (this test binary with the
-//! ignored test `be_killed`) notes entries and counts them aloud; it is killed at counts that a
-//! seed chose.
+//! ignored test `be_killed`) notes entries and counts them aloud; it is killed at counts, and at
+//! sizes of its file, that a seed chose.
 
 use super::*;
 use faultbox_bundle_format::recover::recover;
@@ -68,8 +68,8 @@ fn be_killed() {
     }
 }
 
-/// Starts the child and kills it once it has noted this many entries.
-fn killed_after(path: &Path, count: u64) {
+/// Starts the child and kills it once it has noted this many entries and its file has this many bytes.
+fn killed_after(path: &Path, count: u64, bytes: u64) {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "crash_tests::be_killed", "--ignored", "--nocapture"])
         .stdin(Stdio::piped())
@@ -78,8 +78,12 @@ fn killed_after(path: &Path, count: u64) {
         .unwrap();
     writeln!(child.stdin.take().unwrap(), "{}", path.display()).unwrap();
     let said = BufReader::new(child.stdout.take().unwrap()).lines();
-    let last = format!("noted {count}");
-    said.map_while(Result::ok).find(|line| line.ends_with(&last)).expect("the child ended early");
+    let partial = path.with_extension("fb.partial");
+    let has_come_so_far = |line: String| {
+        let noted = line.rsplit_once("noted ").and_then(|(_, n)| n.parse::<u64>().ok());
+        noted.is_some_and(|n| n >= count) && std::fs::metadata(&partial).is_ok_and(|file| file.len() >= bytes)
+    };
+    assert!(said.map_while(Result::ok).any(has_come_so_far), "the child ended early");
     child.kill().unwrap();
     child.wait().unwrap();
 }
@@ -91,7 +95,9 @@ fn a_killed_recorder_leaves_a_prefix_that_can_be_recovered() {
     let mut ended_cells = 0;
     for kill in 0..KILLS {
         let path = dir.path().join(format!("{kill}.fb"));
-        killed_after(&path, key.draw("kill", kill) % 9_000);
+        // Where nothing runs but the child, all that it noted may still be in its memory.
+        let (count, bytes) = (key.draw("kill", kill) % 9_000, key.draw("bytes", kill) % 20_000);
+        killed_after(&path, count, if kill % 2 == 0 { 0 } else { bytes });
         let partial = path.with_extension("fb.partial");
         let bundle = Bundle::open(&partial).unwrap_or_else(|error| panic!("kill {kill}: {error}"));
         assert!(!bundle.is_complete() && !path.exists());
