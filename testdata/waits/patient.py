@@ -18,7 +18,7 @@ def ask():
 
 
 def hurry():
-    """Works for a millisecond; a child that loses patience after a tenth of one asks the cache."""
+    """Works for 1.2 milliseconds; a child that loses patience after a tenth of one asks the cache."""
     with socket.create_connection((HOST, int(PORT))) as cache:
         child = os.fork()
         if child == 0:
