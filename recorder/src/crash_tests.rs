@@ -96,7 +96,7 @@ fn a_killed_recorder_leaves_a_prefix_that_can_be_recovered() {
     for kill in 0..KILLS {
         let path = dir.path().join(format!("{kill}.fb"));
         // Where nothing runs but the child, all that it noted may still be in its memory.
-        let (count, bytes) = (key.draw("kill", kill) % 9_000, key.draw("bytes", kill) % 20_000);
+        let (count, bytes) = (key.draw("kill", kill) % 9_000, key.draw("bytes", kill) % 4_000);
         killed_after(&path, count, if kill % 2 == 0 { 0 } else { bytes });
         let partial = path.with_extension("fb.partial");
         let bundle = Bundle::open(&partial).unwrap_or_else(|error| panic!("kill {kill}: {error}"));
