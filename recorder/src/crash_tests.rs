@@ -8,6 +8,7 @@ use faultbox_bundle_format::recover::recover;
 use faultbox_bundle_format::*;
 use faultbox_engine::prng::Key;
 use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 const KILLS: u64 = 200;
@@ -68,8 +69,8 @@ fn be_killed() {
     }
 }
 
-/// Starts the child and kills it once it has noted this many entries and its file has this many bytes.
-fn killed_after(path: &Path, count: u64, bytes: u64) {
+/// Starts the child and kills it once it has noted this many entries and its file has this many bytes: that file.
+fn killed_after(path: &Path, count: u64, bytes: u64) -> PathBuf {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "crash_tests::be_killed", "--ignored", "--nocapture"])
         .stdin(Stdio::piped())
@@ -86,6 +87,7 @@ fn killed_after(path: &Path, count: u64, bytes: u64) {
     assert!(said.map_while(Result::ok).any(has_come_so_far), "the child ended early");
     child.kill().unwrap();
     child.wait().unwrap();
+    partial
 }
 
 #[test]
@@ -97,8 +99,7 @@ fn a_killed_recorder_leaves_a_prefix_that_can_be_recovered() {
         let path = dir.path().join(format!("{kill}.fb"));
         // Where nothing runs but the child, all that it noted may still be in its memory.
         let (count, bytes) = (key.draw("kill", kill) % 9_000, key.draw("bytes", kill) % 4_000);
-        killed_after(&path, count, if kill % 2 == 0 { 0 } else { bytes });
-        let partial = path.with_extension("fb.partial");
+        let partial = killed_after(&path, count, if kill % 2 == 0 { 0 } else { bytes });
         let bundle = Bundle::open(&partial).unwrap_or_else(|error| panic!("kill {kill}: {error}"));
         assert!(!bundle.is_complete() && !path.exists());
         let mut noted: Vec<Entry> = Vec::new();

@@ -21,7 +21,7 @@ fn guest(mode: &str, flags: &[&str]) -> (Launch, Arc<VirtualTime>, Arc<AtomicBoo
     let busy = Arc::new(AtomicBool::new(false));
     let (elsewhere, here) = (busy.clone(), this_process());
     let rests: Elsewhere =
-        Box::new(move |keepers| (!elsewhere.load(Ordering::SeqCst)).then(|| here(keepers))?);
+        Box::new(move |keepers| (!elsewhere.load(Ordering::SeqCst)).then(|| here(keepers)).flatten());
     let time = VirtualTime::new(rests);
     let mediation = Mediation { time: Some(time.clone()), ..Mediation::default() };
     let args = vec![mode.to_owned()];
